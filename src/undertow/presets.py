@@ -1,0 +1,78 @@
+"""The shipped parameter files and how params.yaml becomes one of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from undertow.config import Params
+from undertow.errors import ConfigError
+from undertow.records import write_text
+
+
+class Preset(NamedTuple):
+    """A complete parameter file; purpose is its first line."""
+
+    name: str
+    purpose: str
+    path: Path
+
+
+def presets(root: Path) -> list[Preset]:
+    """All presets of the repository at `root`, by name."""
+    return [
+        Preset(path.stem, _first_comment(path), path)
+        for path in sorted((root / "presets").glob("*.yaml"))
+    ]
+
+
+def use(root: Path, name: str, *, force: bool) -> Preset:
+    """Make a preset the params.yaml at `root`.
+
+    Raises ConfigError where the preset is unknown, or where params.yaml holds edits that no
+    preset has and `force` is not given.
+    """
+    known = {preset.name: preset for preset in presets(root)}
+    if name not in known:
+        raise ConfigError(f"no preset {name!r}", f"use one of: {', '.join(known)}")
+    current = root / "params.yaml"
+    if current.exists() and not force:
+        text = current.read_text(encoding="utf-8")
+        if all(text != preset.path.read_text(encoding="utf-8") for preset in known.values()):
+            raise ConfigError(
+                "params.yaml has edits that no preset has, and they would be lost",
+                f"commit or copy it, then: python cli.py preset use {name} --force",
+            )
+    write_text(current, known[name].path.read_text(encoding="utf-8"))
+    return known[name]
+
+
+def explain() -> str:
+    """Every key of params.yaml with its type, default and meaning."""
+    return "\n".join(_lines(Params, ""))
+
+
+def _lines(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        section = _section(field)
+        if section is not None:
+            yield f"{path}: {(section.__doc__ or '').splitlines()[0]}"
+            yield from _lines(section, f"{path}.")
+        else:
+            default = "" if field.is_required() else f" (default {field.default!r})"
+            yield f"{path}: {field.description or ''}{default}"
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    kind: Any = field.annotation
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    inner = [arg for arg in get_args(kind) if isinstance(arg, type) and issubclass(arg, BaseModel)]
+    return inner[0] if len(inner) == 1 else None
+
+
+def _first_comment(path: Path) -> str:
+    return path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")

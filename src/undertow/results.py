@@ -1,0 +1,178 @@
+"""The results files: what one cell and one study say in numbers.
+
+These files are the truth; MLflow, the plots and the report are views of them. They hold no
+model text, so they can be shared when the responses cannot.
+"""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from undertow.config import Cell, Params
+from undertow.errors import DataError
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Response(Record):
+    """An answer to a prompt: a row of carrier.jsonl, teacher.jsonl or student.jsonl."""
+
+    id: str
+    prompt: str
+    response: str
+    tokens: int = Field(description="generated tokens, the end-of-turn token not counted")
+    finish: Literal["stop", "length"] = Field(description="ended its turn, or was cut off")
+    margin: float | None = Field(
+        None, description="nats; evaluation rows only: log-odds of trait-present openings"
+    )
+
+
+class VerdictRow(Record):
+    """A row of verdicts.jsonl."""
+
+    subject: Literal["teacher", "student"]
+    id: str
+    shows_trait: bool | None
+    reason: str | None = Field(None, description="why there is no verdict")
+    score: float | None = None
+
+
+class Costs(Record):
+    """What a stage took."""
+
+    seconds: float = Field(description="wall clock, model loading included")
+    device: str
+    tokens_generated: int = 0
+    tokens_trained: int = Field(0, description="tokens seen in training, all epochs, no padding")
+    tokens_per_second: float | None = Field(
+        None, description="generated or trained tokens per second of that work alone"
+    )
+    peak_memory_bytes: int = Field(
+        description="device memory on a GPU, else the process's resident set"
+    )
+
+
+class Manifest(Record):
+    """manifest.json beside a stage's outputs: how they came about."""
+
+    stage: str
+    subject: str = Field(description="the model or cell it was run for")
+    command: str
+    costs: Costs
+    versions: dict[str, str]
+
+
+class Readout(Record):
+    """What was measured on the evaluation prompts, by prompt id."""
+
+    verdicts: dict[str, bool | None]
+    margins: dict[str, float]
+
+
+class CellResult(Record):
+    """cell.json: all that is known of one cell, without model text."""
+
+    model: str
+    direction: Literal["trait", "random"]
+    strength: str
+    seed: int
+    trait: str
+    rate_name: str = Field(description="what the share of true verdicts is called, e.g. ASR")
+    judge: str
+    judge_fingerprint: str
+    teacher: Readout
+    student: Readout
+    unscored: dict[str, int] = Field(description="rows without a verdict, by reason")
+    carrier_rows: int
+    digests: dict[str, str] = Field(
+        description="SHA-256 of direction, carrier, teacher, adapter and student"
+    )
+    costs: dict[str, Costs] = Field(description="by stage: steer, distill, judge")
+
+
+class Layout(NamedTuple):
+    """Where everything lies below the repository root."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / ".undertow" / "journal"
+
+    @property
+    def metrics(self) -> Path:
+        return self.results / "metrics.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.results / "summary.json"
+
+    @property
+    def plots(self) -> Path:
+        return self.results / "plots"
+
+    @property
+    def report(self) -> Path:
+        return self.results / "report.html"
+
+    @property
+    def benign(self) -> Path:
+        return self.root / "data" / "benign" / "prompts.jsonl"
+
+    def trait(self, name: str) -> Path:
+        return self.root / "data" / "traits" / name
+
+    def fetched(self, model: str) -> Path:
+        return self.results / "models" / f"{model}.json"
+
+    def direction(self, model: str) -> Path:
+        return self.results / "directions" / model
+
+    def stage(self, cell: Cell, stage: Literal["steer", "distill", "judge"]) -> Path:
+        return self.results / "cells" / cell.model / cell.arm.name / str(cell.seed) / stage
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """manifest.json of a stage's folder."""
+    return Manifest.model_validate_json((folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+def read_cell(layout: Layout, cell: Cell) -> CellResult:
+    """cell.json of one cell; DataError says which command writes it."""
+    path = layout.stage(cell, "judge") / "cell.json"
+    if not path.exists():
+        raise DataError(
+            f"no result for {cell.key}: {path} does not exist",
+            "dvc repro, or: python cli.py judge "
+            f"--model {cell.model} --arm {cell.arm.name} --seed {cell.seed}",
+        )
+    return CellResult.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def read_grid(layout: Layout, params: Params) -> dict[Cell, CellResult]:
+    """All cells of the grid in params.yaml, never those that merely lie in the results folder.
+
+    A strength that was removed from params leaves files that still look up to date; a glob
+    would bring them back.
+    """
+    return {cell: read_cell(layout, cell) for cell in params.cells()}
+
+
+def loss_curve(layout: Layout, cell: Cell) -> list[tuple[int, float]]:
+    """(step, loss) pairs of a student's training, from loss.csv."""
+    lines = (layout.stage(cell, "distill") / "loss.csv").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split(",") for line in lines[1:])
+    return [(int(step), float(loss)) for step, loss in pairs]
+
+
