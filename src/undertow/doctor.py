@@ -1,0 +1,289 @@
+"""Is this machine ready? One check per thing that goes wrong, each with what to do about it.
+
+Looks only: nothing is downloaded, created or printed, and no secret is shown.
+"""
+
+import configparser
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections import defaultdict
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import yaml
+from huggingface_hub import get_token
+
+from undertow import footprint, packages
+from undertow.config import Params
+from undertow.errors import UndertowError
+from undertow.results import Record
+
+GIB = 1 << 30
+STUDY_BYTES = 2 * GIB  # responses, adapters and the tracking store of a study, generously
+
+
+class Check(Record):
+    """One finding; `remedy` says what to do where the state is not ok."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    found: str
+    remedy: str | None = None
+
+
+def checks(root: Path, params: Params | None) -> list[Check]:
+    """All findings for the repository at `root`; without params, those that need none."""
+    found = [
+        _python(),
+        _packages(root),
+        _device(params),
+        _dvc_remote(root),
+        _data(root),
+        _store(root),
+        _git(root),
+    ]
+    if params is not None:
+        found += [_token(params), _disk(root, params)]
+    return found
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] == (3, 11):
+        return Check(name="python", state="ok", found=version)
+    state: Literal["warn", "fail"] = "warn" if sys.version_info >= (3, 11) else "fail"
+    return Check(
+        name="python",
+        state=state,
+        found=f"{version}; the packages are pinned for 3.11",
+        remedy="make the environment with Python 3.11: remove .venv, then make test",
+    )
+
+
+def _packages(root: Path) -> Check:
+    """Installed versions against the constraints file, without importing any package."""
+    constraints = root / "constraints.txt"
+    if not constraints.exists():
+        return Check(
+            name="packages",
+            state="warn",
+            found=f"{constraints.name} is missing",
+            remedy="git checkout constraints.txt",
+        )
+    absent, other, matching = packages.compare(constraints.read_text(encoding="utf-8"))
+    if absent or other:
+        return Check(
+            name="packages",
+            state="fail" if absent else "warn",
+            found="; ".join([f"{name} is not installed" for name in absent] + other),
+            remedy="python -m pip install -c constraints.txt -e .",
+        )
+    return Check(name="packages", state="ok", found=f"{matching} at their pinned versions")
+
+
+def _device(params: Params | None) -> Check:
+    try:
+        import torch
+
+        from undertow.models import pick_device
+    except ImportError as error:
+        return Check(
+            name="device",
+            state="fail",
+            found=f"PyTorch or transformers cannot be imported: {error}",
+            remedy="python -m pip install -c constraints.txt -e .",
+        )
+    try:
+        device = pick_device(params.runtime.device if params else "auto")
+    except UndertowError as error:
+        return Check(name="device", state="fail", found=error.message, remedy=error.remedy)
+    if device.type == "cuda":
+        card = torch.cuda.get_device_properties(device)
+        return Check(
+            name="device", state="ok", found=f"{card.name}, {card.total_memory / GIB:.0f} GiB"
+        )
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+    found = f"CPU, {torch.get_num_threads()} threads, {memory:.0f} GiB"
+    if params and params.distillation.quantization == "nf4":
+        return Check(
+            name="device",
+            state="fail",
+            found=f"{found}; distillation.quantization nf4 needs CUDA",
+            remedy="run on a machine with a GPU, or: python cli.py preset use demo",
+        )
+    return Check(name="device", state="ok", found=found)
+
+
+def _token(params: Params) -> Check:
+    gated = footprint.still_gated(params)
+    there = "set" if get_token() else "not set"
+    if gated and there == "not set":
+        return Check(
+            name="hub token",
+            state="warn",
+            found=f"not set, and {', '.join(gated)} must be unlocked on the hub first",
+            remedy="accept the licence on the model's hub page and set HF_TOKEN, or put a copy of "
+            "the checkpoint into a folder and set UNDERTOW_LOCAL to the folder above it",
+        )
+    return Check(
+        name="hub token",
+        state="ok",
+        found=there if gated else f"{there}; no model of this grid waits for one",
+    )
+
+
+def _dvc_remote(root: Path) -> Check:
+    settings = configparser.ConfigParser()
+    settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")
+    remotes = {
+        match[1]: settings[section].get("url", "")
+        for section in settings.sections()
+        if (match := re.fullmatch(r"""'?remote "(.+)"'?""", section))
+    }
+    if not remotes:
+        return Check(
+            name="dvc remote",
+            state="fail",
+            found="none is configured, so the bundled data cannot be pulled",
+            remedy="git checkout .dvc/config",
+        )
+    gone = [
+        name
+        for name, url in remotes.items()
+        if url and not urlsplit(url).scheme and not (root / ".dvc" / url).exists()
+    ]
+    if gone:
+        return Check(
+            name="dvc remote",
+            state="warn",
+            found=f"the folder of {', '.join(gone)} does not exist",
+            remedy=f"dvc remote modify {gone[0]} url PATH",
+        )
+    default = settings.get("core", "remote", fallback="no default")
+    return Check(name="dvc remote", state="ok", found=f"{', '.join(remotes)} ({default})")
+
+
+def _data(root: Path) -> Check:
+    pointers = sorted((root / "data").rglob("*.dvc"))
+    outs = [
+        (pointer.parent / out["path"], out.get("size"))
+        for pointer in pointers
+        for out in (yaml.safe_load(pointer.read_text(encoding="utf-8")) or {}).get("outs", [])
+    ]
+    wrong = [
+        path.relative_to(root).as_posix()
+        for path, size in outs
+        if not path.exists() or (size is not None and _size(path) != size)
+    ]
+    if not outs or wrong:
+        return Check(
+            name="data",
+            state="fail",
+            found=f"missing or changed: {', '.join(wrong)}" if outs else "no .dvc files under data",
+            remedy="dvc pull" if outs else "git checkout data",
+        )
+    return Check(name="data", state="ok", found=f"{len(outs)} tracked, all pulled")
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _disk(root: Path, params: Params) -> Check:
+    """Free space against what the grid's models and a study still take, per file system."""
+    needs = footprint.needed_bytes(params)
+    needs[root] = needs.get(root, 0) + STUDY_BYTES
+    systems: dict[int, list[Path]] = defaultdict(list)
+    for folder in needs:
+        systems[_existing(folder).stat().st_dev].append(folder)
+    texts, short = [], False
+    for folders in systems.values():
+        free = shutil.disk_usage(_existing(folders[0])).free
+        need = sum(needs[folder] for folder in folders)
+        short |= free < need
+        names = ", ".join(map(str, folders))
+        texts.append(f"{free / GIB:.1f} GiB free of about {need / GIB:.1f} needed for {names}")
+    if unknown := footprint.unknown_size(params):
+        texts.append(f"the size of {', '.join(unknown)} is not known")
+    return Check(
+        name="disk",
+        state="fail" if short else "ok",
+        found="; ".join(texts),
+        remedy="free some space, or set UNDERTOW_CACHE and HF_HOME to folders with room"
+        if short
+        else None,
+    )
+
+
+def _existing(folder: Path) -> Path:
+    return next(part for part in (folder, *folder.parents) if part.exists())
+
+
+def _store(root: Path) -> Check:
+    """The tracking store: reachable, and not shadowed by the old file layout."""
+    stray = sorted(path.parent for path in (root / "mlruns").glob("*/meta.yaml"))
+    stray = [folder for folder in stray if folder.name.isdigit()]
+    if stray:
+        names = " ".join(folder.relative_to(root).as_posix() for folder in stray)
+        return Check(
+            name="tracking store",
+            state="fail",
+            found=f"{names} makes MLflow fall back to its old file store",
+            remedy=f"move {names} out of mlruns",
+        )
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri and not uri.startswith("sqlite:///"):
+        scheme, place = urlsplit(uri).scheme or "file", urlsplit(uri).hostname or ""
+        return Check(
+            name="tracking store",
+            state="ok",
+            found=f"{scheme} {place}".strip() + " from MLFLOW_TRACKING_URI, not contacted",
+        )
+    path = Path(uri.removeprefix("sqlite:///")) if uri else root / "mlruns" / "mlflow.db"
+    if not path.exists():
+        return Check(name="tracking store", state="ok", found=f"{path}, made by the first run")
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            (runs,) = connection.execute("select count(*) from runs").fetchone()
+    except sqlite3.Error as error:
+        return Check(
+            name="tracking store",
+            state="fail",
+            found=f"{path} cannot be read: {error}",
+            remedy=f"move {path} away, then: python cli.py track sync",
+        )
+    return Check(name="tracking store", state="ok", found=f"{path}, {runs} runs")
+
+
+def _git(root: Path) -> Check:
+    command = ["git", "-C", str(root), "status", "--porcelain", "--branch"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return Check(name="git", state="warn", found="not installed", remedy="install git")
+    if done.returncode != 0:
+        return Check(
+            name="git",
+            state="warn",
+            found="not a repository, so runs cannot name their commit",
+            remedy="work in a git clone",
+        )
+    branch, *changed = done.stdout.splitlines()
+    where = branch.removeprefix("## ").split("...")[0]
+    if changed:
+        return Check(
+            name="git",
+            state="warn",
+            found=f"{where}, {len(changed)} uncommitted change(s); runs are tagged dirty",
+            remedy="commit before a run that you want to compare with others",
+        )
+    return Check(name="git", state="ok", found=f"{where}, clean")
