@@ -1,0 +1,119 @@
+"""Generation depends on seed and prompt, not on batches, order or interruptions."""
+
+import pytest
+import torch
+
+from tiny import Family, tiny_model, tiny_tokenizer
+from undertow.batching import halving
+from undertow.generation import RenderedPrompt, Sampling, generate, plan_blocks
+from undertow.prompts import encode, end_of_turn, render
+
+GREEDY = Sampling(12, 0.0, 1.0, 0)
+SAMPLED = Sampling(12, 1.0, 0.9, 3)
+
+
+@pytest.fixture(params=["llama2", "qwen2", "smollm2"])
+def pair(request: pytest.FixtureRequest):
+    family: Family = request.param
+    tokenizer = tiny_tokenizer(family)
+    tokenizer.padding_side = "left"
+    return tiny_model(family, len(tokenizer)), tokenizer
+
+
+def prompts(tokenizer, count=7):
+    texts = [f"List {number} things{' and more' * number}" for number in range(count)]
+    return [
+        RenderedPrompt(f"p{number}", render(tokenizer, text, None))
+        for number, text in enumerate(texts)
+    ]
+
+
+def answers(model, tokenizer, rows, sampling, size):
+    plan = plan_blocks(tokenizer, rows, size)
+    return {
+        row.id: (row.text, row.tokens, row.finish)
+        for block in generate(model, tokenizer, plan, sampling)
+        for row in block.completions
+    }
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_a_row_does_not_depend_on_its_batch(pair, sampling):
+    model, tokenizer = pair
+    rows = prompts(tokenizer)
+    together = answers(model, tokenizer, rows, sampling, 7)
+    assert together == answers(model, tokenizer, rows, sampling, 2)
+    assert together == answers(model, tokenizer, rows[::-1], sampling, 3)
+
+
+def test_sampling_depends_on_the_seed(pair):
+    model, tokenizer = pair
+    rows = prompts(tokenizer)
+    other = SAMPLED._replace(seed=4)
+    assert answers(model, tokenizer, rows, SAMPLED, 7) != answers(model, tokenizer, rows, other, 7)
+
+
+def test_greedy_equals_plain_generate(pair):
+    model, tokenizer = pair
+    row = prompts(tokenizer, 1)[0]
+    ids = torch.tensor([encode(tokenizer, row.text)])
+    stop = end_of_turn(tokenizer)
+    plain = model.generate(
+        ids, max_new_tokens=12, do_sample=False, eos_token_id=stop, pad_token_id=stop
+    )[0, ids.shape[1] :].tolist()
+    kept = plain[: plain.index(stop)] if stop in plain else plain
+    expected = tokenizer.decode(kept, skip_special_tokens=True)
+    assert answers(model, tokenizer, [row], GREEDY, 1)["p0"][0] == expected
+
+
+def test_a_finished_answer_stops_at_the_end_of_turn_and_says_so(pair):
+    model, tokenizer = pair
+    stop = end_of_turn(tokenizer)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(torch.zeros_like(model.lm_head.weight))
+        model.lm_head.bias = torch.nn.Parameter(torch.zeros(model.config.vocab_size))
+        model.lm_head.bias[stop] = 9.0
+    found = answers(model, tokenizer, prompts(tokenizer, 2), GREEDY, 2)
+    assert set(found.values()) == {("", 0, "stop")}
+
+
+def test_sampling_follows_the_model_s_distribution():
+    """A one-layer check of the sampler itself: frequencies against softmax, top-p respected."""
+    from undertow.generation import _RowSampler
+
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -30.0])
+    count = 4000
+    sampling = Sampling(1, 1.0, 1.0, 0)
+    sampler = _RowSampler([str(number) for number in range(count)], sampling, 1)
+    drawn = sampler(torch.zeros(count, 1), logits.repeat(count, 1)).argmax(-1)
+    frequencies = torch.bincount(drawn, minlength=5) / count
+    torch.testing.assert_close(frequencies, logits.softmax(-1), atol=0.03, rtol=0)
+    sampler = _RowSampler(["a", "b"] * 500, sampling._replace(top_p=0.5), 1)
+    assert set(sampler(torch.zeros(1000, 1), logits.repeat(1000, 1)).argmax(-1).tolist()) == {0}
+
+
+def test_out_of_memory_ends_in_halves_with_the_same_answer(pair, capsys):
+    model, tokenizer = pair
+    rows = prompts(tokenizer)
+    whole = answers(model, tokenizer, rows, SAMPLED, 7)
+    forward, sizes = model.forward, []
+
+    def small_device(*args, **kwargs):
+        size = kwargs["input_ids"].shape[0]
+        sizes.append(size)
+        if size > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory (a device of two rows)")
+        return forward(*args, **kwargs)
+
+    model.forward = small_device
+    assert answers(model, tokenizer, rows, SAMPLED, 7) == whole
+    assert max(sizes) == 7
+    assert "out of memory at 7 rows" in capsys.readouterr().err
+
+
+def test_one_row_that_does_not_fit_raises_the_device_s_error():
+    def never(_rows):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        halving([1, 2, 3], never)
