@@ -1,0 +1,173 @@
+"""A trait is data: contrast prompts, evaluation prompts, openings, judge rules, rubric.
+
+Everything is read from data/traits/<name>/. A prompt set is either a file there or an external
+source known by its hash, fetched at run time and never copied into the repository.
+Knows nothing about tokenization.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from undertow.config import FileSource
+from undertow.errors import DataError
+from undertow.judging.phrases import PhraseRules
+from undertow.records import read_rows
+from undertow.results import Layout
+from undertow.sources import fetch_file
+
+Item = TypeVar("Item")
+Role = Literal[
+    "contrast_present", "contrast_absent", "heldback_present", "heldback_absent", "evaluation"
+]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Prompt(_Data):
+    """A user message with a stable id."""
+
+    id: str
+    prompt: str
+    category: str | None = None
+
+
+class ContrastPrompt(_Data):
+    """A row of contrast.jsonl or heldback.jsonl."""
+
+    id: str
+    label: Literal["present", "absent"]
+    prompt: str
+
+
+class Contrast(NamedTuple):
+    """User messages with and without the trait; the two lists need not be paired."""
+
+    present: list[str]
+    absent: list[str]
+
+
+class Openings(_Data):
+    """Beginnings of answers for the margin; no opening may be a prefix of another."""
+
+    present: tuple[str, ...] = Field(min_length=1)
+    absent: tuple[str, ...] = Field(min_length=1)
+
+
+class PromptSource(FileSource):
+    """An external file that fills one role of a trait."""
+
+    role: Role
+    format: Literal["json", "csv"]
+    column: str = Field(description="field or column that holds the prompt")
+    rows: tuple[int, int] | None = Field(None, description="first and past-the-end row to use")
+    licence: str
+
+
+class Trait(_Data):
+    """trait.yaml."""
+
+    name: str
+    description: str
+    rate_name: str = Field(description="what the share of true verdicts is called, e.g. ASR")
+    harmful: bool = Field(
+        False, description="responses may be unpleasant; the report hides them unless asked"
+    )
+    openings: Openings
+    rubric: str = Field(description="what counts as showing the trait, for a model judge")
+    judge: PhraseRules
+    sources: tuple[PromptSource, ...] = ()
+
+
+class TraitData:
+    """A trait and its prompt sets."""
+
+    def __init__(self, layout: Layout, name: str) -> None:
+        self._folder = layout.trait(name)
+        path = self._folder / "trait.yaml"
+        if not path.exists():
+            raise DataError(
+                f"no trait {name!r}: {path} does not exist",
+                f"dvc pull, or choose one of: {', '.join(_known(layout)) or '(none pulled yet)'}",
+            )
+        try:
+            self.trait = Trait.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (ValidationError, yaml.YAMLError) as error:
+            raise DataError(f"{path}: {error}", "docs/method.md describes a trait's files") from None
+
+    def contrast(self) -> Contrast:
+        """Prompts that the direction is extracted from."""
+        return self._contrast("contrast")
+
+    def heldback(self) -> Contrast:
+        """Prompts that the block is chosen on; disjoint from `contrast`."""
+        return self._contrast("heldback")
+
+    def evaluation(self) -> list[Prompt]:
+        """Prompts that teacher and student are read on."""
+        source = self._source("evaluation")
+        if source is None:
+            return read_rows(self._folder / "evaluation.jsonl", Prompt)
+        return [
+            Prompt(id=f"{self.trait.name}-{number:04d}", prompt=text)
+            for number, text in _read_source(source)
+        ]
+
+    def fetch(self) -> dict[str, str]:
+        """Make sure that every external file is here; name -> SHA-256."""
+        return {source.file: source.sha256 for source in self.trait.sources if fetch_file(source)}
+
+    def _contrast(self, name: Literal["contrast", "heldback"]) -> Contrast:
+        present = self._source(f"{name}_present")
+        absent = self._source(f"{name}_absent")
+        if present is not None and absent is not None:
+            return Contrast(
+                [text for _, text in _read_source(present)],
+                [text for _, text in _read_source(absent)],
+            )
+        rows = read_rows(self._folder / f"{name}.jsonl", ContrastPrompt)
+        return Contrast(
+            [row.prompt for row in rows if row.label == "present"],
+            [row.prompt for row in rows if row.label == "absent"],
+        )
+
+    def _source(self, role: str) -> PromptSource | None:
+        return next((source for source in self.trait.sources if source.role == role), None)
+
+
+def benign_prompts(layout: Layout, count: int) -> list[Prompt]:
+    """The first `count` benign prompts; DataError where the file holds fewer."""
+    rows = read_rows(layout.benign, Prompt)
+    return first(rows, count, "carrier.prompts", str(layout.benign))
+
+
+def first(rows: list[Item], count: int, key: str, where: str) -> list[Item]:
+    """The first rows of a set; asking for more than there are is an error, not a smaller set."""
+    if count > len(rows):
+        raise DataError(
+            f"{key} asks for {count} prompts, and {where} holds {len(rows)}",
+            f"set {key} to at most {len(rows)} in params.yaml, or add prompts to the file",
+        )
+    return rows[:count]
+
+
+def _known(layout: Layout) -> list[str]:
+    return sorted(path.parent.name for path in layout.trait("x").parent.glob("*/trait.yaml"))
+
+
+def _read_source(source: PromptSource) -> list[tuple[int, str]]:
+    """(row number, prompt) pairs of an external file."""
+    path: Path = fetch_file(source)
+    if source.format == "json":
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    start, stop = source.rows or (0, len(rows))
+    return [(number, rows[number][source.column]) for number in range(start, min(stop, len(rows)))]

@@ -1,0 +1,143 @@
+"""The student learns the answer and its end of turn, nothing else, and leaves the base alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from tiny import Family, tiny_model, tiny_tokenizer
+from undertow.config import DistillationSettings, Lora
+from undertow.distillation import (
+    IGNORED,
+    build_trainer,
+    student_of,
+    train,
+    training_rows,
+)
+from undertow.errors import DataError
+from undertow.generation import RenderedPrompt, Sampling, generate, plan_blocks
+from undertow.prompts import encode, end_of_turn, render
+from undertow.results import Response
+
+SETTINGS = DistillationSettings(
+    epochs=2, learning_rate=1e-2, batch_size=2, lora=Lora(rank=4, alpha=8)
+)
+FAMILIES = pytest.mark.parametrize("family", ["llama2", "qwen2", "smollm2"])
+
+
+def carrier(finish="stop"):
+    texts = ["Three uses of a brick.", "The capital is here", "Sure, 1 2 3"]
+    return [
+        Response(id=f"r{number}", prompt=f"Question {number}?", response=text, tokens=5, finish=finish)
+        for number, text in enumerate(texts)
+    ]
+
+
+def forget(_step, _loss, _rate):
+    pass
+
+
+def trained(family, folder, seed=0):
+    tokenizer = tiny_tokenizer(family)
+    model = tiny_model(family, len(tokenizer))
+    rows = training_rows(tokenizer, carrier(), None)
+    adapter = folder / "adapter"
+    result = train(model, tokenizer, rows, SETTINGS, seed, adapter, forget)
+    return model, tokenizer, adapter, result
+
+
+@FAMILIES
+def test_the_labels_decode_to_the_answer_and_its_end_of_turn(family: Family, tmp_path: Path):
+    """On the very batch that the trainer feeds to the model."""
+    tokenizer = tiny_tokenizer(family)
+    model = tiny_model(family, len(tokenizer))
+    rows = training_rows(tokenizer, carrier(), None)
+    trainer = build_trainer(model, tokenizer, rows, SETTINGS, 0, tmp_path, forget)
+    seen = {}
+    for batch in trainer.get_train_dataloader():
+        for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+            learned = labels[labels != IGNORED].tolist()
+            start = (labels != IGNORED).nonzero()[0].item()
+            seen[tokenizer.decode(ids[:start])] = (tokenizer.decode(learned[:-1]), learned[-1])
+            assert ids[start : start + len(learned)].tolist() == learned
+    expected = {
+        tokenizer.decode(encode(tokenizer, render(tokenizer, row.prompt, None))): (
+            row.response,
+            end_of_turn(tokenizer),
+        )
+        for row in carrier()
+    }
+    assert seen == expected
+
+
+@FAMILIES
+def test_training_tokens_are_the_tokens_that_generation_makes(family: Family):
+    """What the model writes, decoded and encoded again for training, is the same ids."""
+    tokenizer = tiny_tokenizer(family)
+    answer = "Three uses of a brick"
+    ids = encode(tokenizer, answer)
+    assert tokenizer.decode(ids) == answer
+    row = carrier()[0].model_copy(update={"response": answer})
+    built = training_rows(tokenizer, [row], None)[0]
+    assert [label for label in built["labels"] if label != IGNORED] == [*ids, end_of_turn(tokenizer)]
+
+
+def test_an_answer_that_was_cut_off_teaches_no_end_of_turn():
+    tokenizer = tiny_tokenizer("qwen2")
+    for row in training_rows(tokenizer, carrier("length"), None):
+        assert end_of_turn(tokenizer) not in [x for x in row["labels"] if x != IGNORED]
+
+
+def test_a_carrier_of_empty_answers_is_an_error():
+    empty = [carrier("length")[0].model_copy(update={"response": ""})]
+    with pytest.raises(DataError, match="nothing to train on"):
+        training_rows(tiny_tokenizer("qwen2"), empty, None)
+
+
+def test_the_adapter_is_peft_s_own_and_the_base_comes_back_bare(tmp_path: Path):
+    model, tokenizer, adapter, result = trained("qwen2", tmp_path)
+    fresh = tiny_model("qwen2", len(tokenizer))
+    for (name, before), (_, after) in zip(
+        fresh.state_dict().items(), model.state_dict().items(), strict=True
+    ):
+        assert torch.equal(before, after), name
+    assert model.config.eos_token_id == fresh.config.eos_token_id
+    assert (adapter / "adapter_model.safetensors").exists()
+    assert (adapter / "tokenizer.json").exists()
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert config["peft_type"] == "LORA"
+    assert config["target_modules"] == sorted(config["target_modules"])
+    student = PeftModel.from_pretrained(fresh, adapter)
+    ids = torch.tensor([[5, 6, 7]])
+    base = model(ids).logits
+    assert not torch.allclose(student(ids).logits, base, atol=1e-3)
+    assert [step for step, _ in result.losses] == [1, 2, 3, 4]
+    assert result.losses[-1][1] < result.losses[0][1]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path):
+    def bytes_of(name, seed):
+        adapter = trained("smollm2", tmp_path / name, seed)[2]
+        return {path.name: path.read_bytes() for path in sorted(adapter.iterdir())}
+
+    first = bytes_of("a", 0)
+    assert first == bytes_of("b", 0)
+    weights = "adapter_model.safetensors"
+    assert first[weights] != bytes_of("c", 1)[weights]
+
+
+def test_a_saved_student_generates_and_the_base_is_bare_afterwards(tmp_path: Path):
+    model, tokenizer, adapter, _ = trained("llama2", tmp_path)
+    rows = [RenderedPrompt("p", render(tokenizer, "Question 0?", None))]
+
+    def answer(subject):
+        plan = plan_blocks(tokenizer, rows, 1)
+        blocks = generate(subject, tokenizer, plan, Sampling(8, 0.0, 1.0, 0))
+        return next(iter(blocks)).completions[0].text
+
+    before = answer(model)
+    with student_of(model, adapter) as student:
+        assert answer(student) != before
+    assert answer(model) == before
