@@ -1,0 +1,270 @@
+"""From the grid's results files to every number that people read.
+
+The table, metrics.json, plots, report and MLflow all show these values; none computes its own.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from undertow.config import Arm, Cell, Params
+from undertow.errors import DataError
+from undertow.results import CellResult, Costs, Layout, Record
+from undertow.transfer import Estimate, Readings, Transfer, estimate_transfer, wilson
+
+ReadoutName = Literal["rate", "margin"]
+
+
+class EstimateRecord(Record):
+    """A value with its interval, or null with the reason why it is unknown."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str | None
+
+
+class TransferRecord(Record):
+    """transfer.Transfer as a record; rates are shares, margins are nats."""
+
+    base: float | None
+    teacher: float | None
+    control: float | None
+    student: float | None
+    teacher_shift: EstimateRecord
+    student_shift: EstimateRecord
+    naive_shift: EstimateRecord
+    tau: EstimateRecord
+    tau_naive: EstimateRecord
+    prompts: int
+    seeds: int
+    dropped: int
+
+
+class RateRecord(Record):
+    """A share with its Wilson interval, over all seeds and scored prompts."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    scored: int
+
+
+class CellSummary(Record):
+    """One cell: its own tau, from its own seed alone."""
+
+    seed: int
+    rate: TransferRecord
+    margin: TransferRecord
+
+
+class ArmSummary(Record):
+    """One model and arm, over all seeds."""
+
+    model: str
+    arm: str
+    direction: Literal["trait", "random"]
+    strength: str
+    rate: TransferRecord
+    margin: TransferRecord
+    teacher_rate: RateRecord
+    student_rate: RateRecord
+    cells: tuple[CellSummary, ...]
+
+    @property
+    def alpha(self) -> float:
+        return float(self.strength)
+
+    @property
+    def is_control(self) -> bool:
+        return self.alpha == 0
+
+
+class Summary(Record):
+    """summary.json: one study."""
+
+    trait: str
+    rate_name: str
+    judge: str
+    confidence: float
+    resamples: int
+    arms: tuple[ArmSummary, ...]
+    costs: dict[str, dict[str, Costs]]  # cell key -> stage -> costs
+    unscored: dict[str, int]
+
+    def of_model(self, model: str) -> list[ArmSummary]:
+        """Arms of one model: control first, trait by strength, then random."""
+        arms = [arm for arm in self.arms if arm.model == model]
+        return sorted(arms, key=lambda a: (not a.is_control, a.direction == "random", abs(a.alpha)))
+
+    @property
+    def models(self) -> list[str]:
+        return list(dict.fromkeys(arm.model for arm in self.arms))
+
+
+def summarise(params: Params, grid: Mapping[Cell, CellResult]) -> Summary:
+    """All estimates of a study from the cells of its grid."""
+    settings = params.statistics
+    seeds = params.grid.seeds
+    pairs = [(model, arm) for model in params.grid.models for arm in params.arms]
+    groups: dict[tuple[ReadoutName, str, str, int | None], Readings] = {}
+    for model, arm in pairs:
+        for readout in ("rate", "margin"):
+            for chosen in (None, *seeds):
+                used = seeds if chosen is None else (chosen,)
+                groups[readout, model, arm.name, chosen] = _readings(
+                    grid, params.control, model, arm, used, readout
+                )
+    estimates = estimate_transfer(
+        groups,
+        resamples=settings.resamples,
+        confidence=settings.confidence,
+        seed=settings.seed,
+    )
+    arms = [
+        ArmSummary(
+            model=model,
+            arm=arm.name,
+            direction=arm.direction,
+            strength=arm.strength,
+            rate=_record(estimates["rate", model, arm.name, None]),
+            margin=_record(estimates["margin", model, arm.name, None]),
+            teacher_rate=_rate(_results(grid, model, arm, seeds), "teacher", settings.confidence),
+            student_rate=_rate(_results(grid, model, arm, seeds), "student", settings.confidence),
+            cells=tuple(
+                CellSummary(
+                    seed=seed,
+                    rate=_record(estimates["rate", model, arm.name, seed]),
+                    margin=_record(estimates["margin", model, arm.name, seed]),
+                )
+                for seed in seeds
+            ),
+        )
+        for model, arm in pairs
+    ]
+    first = next(iter(grid.values()))
+    unscored: dict[str, int] = {}
+    for result in grid.values():
+        for reason, count in result.unscored.items():
+            unscored[reason] = unscored.get(reason, 0) + count
+    return Summary(
+        trait=first.trait,
+        rate_name=first.rate_name,
+        judge=first.judge,
+        confidence=settings.confidence,
+        resamples=settings.resamples,
+        arms=tuple(arms),
+        costs={cell.key: result.costs for cell, result in grid.items()},
+        unscored=unscored,
+    )
+
+
+def _results(
+    grid: Mapping[Cell, CellResult], model: str, arm: Arm, seeds: Iterable[int]
+) -> list[CellResult]:
+    return [grid[Cell(model, arm, seed)] for seed in seeds]
+
+
+def _readings(
+    grid: Mapping[Cell, CellResult],
+    control: Arm,
+    model: str,
+    arm: Arm,
+    seeds: Sequence[int],
+    readout: ReadoutName,
+) -> Readings:
+    controls = _results(grid, model, control, seeds)
+    results = _results(grid, model, arm, seeds)
+    ids = sorted({id for result in (*controls, *results) for id in result.teacher.margins})
+    teacher_of_control = _matrix(controls, "teacher", readout, ids)
+    return Readings(
+        # The unsteered teacher is the base model; under greedy decoding all seeds agree.
+        base=teacher_of_control.mean(axis=0),
+        teacher=_matrix(results, "teacher", readout, ids),
+        control=_matrix(controls, "student", readout, ids),
+        student=_matrix(results, "student", readout, ids),
+    )
+
+
+def _matrix(
+    results: Sequence[CellResult],
+    subject: Literal["teacher", "student"],
+    readout: ReadoutName,
+    ids: Sequence[str],
+) -> NDArray[np.float64]:
+    """[seeds, prompts]; NaN where there is no verdict."""
+    rows = []
+    for result in results:
+        measured = result.teacher if subject == "teacher" else result.student
+        values: Mapping[str, float | None] = (
+            measured.verdicts if readout == "rate" else measured.margins
+        )
+        rows.append([values.get(id) for id in ids])
+    return np.array(
+        [[np.nan if value is None else float(value) for value in row] for row in rows],
+        dtype=np.float64,
+    )
+
+
+def _rate(
+    results: Sequence[CellResult], subject: Literal["teacher", "student"], confidence: float
+) -> RateRecord:
+    """Wilson treats rows of several seeds as independent; tau's bootstrap does not."""
+    verdicts = [
+        verdict
+        for result in results
+        for verdict in getattr(result, subject).verdicts.values()
+        if verdict is not None
+    ]
+    if not verdicts:
+        return RateRecord(value=None, low=None, high=None, scored=0)
+    low, high = wilson(sum(verdicts), len(verdicts), confidence)
+    return RateRecord(
+        value=sum(verdicts) / len(verdicts), low=low, high=high, scored=len(verdicts)
+    )
+
+
+def _record(transfer: Transfer) -> TransferRecord:
+    def known(value: float) -> float | None:
+        return float(value) if np.isfinite(value) else None
+
+    def estimate(value: Estimate) -> EstimateRecord:
+        return EstimateRecord(
+            value=value.value, low=value.low, high=value.high, reason=value.reason
+        )
+
+    return TransferRecord(
+        base=known(transfer.base),
+        teacher=known(transfer.teacher),
+        control=known(transfer.control),
+        student=known(transfer.student),
+        teacher_shift=estimate(transfer.teacher_shift),
+        student_shift=estimate(transfer.student_shift),
+        naive_shift=estimate(transfer.naive_shift),
+        tau=estimate(transfer.tau),
+        tau_naive=estimate(transfer.tau_naive),
+        prompts=transfer.prompts,
+        seeds=transfer.seeds,
+        dropped=transfer.dropped,
+    )
+
+
+def headline(summary: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
+    """metrics.json: model -> arm -> tau by rate and by margin, few enough for `dvc exp show`."""
+    return {
+        model: {
+            arm.arm: {"tau": arm.rate.tau.value, "tau_margin": arm.margin.tau.value}
+            for arm in summary.of_model(model)
+            if not arm.is_control
+        }
+        for model in summary.models
+    }
+
+
+def read_summary(layout: Layout) -> Summary:
+    """summary.json; DataError where the report stage has not run yet."""
+    if not layout.summary.exists():
+        raise DataError(f"{layout.summary} does not exist", "dvc repro, or: python cli.py report")
+    return Summary.model_validate_json(layout.summary.read_text(encoding="utf-8"))
