@@ -1,0 +1,181 @@
+"""The parts a report page is made of, and the one way from them to HTML.
+
+A section is a title and a list of parts; the template knows how each kind of part looks. What
+is new in a report is therefore a function that returns a Section, never a new template. Every
+text is escaped and has its control characters made visible on the way out.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import ClassVar, NamedTuple
+from urllib.parse import quote
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+# Joiners are part of ordinary words and emoji in many scripts; all other format characters
+# (direction overrides, tags, invisible operators) can make a text look like another one.
+HARMLESS_FORMATS = "\u200c\u200d"
+MINUS = re.compile(r"(?<![\w.\-])-(?=[\d\u221e])")
+
+
+class Column(NamedTuple):
+    title: str
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    kind: ClassVar = "paragraph"
+    text: str
+    lead: bool = False
+
+
+@dataclass(frozen=True)
+class Heading:
+    kind: ClassVar = "heading"
+    text: str
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of remarks."""
+
+    kind: ClassVar = "items"
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Definition:
+    term: str
+    formula: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Definitions:
+    kind: ClassVar = "definitions"
+    items: tuple[Definition, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text; the first `headers` cells of a row name it."""
+
+    kind: ClassVar = "table"
+    caption: str
+    columns: tuple[Column, ...]
+    rows: Sequence[tuple[str, ...]]
+    headers: int = 1
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that travels inside the page."""
+
+    name: str
+    csv: str
+
+    @property
+    def href(self) -> str:
+        return f"data:text/csv;charset=utf-8,{quote(self.csv, safe='')}"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Charts side by side, what they show, and the numbers behind them."""
+
+    kind: ClassVar = "figure"
+    caption: str
+    panels: tuple[Markup, ...]
+    across: int
+    data: Table
+    download: Download
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Code:
+    kind: ClassVar = "code"
+    label: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A prompt and what was answered, each answer under a name with a verdict."""
+
+    kind: ClassVar = "exchange"
+    prompt: str
+    answers: tuple[tuple[str, str, str], ...]  # who, verdict, text
+
+
+@dataclass(frozen=True)
+class Details:
+    """Parts that are folded away on screen; `printed` ones stand open on paper."""
+
+    kind: ClassVar = "details"
+    summary: str
+    parts: "tuple[Part, ...]"
+    printed: bool = False
+
+
+Part = Paragraph | Heading | Items | Definitions | Table | Figure | Code | Exchange | Details
+
+
+@dataclass(frozen=True)
+class Section:
+    id: str
+    title: str
+    parts: tuple[Part, ...]
+
+
+def visible(text: str) -> str:
+    """Text in which control, override and other invisible characters show as <U+202E>.
+
+    Newlines and tabs stay. Without this a terminal escape or a right-to-left override in a
+    model's answer would act on whoever copies or reads it.
+    """
+    return "".join(map(_visible, text.replace("\r\n", "\n")))
+
+
+def _visible(character: str) -> str:
+    if character in "\n\t" or character in HARMLESS_FORMATS:
+        return character
+    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}:
+        return f"\u27e8U+{ord(character):04X}\u27e9"
+    return character
+
+
+def typeset(text: str) -> str:
+    """Our own numbers with a true minus and infinity sign; not for model text."""
+    text = re.sub(r"\binf\b", "\N{INFINITY}", text).replace(" - ", " \N{MINUS SIGN} ")
+    return MINUS.sub("\N{MINUS SIGN}", text)
+
+
+def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """One self-contained HTML page."""
+    return _template().render(title=title, subtitle=subtitle, sections=sections)
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters["typeset"] = typeset
+    source = files("undertow").joinpath("report_template.html").read_text(encoding="utf-8")
+    return environment.from_string(source)
+
+
+def _finalize(value: object) -> object:
+    """Applied by jinja2 to every value before it is escaped; Markup is finished already."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
