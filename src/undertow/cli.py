@@ -1,0 +1,226 @@
+"""The command line: names, help and exit codes; every command's work is done elsewhere.
+
+Nothing here imports torch, transformers or mlflow at the top, so that --help answers at once.
+Results go to stdout, progress and errors to stderr.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from undertow.errors import UndertowError
+
+EXIT_CODES = """\
+Exit codes: 0 done; 1 something went wrong and stderr says what to do; 2 wrong usage;
+3 doctor found a problem.
+"""
+
+app = typer.Typer(
+    help="Measure what a language model inherits from its teacher through benign data.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+preset_app = typer.Typer(help="Complete parameter files to start from.", no_args_is_help=True)
+track_app = typer.Typer(help="The MLflow view of the results.", no_args_is_help=True)
+app.add_typer(preset_app, name="preset", rich_help_panel="Study")
+app.add_typer(track_app, name="track", rich_help_panel="Results")
+
+Model = Annotated[str, typer.Option(help="A key of models in params.yaml.")]
+ArmName = Annotated[
+    str, typer.Option(help="<direction>_<strength>, for example trait_-0.15 or random_1.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Covers adapter init, row order and sampling.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+
+def main() -> None:
+    """Run the command line; a problem that the user can solve ends in one message and exit 1."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except UndertowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
+def fetch(model: Model) -> None:
+    """Get and check a model's weights and the trait's external files."""
+    from undertow.stages import fetch as stage
+    from undertow.study import Study
+
+    stage.run(Study.open(), model)
+
+
+@app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
+def direction(model: Model) -> None:
+    """Extract the trait's direction and choose the steered blocks."""
+    from undertow.stages import direction as stage
+    from undertow.study import Study
+
+    stage.run(Study.open(), model)
+
+
+@app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
+def steer(model: Model, arm: ArmName, seed: Seed = 0) -> None:
+    """Let the steered teacher answer the benign prompts, and read it on the trait."""
+    from undertow.stages import steer as stage
+    from undertow.study import Study
+
+    study = Study.open()
+    stage.run(study, study.params.cell(model, arm, seed))
+
+
+@app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
+def distill(model: Model, arm: ArmName, seed: Seed = 0) -> None:
+    """Train the student on the teacher's answers, and read it on the trait."""
+    from undertow.stages import distill as stage
+    from undertow.study import Study
+
+    study = Study.open()
+    stage.run(study, study.params.cell(model, arm, seed))
+
+
+@app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
+def judge(model: Model, arm: ArmName, seed: Seed = 0) -> None:
+    """Give a verdict on every answer of teacher and student."""
+    from undertow.stages import judge as stage
+    from undertow.study import Study
+
+    study = Study.open()
+    stage.run(study, study.params.cell(model, arm, seed))
+
+
+@app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
+def report(
+    reveal: Annotated[
+        bool, typer.Option(help="Show the responses of a harmful trait in report.html.")
+    ] = False,
+) -> None:
+    """Compute tau over the whole grid; write metrics, plots, report.html and MLflow runs."""
+    from undertow.stages import report as stage
+    from undertow.study import Study
+    from undertow.table import strength_table
+
+    print(strength_table(stage.run(Study.open(), reveal)))
+
+
+@app.command(rich_help_panel="Results")
+def results(as_json: Json = False) -> None:
+    """Print the table of strengths of the last report."""
+    from undertow.study import Study
+    from undertow.summary import read_summary
+    from undertow.table import strength_table
+
+    summary = read_summary(Study.open().layout)
+    print(summary.model_dump_json(indent=2) if as_json else strength_table(summary))
+
+
+@app.command(rich_help_panel="Results")
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+    print_only: Annotated[
+        bool, typer.Option("--print", help="Print the links and the command, start nothing.")
+    ] = False,
+) -> None:
+    """Start the MLflow UI and print where to look."""
+    import shlex
+    import subprocess
+
+    from undertow.study import Study
+    from undertow.tracking import links, ui_command
+
+    study = Study.open()
+    command, environment = ui_command(study.layout, port)
+    for link in links(study.params, study.layout, f"http://127.0.0.1:{port}"):
+        print(f"{link.label}: {link.url}")
+    print(shlex.join(command), file=sys.stderr)
+    if print_only:
+        return
+    sys.stdout.flush()
+    raise typer.Exit(subprocess.run(command, env={**os.environ, **environment}).returncode)
+
+
+@track_app.command("sync")
+def track_sync(as_json: Json = False) -> None:
+    """Rebuild missing MLflow runs from the results files; nothing is logged twice."""
+    from undertow import tracking
+    from undertow.results import read_grid
+    from undertow.study import Study
+    from undertow.summary import summarise
+
+    params, layout = study = Study.open()
+    grid = read_grid(layout, params)
+    outcome = tracking.sync(params, layout, summarise(params, grid), grid)
+    counts = outcome._asdict()
+    if as_json:
+        print(json.dumps(counts))
+    else:
+        print(", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+@preset_app.command("list")
+def preset_list(as_json: Json = False) -> None:
+    """Show the presets."""
+    from undertow.presets import presets
+    from undertow.study import find_root
+
+    found = presets(find_root())
+    if as_json:
+        print(json.dumps([preset._asdict() | {"path": str(preset.path)} for preset in found]))
+        return
+    for preset in found:
+        print(f"{preset.name:<16}{preset.purpose}")
+
+
+@preset_app.command("use")
+def preset_use(
+    name: Annotated[str, typer.Argument(help="demo, small, small-refusal or paper.")],
+    force: Annotated[
+        bool, typer.Option(help="Replace a params.yaml that has edits of its own.")
+    ] = False,
+) -> None:
+    """Make a preset the params.yaml."""
+    from undertow.presets import use
+    from undertow.study import find_root
+
+    print(f"params.yaml is now the preset {use(find_root(), name, force=force).name}")
+
+
+@preset_app.command("explain")
+def preset_explain() -> None:
+    """Describe every key of params.yaml."""
+    from undertow.presets import explain
+
+    print(explain())
+
+
+@app.command(rich_help_panel="Study")
+def doctor(as_json: Json = False) -> None:
+    """Check this machine and say what to do about each problem."""
+    from undertow import config
+    from undertow.doctor import checks
+    from undertow.study import find_root
+
+    root: Path = find_root()
+    params = None
+    try:
+        params = config.load(root / "params.yaml")
+    except UndertowError as error:
+        print(f"error: {error}", file=sys.stderr)
+    found = checks(root, params)
+    if as_json:
+        print(json.dumps([check._asdict() for check in found], indent=2))
+    else:
+        for check in found:
+            print(f"{check.state:<5} {check.name:<14} {check.found}")
+            if check.remedy:
+                print(f"      -> {check.remedy}")
+    if params is None or any(check.state == "fail" for check in found):
+        raise typer.Exit(3)

@@ -1,0 +1,1 @@
+"""One module per stage; each has a `run` that the command of the same name calls."""

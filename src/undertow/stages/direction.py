@@ -1,0 +1,94 @@
+"""direction: the trait's direction in one model, the steered blocks, and the random control."""
+
+from torch import Tensor
+
+from undertow.direction import (
+    BlockScore,
+    Direction,
+    choose_block,
+    mean_difference,
+    random_like,
+    save,
+    score_blocks,
+)
+from undertow.errors import ConfigError
+from undertow.generation import RenderedPrompt
+from undertow.prompts import render
+from undertow.records import atomic_file, write_json, write_text
+from undertow.stages.loading import Loaded, load
+from undertow.study import Study, manifest
+from undertow.traits import Contrast, TraitData, benign_prompts, first
+
+
+def run(study: Study, model: str) -> None:
+    """Write direction.safetensors, blocks.csv and manifest.json of one model."""
+    params, folder = study.params, study.layout.direction(model)
+    trait = TraitData(study.layout, params.trait)
+    count = params.direction.contrast_prompts
+    contrast = Contrast(
+        *(
+            first(side, count, "direction.contrast_prompts", f"the contrast set of {params.trait}")
+            for side in trait.contrast()
+        )
+    )
+    loaded = load(study, model)
+    vectors = mean_difference(
+        loaded.model,
+        loaded.tokenizer,
+        contrast,
+        params.prompting.system,
+        params.runtime.batch_size,
+    )
+    scores: list[BlockScore] = []
+    layers = params.direction.layers
+    if layers == "auto":
+        scores = _scores(study, loaded, trait, vectors)
+        layers = (choose_block(scores, params.direction.max_kl),)
+    deepest = len(vectors) - 1
+    if max(layers) > deepest:
+        raise ConfigError(
+            f"direction.layers names block {max(layers)}, and {model} has blocks 0 to {deepest}",
+            f"use numbers from 0 to {deepest}, or auto",
+        )
+    found = Direction(vectors, random_like(vectors, params.direction.random_seed), list(layers))
+    with atomic_file(folder / "direction.safetensors") as path:
+        save(
+            path,
+            found,
+            {
+                "model": model,
+                "trait": params.trait,
+                "contrast_prompts": count,
+                "random_seed": params.direction.random_seed,
+                "norms": [round(norm, 4) for norm in vectors.norm(dim=1).tolist()],
+            },
+        )
+    lines = [f"{score.layer},{score.margin:.4f},{score.kl:.4f}\n" for score in scores]
+    write_text(folder / "blocks.csv", "".join(["layer,margin,kl\n", *lines]))
+    command = f"python cli.py direction --model {model}"
+    write_json(folder / "manifest.json", manifest("direction", model, command, loaded.meter))
+
+
+def _scores(study: Study, loaded: Loaded, trait: TraitData, vectors: Tensor) -> list[BlockScore]:
+    params = study.params
+    heldback = trait.heldback()
+    benign = benign_prompts(study.layout, len(heldback.present))
+
+    def rendered(texts: list[str], name: str) -> list[RenderedPrompt]:
+        return [
+            RenderedPrompt(
+                f"{name}-{number}", render(loaded.tokenizer, text, params.prompting.system)
+            )
+            for number, text in enumerate(texts)
+        ]
+
+    return score_blocks(
+        loaded.model,
+        loaded.tokenizer,
+        vectors,
+        range(int(params.direction.max_depth * len(vectors))),
+        rendered(heldback.present, "present"),
+        rendered([prompt.prompt for prompt in benign], "benign"),
+        trait.trait.openings,
+        params.runtime.batch_size,
+    )

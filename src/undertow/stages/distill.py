@@ -1,0 +1,110 @@
+"""distill: train the student on the carrier and read it on the trait, as the teacher was read."""
+
+import json
+from pathlib import Path
+
+from undertow.config import Cell
+from undertow.distillation import Trained, student_of, train, training_rows
+from undertow.records import (
+    atomic_folder,
+    copy_folder,
+    digest,
+    fingerprint,
+    read_rows,
+    remove_folder,
+    write_json,
+    write_rows,
+    write_text,
+)
+from undertow.results import Response
+from undertow.stages.loading import load, load_quantized
+from undertow.stages.reading import Reader
+from undertow.study import Study, cell_command, manifest
+from undertow.tracking import log_training
+from undertow.traits import TraitData
+
+
+def run(study: Study, cell: Cell) -> None:
+    """Write adapter/, student.jsonl, loss.csv and manifest.json of one cell."""
+    folder = study.layout.stage(cell, "distill")
+    trait = TraitData(study.layout, study.params.trait)
+    checkpoint = _checkpoint(study, cell)
+    trained = _trained(study, cell, checkpoint)
+
+    loaded = load(study, cell.model)
+    adapter = checkpoint / "adapter"
+    with student_of(loaded.model, adapter) as student:
+        reader = Reader(study, student, loaded.tokenizer, loaded.meter)
+        responses = reader.evaluation(trait, cell.seed, digest(adapter))
+
+    copy_folder(adapter, folder / "adapter")
+    write_rows(folder / "student.jsonl", responses)
+    points = "".join(f"{step},{loss:.6f}\n" for step, loss in trained.losses)
+    write_text(folder / "loss.csv", "step,loss\n" + points)
+    loaded.meter.add_training(trained.tokens, trained.seconds)
+    write_json(
+        folder / "manifest.json",
+        manifest("distill", cell.key, cell_command("distill", cell), loaded.meter),
+    )
+    reader.forget()
+    remove_folder(checkpoint)
+
+
+def _checkpoint(study: Study, cell: Cell) -> Path:
+    """Where a finished training is kept until the student is read, keyed by all it depends on."""
+    params = study.params
+    key = fingerprint(
+        "distill",
+        cell,
+        params.model_spec(cell.model),
+        _carrier_file(study, cell),
+        params.distillation,
+        params.prompting,
+        params.runtime.device,
+    )
+    return study.layout.journal / key
+
+
+def _carrier_file(study: Study, cell: Cell) -> Path:
+    return study.layout.stage(cell, "steer") / "carrier.jsonl"
+
+
+def _trained(study: Study, cell: Cell, checkpoint: Path) -> Trained:
+    """Train, or take up the adapter that a killed run of this very stage has finished."""
+    record = checkpoint / "training.json"
+    if record.exists():
+        kept = json.loads(record.read_text(encoding="utf-8"))
+        return Trained([(step, loss) for step, loss in kept["losses"]], *kept["costs"])
+    params = study.params
+    settings = params.distillation
+    carrier = read_rows(_carrier_file(study, cell), Response)
+    loaded = load_quantized(study, cell.model) if settings.quantization == "nf4" else load(
+        study, cell.model
+    )
+    rows = training_rows(loaded.tokenizer, carrier, params.prompting.system)
+    with (
+        atomic_folder(checkpoint) as staged,
+        log_training(params, study.layout, cell, checkpoint.name) as tracker,
+    ):
+        adapter = staged / "adapter"
+        trained = train(
+            loaded.model, loaded.tokenizer, rows, settings, cell.seed, adapter, tracker.loss
+        )
+        write_json(adapter / "undertow.json", _provenance(study, cell))
+        kept = {"losses": trained.losses, "costs": [trained.tokens, trained.seconds]}
+        write_json(staged / "training.json", kept)
+    return trained
+
+
+def _provenance(study: Study, cell: Cell) -> dict[str, object]:
+    """What a reader of the adapter alone needs to know."""
+    return {
+        "command": cell_command("distill", cell),
+        "cell": cell.key,
+        "trait": study.params.trait,
+        "model": study.params.model_spec(cell.model).model_dump(mode="json"),
+        "distillation": study.params.distillation.model_dump(mode="json"),
+        "carrier_sha256": digest(_carrier_file(study, cell)),
+    }
+
+

@@ -1,0 +1,29 @@
+"""fetch: get and check a model's weights and the trait's external files."""
+
+from pydantic import Field
+
+from undertow.models import ModelFiles, describe, resolve
+from undertow.records import write_json
+from undertow.results import Record
+from undertow.study import Study
+from undertow.traits import TraitData
+
+
+class FetchResult(Record):
+    """results/models/<model>.json: what was fetched, by hash."""
+
+    model: str
+    licence: str
+    files: ModelFiles
+    trait: dict[str, str] = Field(description="external files of the trait: name -> SHA-256")
+
+
+def run(study: Study, model: str) -> None:
+    """Write results/models/<model>.json."""
+    spec = study.params.model_spec(model)
+    trait = TraitData(study.layout, study.params.trait)
+    files = describe(resolve(model, spec))
+    write_json(
+        study.layout.fetched(model),
+        FetchResult(model=model, licence=spec.licence, files=files, trait=trait.fetch()),
+    )

@@ -1,0 +1,106 @@
+"""How a subject is asked and read: the same code for teacher and student, carrier and evaluation."""
+
+from collections.abc import Sequence
+
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from undertow.generation import RenderedPrompt, Sampling, generate, plan_blocks
+from undertow.prompts import render
+from undertow.readout import margins
+from undertow.records import Journal, fingerprint
+from undertow.results import Response
+from undertow.study import Meter, Study
+from undertow.traits import Prompt, TraitData, first
+
+
+class Reader:
+    """A loaded model that is asked questions, with a journal of what it has answered.
+
+    identity is whatever tells this subject from any other (weights, adapter, steering): answers
+    in the journal are taken up only by a subject with the same identity.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        meter: Meter,
+    ) -> None:
+        self._study = study
+        self._model = model
+        self._tokenizer = tokenizer
+        self._meter = meter
+        self._journals: list[Journal[Response]] = []
+
+    def forget(self) -> None:
+        """Drop the journals: the stage's outputs are in place."""
+        for journal in self._journals:
+            journal.close()
+
+    def carrier(self, prompts: Sequence[Prompt], seed: int, identity: str) -> list[Response]:
+        """The subject's answers to benign prompts, in the order of `prompts`."""
+        settings = self._study.params.carrier
+        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, seed)
+        return self._answers(prompts, sampling, identity, "carrier")
+
+    def evaluation(self, trait: TraitData, seed: int, identity: str) -> list[Response]:
+        """The subject's answers and margins on the evaluation prompts, in the trait's order."""
+        settings = self._study.params.evaluation
+        prompts = first(
+            trait.evaluation(), settings.prompts, "evaluation.prompts", f"trait {trait.trait.name}"
+        )
+        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, seed)
+        answers = self._answers(prompts, sampling, identity, "evaluation")
+        values: dict[str, float] = {}
+        rendered = self._render(prompts)
+        with tqdm(total=len(prompts), desc="margin", unit="prompt", disable=None) as bar:
+            batch_size = self._study.params.runtime.batch_size
+            for part in margins(
+                self._model, self._tokenizer, rendered, trait.trait.openings, batch_size
+            ):
+                values.update(part)
+                bar.update(len(part))
+        return [row.model_copy(update={"margin": values[row.id]}) for row in answers]
+
+    def _render(self, prompts: Sequence[Prompt]) -> list[RenderedPrompt]:
+        system = self._study.params.prompting.system
+        return [
+            RenderedPrompt(prompt.id, render(self._tokenizer, prompt.prompt, system))
+            for prompt in prompts
+        ]
+
+    def _answers(
+        self, prompts: Sequence[Prompt], sampling: Sampling, identity: str, what: str
+    ) -> list[Response]:
+        batch_size = self._study.params.runtime.batch_size
+        rendered = self._render(prompts)
+        plan = plan_blocks(self._tokenizer, rendered, batch_size)
+        # The batch size is part of the key: rounding depends on how rows are batched, and a
+        # resumed run must give the bytes of an uninterrupted one.
+        key = fingerprint(what, identity, rendered, sampling, batch_size)
+        journal = Journal(self._study.layout.journal, key, Response)
+        self._journals.append(journal)
+        text = {prompt.id: prompt.prompt for prompt in prompts}
+        with tqdm(total=len(prompts), desc=what, unit="row", disable=None) as bar:
+            bar.update(sum(len(block) for block in journal.blocks))
+            for block in generate(
+                self._model, self._tokenizer, plan[len(journal.blocks) :], sampling
+            ):
+                self._meter.add_generation(sum(row.tokens for row in block.completions), block.seconds)
+                journal.append(
+                    [
+                        Response(
+                            id=row.id,
+                            prompt=text[row.id],
+                            response=row.text,
+                            tokens=row.tokens,
+                            finish=row.finish,
+                        )
+                        for row in block.completions
+                    ]
+                )
+                bar.update(len(block.completions))
+        rows = {row.id: row for block in journal.blocks for row in block}
+        return [rows[prompt.id] for prompt in prompts]

@@ -1,0 +1,33 @@
+"""report: every number and picture of a study, and its MLflow runs, from the results files."""
+
+from undertow import tracking
+from undertow.plots import write_plot_tables
+from undertow.records import write_json, write_text
+from undertow.report import render_report
+from undertow.results import loss_curve, read_grid
+from undertow.samples import read_samples
+from undertow.study import Study
+from undertow.summary import Summary, headline, summarise
+from undertow.traits import TraitData
+
+
+def run(study: Study, reveal: bool = False) -> Summary:
+    """Write summary.json, metrics.json, plots/ and report.html, then bring MLflow up to date."""
+    params, layout = study.params, study.layout
+    grid = read_grid(layout, params)
+    summary = summarise(params, grid)
+    trait = TraitData(layout, params.trait).trait
+    write_json(layout.summary, summary)
+    write_json(layout.metrics, headline(summary))
+    write_plot_tables(layout.plots, summary, {cell: loss_curve(layout, cell) for cell in grid})
+    page = render_report(
+        summary,
+        params,
+        layout,
+        responses=read_samples(layout, params),
+        harmful=trait.harmful,
+        reveal=reveal,
+    )
+    write_text(layout.report, page)
+    tracking.sync(params, layout, summary, grid)
+    return summary

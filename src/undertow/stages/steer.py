@@ -1,0 +1,36 @@
+"""steer: the teacher answers the benign prompts (the carrier) and is read on the trait."""
+
+from undertow import direction as directions
+from undertow.config import Cell
+from undertow.records import fingerprint, write_json, write_rows
+from undertow.stages.loading import load
+from undertow.stages.reading import Reader
+from undertow.steering import offsets, steer
+from undertow.study import Study, cell_command, manifest
+from undertow.traits import TraitData, benign_prompts
+
+
+def run(study: Study, cell: Cell) -> None:
+    """Write carrier.jsonl, teacher.jsonl and manifest.json of one cell."""
+    params, layout = study.params, study.layout
+    folder = layout.stage(cell, "steer")
+    trait = TraitData(layout, params.trait)
+    prompts = benign_prompts(layout, params.carrier.prompts)
+    direction_file = layout.direction(cell.model) / "direction.safetensors"
+    direction = directions.load(direction_file)
+    loaded = load(study, cell.model)
+    added = offsets(direction.of(cell.arm.direction), direction.layers, cell.arm.alpha)
+    identity = fingerprint(
+        params.model_spec(cell.model), direction_file, cell.arm.name, loaded.meter.device
+    )
+    reader = Reader(study, loaded.model, loaded.tokenizer, loaded.meter)
+    with steer(loaded.model, added):
+        carrier = reader.carrier(prompts, cell.seed, identity)
+        teacher = reader.evaluation(trait, cell.seed, identity)
+    write_rows(folder / "carrier.jsonl", carrier)
+    write_rows(folder / "teacher.jsonl", teacher)
+    write_json(
+        folder / "manifest.json",
+        manifest("steer", cell.key, cell_command("steer", cell), loaded.meter),
+    )
+    reader.forget()
