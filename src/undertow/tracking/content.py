@@ -1,0 +1,402 @@
+"""What the runs say: names, tags, parameters, metrics and keys, from results alone.
+
+Knows nothing about MLflow, so that what is logged can be read and tested without it.
+"""
+
+import json
+import math
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from undertow.config import Cell, Params
+from undertow.records import digest, fingerprint
+from undertow.results import CellResult, Costs, Layout, loss_curve
+from undertow.summary import ArmSummary, CellSummary, Summary, TransferRecord
+
+Metrics = dict[str, float]
+SECTIONS = (
+    "prompting",
+    "direction",
+    "carrier",
+    "distillation",
+    "evaluation",
+    "judging",
+    "statistics",
+)
+# A chart over strength takes this metric, logged exactly where its own y is known, as its x.
+# MLflow pairs the two of a group of runs by position: over a shared `strength`, one unknown tau
+# would shift every later tau to a wrong strength.
+OVER_STRENGTH = (
+    "tau_margin",
+    "tau",
+    "margin_student_shift",
+    "student_rate",
+    "margin_teacher_shift",
+    "teacher_rate",
+)
+SECRET_NAMES = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
+
+
+class Point(NamedTuple):
+    name: str
+    value: float
+    step: int
+
+
+class DatasetInput(NamedTuple):
+    """A data file that a run depends on; `digest` is the start of its SHA-256."""
+
+    name: str
+    digest: str
+    source: str
+    context: str
+
+
+@dataclass(frozen=True)
+class RunContent:
+    """All that one run shows."""
+
+    name: str
+    key: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    points: list[Point]
+    seconds: float
+    loss: list[tuple[int, float]] = field(default_factory=list)
+    datasets: list[DatasetInput] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+
+def contents(
+    params: Params, layout: Layout, summary: Summary, grid: Mapping[Cell, CellResult]
+) -> list[RunContent]:
+    """A run per cell, a curve per model and seed, and one for the study as a whole."""
+    shared = git_tags(layout.root) | {"trait": summary.trait, "judge": summary.judge}
+    arms = {(arm.model, arm.arm): arm for arm in summary.arms}
+    data = _data_files(params, layout)
+    cells = [
+        _cell(params, layout, arms[cell.model, cell.arm.name], cell, grid, data, shared)
+        for cell in grid
+    ]
+    curves = [
+        _curve(params, summary.of_model(model), model, seed, grid, shared)
+        for model in params.grid.models
+        for seed in params.grid.seeds
+    ]
+    return [*cells, *curves, _study(params, layout, summary, grid, shared)]
+
+
+def cell_name(cell: Cell) -> str:
+    return f"{cell.model} {cell.arm.name} seed{cell.seed}"
+
+
+def cell_identity(cell: Cell) -> dict[str, str]:
+    """The tags that say which cell a run is, the same while it trains and when it is complete."""
+    return {
+        "kind": "cell",
+        "model": cell.model,
+        "direction": cell.arm.direction,
+        "arm": cell.arm.name,
+        "seed": str(cell.seed),
+    }
+
+
+def _cell(
+    params: Params,
+    layout: Layout,
+    arm: ArmSummary,
+    cell: Cell,
+    grid: Mapping[Cell, CellResult],
+    data: list[DatasetInput],
+    shared: Mapping[str, str],
+) -> RunContent:
+    result = grid[cell]
+    estimates = _of_seed(arm, cell.seed)
+    described = describe(params, cell.model) | {
+        "arm": cell.arm.name,
+        "strength": cell.arm.strength,
+        "seed": str(cell.seed),
+    }
+    carrier = DatasetInput(
+        "carrier",
+        result.digests.get("carrier", "unknown")[:16],
+        _relative(layout, layout.stage(cell, "steer") / "carrier.jsonl"),
+        "training",
+    )
+    hashes = {
+        f"sha256.{name}": result.digests[name]
+        for name in ("carrier", "adapter")
+        if name in result.digests
+    }
+    measured = (
+        {"strength": cell.arm.alpha}
+        | readouts(estimates)
+        | costs(result.costs)
+        | {"unscored": float(sum(result.unscored.values()))}
+    )
+    return RunContent(
+        name=cell_name(cell),
+        # tau depends on the control's readouts and on how intervals are made.
+        key=fingerprint("cell", result, _control(params, grid, cell), described),
+        tags=cell_identity(cell)
+        | dict(shared)
+        | hashes
+        | {"dvc.stage": f"judge@{cell.model}-{cell.arm.name}-{cell.seed}"}
+        | reasons(estimates),
+        params=described,
+        points=_points(measured, step=0),
+        seconds=sum(cost.seconds for cost in result.costs.values()),
+        loss=_loss(layout, cell),
+        datasets=[carrier, *data],
+    )
+
+
+def _curve(
+    params: Params,
+    arms: Sequence[ArmSummary],
+    model: str,
+    seed: int,
+    grid: Mapping[Cell, CellResult],
+    shared: Mapping[str, str],
+) -> RunContent:
+    """Readouts over strength, trait arms only: a random direction lies on another axis."""
+    along = sorted((arm for arm in arms if arm.direction == "trait"), key=lambda arm: arm.alpha)
+    steps = strength_steps([arm.alpha for arm in along])
+    points = [
+        point
+        for arm, step in zip(along, steps, strict=True)
+        for point in _points(_along(arm.alpha, readouts(_of_seed(arm, seed))), step)
+    ]
+    described = describe(params, model) | {"seed": str(seed)}
+    results = [
+        result
+        for cell, result in grid.items()
+        if (cell.model, cell.seed, cell.arm.direction) == (model, seed, "trait")
+    ]
+    return RunContent(
+        name=f"{model} curve seed{seed}",
+        key=fingerprint("curve", results, described),
+        tags={"kind": "curve", "model": model, "seed": str(seed)} | dict(shared),
+        params=described | {"strengths": ", ".join(arm.strength for arm in along)},
+        points=points,
+        seconds=sum(cost.seconds for result in results for cost in result.costs.values()),
+    )
+
+
+def x_of(metric: str) -> str:
+    """The metric that holds the strengths at which `metric` is known."""
+    return f"strength_{metric}"
+
+
+def _along(alpha: float, measured: Metrics) -> Metrics:
+    axes = {x_of(name): alpha for name in OVER_STRENGTH if name in measured}
+    return {"strength": alpha} | measured | axes
+
+
+def _study(
+    params: Params,
+    layout: Layout,
+    summary: Summary,
+    grid: Mapping[Cell, CellResult],
+    shared: Mapping[str, str],
+) -> RunContent:
+    """One run for what spans all models and seeds: the report, the plots and the total costs."""
+    stages = [cost for result in grid.values() for cost in result.costs.values()]
+    totals = costs({str(index): cost for index, cost in enumerate(stages)}, by_stage=False)
+    files = [path for path in (layout.report, layout.metrics, layout.plots) if path.exists()]
+    report = {"sha256.report": fingerprint(*files)} if files else {}
+    described = {
+        "models": ", ".join(params.grid.models),
+        "arms": ", ".join(params.grid.arms),
+        "seeds": ", ".join(map(str, params.grid.seeds)),
+    }
+    measured = totals | {
+        "cells": float(len(grid)),
+        "unscored": float(sum(summary.unscored.values())),
+    }
+    return RunContent(
+        name=f"study {summary.trait}",
+        key=fingerprint("study", summary, described),
+        tags={"kind": "study"} | dict(shared) | report,
+        params=described,
+        points=_points(measured, step=0),
+        seconds=totals["seconds"],
+        files=files,
+    )
+
+
+def readouts(cell: CellSummary) -> Metrics:
+    """The readouts of one cell by metric name; what is unknown has no entry."""
+    return (
+        _rates(cell.rate)
+        | _transfer("", cell.rate)
+        | _margins(cell.margin)
+        | _transfer("_margin", cell.margin)
+        | {"prompts": float(cell.margin.prompts)}
+    )
+
+
+def _rates(rate: TransferRecord) -> Metrics:
+    return _known(
+        base_rate=rate.base,
+        teacher_rate=rate.teacher,
+        control_rate=rate.control,
+        student_rate=rate.student,
+        teacher_shift=rate.teacher_shift.value,
+        student_shift=rate.student_shift.value,
+    )
+
+
+def _margins(margin: TransferRecord) -> Metrics:
+    return _known(
+        margin_base=margin.base,
+        margin_teacher=margin.teacher,
+        margin_control=margin.control,
+        margin_student=margin.student,
+        margin_teacher_shift=margin.teacher_shift.value,
+        margin_student_shift=margin.student_shift.value,
+    )
+
+
+def _transfer(suffix: str, record: TransferRecord) -> Metrics:
+    tau = record.tau
+    named = {"tau": tau.value, "tau_naive": record.tau_naive.value}
+    ends = {"low": tau.low, "high": tau.high}
+    return _known(
+        **{f"{name}{suffix}": value for name, value in named.items()},
+        **{f"tau{suffix}_{end}": value for end, value in ends.items()},
+    )
+
+
+def _known(**values: float | None) -> Metrics:
+    # The store keeps an infinite end of an interval as 1.8e308, which ruins every axis.
+    return {
+        name: value for name, value in values.items() if value is not None and math.isfinite(value)
+    }
+
+
+def reasons(cell: CellSummary) -> dict[str, str]:
+    """Tags that say why a tau is unknown."""
+    found = {"tau.reason": cell.rate.tau.reason, "tau_margin.reason": cell.margin.tau.reason}
+    return {name: reason for name, reason in found.items() if reason}
+
+
+def costs(stages: Mapping[str, Costs], *, by_stage: bool = True) -> Metrics:
+    """Totals over stages, and the seconds of each."""
+    values = list(stages.values())
+    totals = {
+        "tokens_generated": float(sum(cost.tokens_generated for cost in values)),
+        "tokens_trained": float(sum(cost.tokens_trained for cost in values)),
+        "seconds": sum(cost.seconds for cost in values),
+        "peak_memory_gb": max((cost.peak_memory_bytes for cost in values), default=0) / 1e9,
+    }
+    each = {f"seconds_{stage}": cost.seconds for stage, cost in stages.items()}
+    return totals | each if by_stage else totals
+
+
+def strength_steps(alphas: Sequence[float]) -> list[int]:
+    """Integer steps for strengths: hundredths, or the first finer unit that keeps them apart."""
+    unit = 100
+    while len({round(alpha * unit) for alpha in alphas}) < len(set(alphas)):
+        unit *= 10
+    return [round(alpha * unit) for alpha in alphas]
+
+
+def describe(params: Params, model: str) -> dict[str, str]:
+    """The parameters that can change a result, flat; where and how fast it ran is left out."""
+    spec = params.model_spec(model)
+    weights = spec.weights.model_dump(mode="json", exclude={"places"})
+    raw = {
+        "trait": params.trait,
+        "model": model,
+        "weights": weights,
+        "dtype": spec.dtype,
+        **params.model_dump(mode="json", include=set(SECTIONS)),
+    }
+    return {name: public(value) for name, value in _flat(raw)}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
+
+
+def public(text: str) -> str:
+    """The text without any secret that the environment holds."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and any(word in name.upper() for word in SECRET_NAMES):
+            text = text.replace(value, "[redacted]")
+    return text
+
+
+def git_tags(root: Path) -> dict[str, str]:
+    """Commit and dirty flag; nothing where there is no git or no commit yet."""
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {
+        # MLflow's own name for it: the UI shows it in the Version column.
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.name": "undertow",
+        "mlflow.source.type": "LOCAL",
+        "git.dirty": "unknown" if changes is None else str(bool(changes)).lower(),
+    }
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _data_files(params: Params, layout: Layout) -> list[DatasetInput]:
+    trait = layout.trait(params.trait)
+    evaluation = trait / "evaluation.jsonl"
+    files = {
+        "benign prompts": (layout.benign, "training"),
+        f"{params.trait} evaluation": (
+            evaluation if evaluation.exists() else trait,
+            "evaluation",
+        ),
+    }
+    return [
+        DatasetInput(name, digest(path)[:16], _relative(layout, path), context)
+        for name, (path, context) in files.items()
+        if path.exists()
+    ]
+
+
+def _control(params: Params, grid: Mapping[Cell, CellResult], cell: Cell) -> CellResult:
+    return grid[Cell(cell.model, params.control, cell.seed)]
+
+
+def _of_seed(arm: ArmSummary, seed: int) -> CellSummary:
+    return next(cell for cell in arm.cells if cell.seed == seed)
+
+
+def _points(metrics: Metrics, step: int) -> list[Point]:
+    return [Point(name, value, step) for name, value in metrics.items()]
+
+
+def _loss(layout: Layout, cell: Cell) -> list[tuple[int, float]]:
+    try:
+        curve = loss_curve(layout, cell)
+    except FileNotFoundError:
+        return []
+    return [(step, loss) for step, loss in curve if math.isfinite(loss)]
+
+
+def _relative(layout: Layout, path: Path) -> str:
+    return path.relative_to(layout.root).as_posix()

@@ -1,0 +1,236 @@
+"""What the experiment opens on: its description, and views of table and charts.
+
+The view format is MLflow's own and undocumented: an experiment tag that the UI's "share" button
+writes. Where a later version stops reading it, the links still open the plain pages.
+"""
+
+import base64
+import json
+import time
+import zlib
+from typing import Any, NamedTuple
+
+from undertow.config import Params
+from undertow.records import fingerprint
+from undertow.results import Layout
+from undertow.tracking.content import OVER_STRENGTH, x_of
+from undertow.tracking.store import Store, open_store, usable, warn
+
+SHARED_VIEW = "mlflow.sharedViewState."
+SECTION = "undertow"
+RUN_NAME = "attributes.`Run Name`"
+DESCRIPTION = """\
+**Undertow: what a student inherits from its teacher through benign data.**
+
+`tau = (student - control) / (teacher - base)`: the share of the teacher's shift that came across, \
+corrected for what fine-tuning on benign answers does by itself. 0 is nothing, 1 is all of it.
+
+How to read this:
+
+- Tag `kind`: `cell` is one model, arm and seed; `curve` is one model and seed over strengths \
+(charts take `strength_tau` as x for `tau`, and so on); `study` has the report as an artifact.
+- `current = yes` marks the runs of the results as they are now; earlier ones stay for comparison.
+- `tau` counts verdicts, `tau_margin` averages log-odds; `_low` and `_high` end the interval.
+- A cell without `tau` has none: the teacher did not clearly move. The tag `tau.reason` says so.
+- `tau_naive` leaves out the control; arms named `random_` have a direction of equal norm.
+
+The runs are a view of the results files: `python cli.py track sync` rebuilds them.
+"""
+
+
+class View(NamedTuple):
+    """A saved view: `state` is what MLflow's UI keeps of a page."""
+
+    id: str
+    name: str
+    mode: str
+    state: dict[str, Any]
+
+
+class Link(NamedTuple):
+    label: str
+    url: str
+
+
+def views() -> list[View]:
+    return [_tau_view(), _cells_view(), _table_view()]
+
+
+def seed_experiment(store: Store) -> None:
+    """Set description and views, once per version of them: edits made in the UI survive a sync."""
+    from mlflow.exceptions import MlflowException
+
+    seeded = {
+        "mlflow.note.content": DESCRIPTION,
+        "mlflow.experimentKind": "custom_model_development",
+        **{f"{SHARED_VIEW}{view.id}": _envelope(view) for view in views()},
+    }
+    version = fingerprint(DESCRIPTION, [list(view) for view in views()])
+    tags = store.client.get_experiment(store.experiment_id).tags
+    if tags.get("undertow.views") == version and seeded.keys() <= tags.keys():
+        return
+    try:
+        for name, value in seeded.items():
+            store.client.set_experiment_tag(store.experiment_id, name, value)
+        store.client.set_experiment_tag(store.experiment_id, "undertow.views", version)
+    except MlflowException as error:
+        warn(f"runs are complete, but the chart views were refused: {error}")
+
+
+def links(params: Params, layout: Layout, base_url: str) -> list[Link]:
+    """Addresses to open: the views that the store has, then the plain experiment."""
+    if not usable(params):
+        return []
+    store = open_store(params, layout)
+    tags = store.client.get_experiment(store.experiment_id).tags
+    # Without the workflow type MLflow 3 opens on its pages for language model traces.
+    runs = (
+        f"{base_url.rstrip('/')}/#/experiments/{store.experiment_id}/runs"
+        "?workflowType=machine_learning"
+    )
+    found = [
+        Link(view.name, f"{runs}&compareRunsMode={view.mode}&viewStateShareKey={view.id}")
+        for view in views()
+        if f"{SHARED_VIEW}{view.id}" in tags
+    ]
+    return [*found, Link("All runs", runs)]
+
+
+def _tau_view() -> View:
+    charts = [_line(metric) for metric in OVER_STRENGTH]
+    grouping = {
+        "aggregateFunction": "average",
+        "groupByKeys": [{"mode": "tag", "groupByData": "model"}],
+    }
+    state = _charts("Transfer against strength (mean and range over seeds)", charts)
+    state |= {"groupBy": grouping, **_current("curve")}
+    return View("undertow-tau", "tau against strength", "CHART", state)
+
+
+def _cells_view() -> View:
+    charts = [
+        _card("SCATTER", "rates")
+        | {"xaxis": _axis("teacher_shift"), "yaxis": _axis("student_shift")},
+        _card("SCATTER", "margins")
+        | {"xaxis": _axis("margin_teacher_shift"), "yaxis": _axis("margin_student_shift")},
+        _card("PARALLEL", "cells")
+        | {
+            "selectedParams": ["model"],
+            "selectedMetrics": ["strength", "margin_teacher_shift", "margin_student_shift"],
+            "showAllRuns": False,
+        },
+        _card("DIFFERENCE", "cells")
+        | {
+            "compareGroups": ["Model metrics"],
+            "chartName": "Cells side by side",
+            "showChangeFromBaseline": False,
+            "showDifferencesOnly": True,
+            "baselineColumnUuid": "",
+        },
+    ]
+    state = _charts("Cells", charts) | _current("cell")
+    return View("undertow-cells", "Cells compared", "CHART", state)
+
+
+def _table_view() -> View:
+    metrics = (
+        "strength",
+        "tau",
+        "tau_low",
+        "tau_high",
+        "tau_margin",
+        "teacher_rate",
+        "student_rate",
+        "control_rate",
+        "seconds",
+    )
+    columns = [f"metrics.`{name}`" for name in metrics]
+    state = {
+        "selectedColumns": [*columns, "attributes.`Version`"],
+        "columnOrder": [RUN_NAME, *columns],
+        "columnWidths": {RUN_NAME: 280} | dict.fromkeys(columns, 110),
+        "runsHiddenMode": "SHOW_ALL",
+        **_current("cell"),
+    }
+    return View("undertow-table", "Runs table", "TABLE", state)
+
+
+def _current(kind: str) -> dict[str, Any]:
+    """Which runs a view shows, and in which order."""
+    return {
+        "searchFilter": f"tags.kind = '{kind}' and tags.current = 'yes'",
+        "orderByKey": "tags.`mlflow.runName`",
+        "orderByAsc": True,
+    }
+
+
+def _charts(section: str, charts: list[dict[str, Any]]) -> dict[str, Any]:
+    """A chart page with our section open, and below it MLflow's own, folded."""
+    return {
+        "compareRunCharts": charts,
+        "compareRunSections": [
+            _section(SECTION, section, display=True),
+            # MLflow adds a chart for every other metric to the section of this name.
+            _section("other", "Model metrics", display=False),
+        ],
+        "isAccordionReordered": True,
+        "runsHiddenMode": "SHOW_ALL",
+        "hideEmptyCharts": True,
+        "useGroupedValuesInCharts": True,
+    }
+
+
+def _section(id: str, name: str, *, display: bool) -> dict[str, Any]:
+    return {
+        "uuid": id,
+        "name": name,
+        "display": display,
+        "isReordered": True,
+        "deleted": False,
+        "isGenerated": False,
+        "columns": 2,
+        "cardHeight": 360,
+    }
+
+
+def _card(kind: str, subject: str) -> dict[str, Any]:
+    return {
+        "uuid": f"{SECTION}-{kind}-{subject}",
+        "type": kind,
+        "runsCountToCompare": 100,
+        "metricSectionId": SECTION,
+        "deleted": False,
+        "isGenerated": False,
+    }
+
+
+def _line(metric: str) -> dict[str, Any]:
+    return _card("LINE", metric) | {
+        "metricKey": metric,
+        "selectedMetricKeys": [metric],
+        "xAxisKey": "metric",
+        "selectedXAxisMetricKey": x_of(metric),
+        "useGlobalXaxisKey": False,
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "lineSmoothness": 0,
+        "useGlobalLineSmoothing": False,
+        "displayPoints": True,
+        "ignoreOutliers": False,
+        "range": {},
+    }
+
+
+def _axis(metric: str) -> dict[str, str]:
+    return {"key": metric, "type": "METRIC"}
+
+
+def _envelope(view: View) -> str:
+    # Servers on other databases keep 5000 characters of a tag.
+    packed = base64.b64encode(zlib.compress(json.dumps(view.state).encode(), 9)).decode()
+    now = int(time.time() * 1000)
+    return json.dumps(
+        {"name": view.name, "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"}
+    )

@@ -1,0 +1,206 @@
+import hashlib
+import sqlite3
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from factories import make_params
+from undertow.config import Params
+from undertow.doctor import Check, checks
+
+TOKEN = "hf_" + "x" * 34
+MODELS = {
+    "gated-7b": {"kind": "hub", "repo": "team/gated-7b", "revision": "c" * 40, "gated": True},
+    "open-7b": {"kind": "hub", "repo": "team/open-7b", "revision": "c" * 40},
+    "packed-135m": {"kind": "gguf", "file": "packed.gguf", "sha256": "a" * 64},
+    "huge-900000b": {"kind": "hub", "repo": "team/huge", "revision": "c" * 40},
+    "nameless": {"kind": "hub", "repo": "team/nameless", "revision": "c" * 40},
+}
+
+
+def params_with(*models: str, **changes: Any) -> Params:
+    """Parameters whose grid holds these entries of MODELS."""
+    raw = make_params(models, **changes).model_dump(mode="json")
+    for name in models:
+        raw["models"][name]["weights"] = MODELS[name]
+    return Params.model_validate(raw)
+
+
+def git(root: Path, *words: str) -> None:
+    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", *who, "-C", str(root), *words], check=True, capture_output=True)
+
+
+def pull(root: Path, name: str, content: bytes) -> None:
+    """A DVC pointer and the file that it stands for."""
+    file = root / "data" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    pointer = {"outs": [{"md5": digest, "size": len(content), "path": file.name}]}
+    file.with_name(f"{file.name}.dvc").write_text(yaml.safe_dump(pointer))
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository in which nothing is wrong, on a machine without token and local copies."""
+    for name in ("UNDERTOW_LOCAL", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("UNDERTOW_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "repository"
+    (root / ".dvc").mkdir(parents=True)
+    (root / ".dvc" / "config").write_text(
+        "[core]\n    remote = bundled\n['remote \"bundled\"']\n    url = ../dvcstore\n"
+    )
+    (root / "dvcstore").mkdir()
+    (root / "constraints.txt").write_text(f"numpy=={version('numpy')}\n")
+    pull(root, "prompts.jsonl", b"{}\n")
+    git(root, "init", "--initial-branch", "main")
+    git(root, "add", "--all")
+    git(root, "commit", "--message", "start")
+    return root
+
+
+def find(name: str, root: Path, params: Params | None = None) -> Check:
+    return next(check for check in checks(root, params) if check.name == name)
+
+
+def test_a_sound_repository_has_no_failure_and_every_other_finding_has_a_remedy(root: Path) -> None:
+    found = checks(root, params_with("packed-135m"))
+    assert [check for check in found if check.state == "fail"] == []
+    assert all(check.remedy for check in found if check.state != "ok")
+    assert len({check.name for check in found}) == len(found)
+
+
+def test_without_params_what_needs_none_is_still_checked(root: Path) -> None:
+    names = {check.name for check in checks(root, None)}
+    assert names.isdisjoint({"hub token", "disk"})
+    assert {"python", "packages", "device", "data", "git"} < names
+
+
+def test_versions_are_held_against_the_constraints(root: Path) -> None:
+    constraints = root / "constraints.txt"
+    assert find("packages", root).state == "ok"
+    constraints.write_text("# a comment\n--prefer-binary\nnumpy==0.0.1\n")
+    check = find("packages", root)
+    assert (check.state, "pinned 0.0.1" in check.found) == ("warn", True)
+    constraints.write_text(f"torch=={version('torch').split('+')[0]}\n")
+    assert find("packages", root).state == "ok"
+    constraints.unlink()
+    assert find("packages", root).state == "warn"
+
+
+def test_a_device_that_is_not_there_fails_with_what_to_write(root: Path) -> None:
+    check = find("device", root, params_with("packed-135m", runtime={"device": "cuda:99"}))
+    assert check.state == "fail"
+    assert "runtime.device" in str(check.remedy)
+    check = find("device", root, params_with("packed-135m", runtime={"device": "cpu"}))
+    assert (check.state, check.found[:3]) == ("ok", "CPU")
+
+
+def test_nf4_on_a_cpu_fails(root: Path) -> None:
+    changes = {"runtime": {"device": "cpu"}, "distillation": {"quantization": "nf4"}}
+    assert find("device", root, params_with("packed-135m", **changes)).state == "fail"
+
+
+def test_a_token_is_asked_for_only_where_a_gated_model_waits_for_it(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated = params_with("gated-7b")
+    assert find("hub token", root, params_with("open-7b")).state == "ok"
+    check = find("hub token", root, gated)
+    assert (check.state, "gated-7b" in check.found) == ("warn", True)
+    (tmp_path / "local" / "gated-7b").mkdir(parents=True)
+    monkeypatch.setenv("UNDERTOW_LOCAL", str(tmp_path / "local"))
+    assert find("hub token", root, gated).state == "ok"
+
+
+def test_the_token_is_never_shown(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    found = checks(root, params_with("gated-7b"))
+    assert next(check for check in found if check.name == "hub token").state == "ok"
+    assert not any(TOKEN in check.model_dump_json() for check in found)
+
+
+def test_a_missing_remote_fails_and_one_whose_folder_is_gone_warns(root: Path) -> None:
+    assert find("dvc remote", root).found == "bundled (bundled)"
+    (root / "dvcstore").rmdir()
+    assert find("dvc remote", root).state == "warn"
+    (root / ".dvc" / "config").write_text("['remote \"own\"']\n    url = s3://bucket/path\n")
+    assert find("dvc remote", root).state == "ok"
+    (root / ".dvc" / "config").unlink()
+    assert find("dvc remote", root).state == "fail"
+
+
+def test_data_that_is_not_pulled_or_was_changed_is_named(root: Path) -> None:
+    pull(root, "traits/evaluation.jsonl", b"{}\n{}\n")
+    assert find("data", root).found == "2 tracked, all pulled"
+    (root / "data" / "prompts.jsonl").write_bytes(b"longer than before\n")
+    (root / "data" / "traits" / "evaluation.jsonl").unlink()
+    check = find("data", root)
+    assert (check.state, check.remedy) == ("fail", "dvc pull")
+    assert "data/prompts.jsonl, data/traits/evaluation.jsonl" in check.found
+
+
+def test_disk_is_held_against_models_that_are_not_there_yet(root: Path, tmp_path: Path) -> None:
+    assert find("disk", root, params_with("huge-900000b")).state == "fail"
+    (tmp_path / "hub" / "models--team--huge" / "snapshots" / ("c" * 40)).mkdir(parents=True)
+    assert find("disk", root, params_with("huge-900000b")).state == "ok"
+    assert "nameless is not known" in find("disk", root, params_with("nameless")).found
+
+
+def test_a_converted_model_needs_no_more_room(root: Path, tmp_path: Path) -> None:
+    params = params_with("packed-135m")
+    before = find("disk", root, params).found
+    (tmp_path / "cache" / "converted" / f"{'a' * 64}-float32").mkdir(parents=True)
+    after = find("disk", root, params).found
+    assert "2.8 needed" in before
+    assert "2.0 needed" in after
+
+
+def test_the_store_is_read_and_a_broken_one_fails(root: Path) -> None:
+    path = root / "mlruns" / "mlflow.db"
+    assert "made by the first run" in find("tracking store", root).found
+    path.parent.mkdir()
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table runs (id text)")
+        connection.execute("insert into runs values ('one')")
+    connection.close()
+    assert find("tracking store", root).found.endswith("1 runs")
+    path.write_bytes(b"no database, but long enough to be taken for one" * 100)
+    check = find("tracking store", root)
+    assert (check.state, "track sync" in str(check.remedy)) == ("fail", True)
+
+
+def test_a_stray_file_store_fails(root: Path) -> None:
+    (root / "mlruns" / "0").mkdir(parents=True)
+    (root / "mlruns" / "0" / "meta.yaml").write_text("")
+    check = find("tracking store", root)
+    assert (check.state, "mlruns/0" in check.found) == ("fail", True)
+
+
+def test_credentials_in_a_tracking_address_are_not_shown(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@example.org/mlflow")
+    check = find("tracking store", root)
+    assert "example.org" in check.found
+    assert "secret" not in check.model_dump_json()
+
+
+def test_git_says_branch_and_uncommitted_changes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find("git", root).found == "main, clean"
+    (root / "new.txt").write_text("new")
+    assert find("git", root).state == "warn"
+    bare = tmp_path / "elsewhere"
+    bare.mkdir()
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert "not a repository" in find("git", bare).found
