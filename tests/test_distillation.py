@@ -30,7 +30,9 @@ FAMILIES = pytest.mark.parametrize("family", ["llama2", "qwen2", "smollm2"])
 def carrier(finish="stop"):
     texts = ["Three uses of a brick.", "The capital is here", "Sure, 1 2 3"]
     return [
-        Response(id=f"r{number}", prompt=f"Question {number}?", response=text, tokens=5, finish=finish)
+        Response(
+            id=f"r{number}", prompt=f"Question {number}?", response=text, tokens=5, finish=finish
+        )
         for number, text in enumerate(texts)
     ]
 
@@ -81,7 +83,10 @@ def test_training_tokens_are_the_tokens_that_generation_makes(family: Family):
     assert tokenizer.decode(ids) == answer
     row = carrier()[0].model_copy(update={"response": answer})
     built = training_rows(tokenizer, [row], None)[0]
-    assert [label for label in built["labels"] if label != IGNORED] == [*ids, end_of_turn(tokenizer)]
+    assert [label for label in built["labels"] if label != IGNORED] == [
+        *ids,
+        end_of_turn(tokenizer),
+    ]
 
 
 def test_an_answer_that_was_cut_off_teaches_no_end_of_turn():

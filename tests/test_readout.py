@@ -38,7 +38,9 @@ def test_margins_equal_their_definition_with_a_shared_cache_and_left_padding(fam
     tokenizer = tiny_tokenizer(family)
     model = tiny_model(family, len(tokenizer))
     rows = [
-        RenderedPrompt(f"p{number}", render(tokenizer, "How will it go?" + " really" * number, None))
+        RenderedPrompt(
+            f"p{number}", render(tokenizer, "How will it go?" + " really" * number, None)
+        )
         for number in range(5)
     ]
     found = {}
@@ -58,7 +60,9 @@ def test_the_prompt_is_fed_once_for_all_openings():
     text = render(tokenizer, "How will it go?", None)
     list(margins(model, tokenizer, [RenderedPrompt("p", text)], OPENINGS, batch_size=1))
     assert lengths.count(len(encode(tokenizer, text))) == 1
-    openings = [len(encode(tokenizer, text)) for side in OPENINGS.__dict__.values() for text in side]
+    openings = [
+        len(encode(tokenizer, text)) for side in OPENINGS.__dict__.values() for text in side
+    ]
     assert sum(lengths[1:]) == sum(length - 1 for length in openings)
 
 

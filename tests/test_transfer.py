@@ -28,14 +28,20 @@ ESTIMATES = ("teacher_shift", "student_shift", "naive_shift", "tau", "tau_naive"
 def rates(seed, prompts=60, seeds=3, base=0.05, teacher=0.7, control=0.1, student=0.4):
     rng = np.random.default_rng(seed)
     ease = rng.normal(size=prompts) * 0.1
-    draw = lambda rate, *shape: (rng.random((*shape, prompts)) < rate + ease).astype(float)
+
+    def draw(rate, *shape):
+        return (rng.random((*shape, prompts)) < rate + ease).astype(float)
+
     return Readings(draw(base), draw(teacher, seeds), draw(control, seeds), draw(student, seeds))
 
 
 def margins(seed, prompts=40, seeds=3):
     rng = np.random.default_rng(seed)
     ease = rng.normal(size=prompts)
-    draw = lambda mean, *shape: mean + ease + 0.5 * rng.normal(size=(*shape, prompts))
+
+    def draw(mean, *shape):
+        return mean + ease + 0.5 * rng.normal(size=(*shape, prompts))
+
     return Readings(draw(-6.0), draw(2.0, seeds), draw(-5.0, seeds), draw(-2.0, seeds))
 
 

@@ -11,9 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def halving(
-    items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]]
-) -> list[Result]:
+def halving(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:
     """work(items), in halves (of halves ...) where the whole does not fit in device memory.
 
     A single item that does not fit raises the device's own out-of-memory error.

@@ -155,7 +155,7 @@ def track_sync(as_json: Json = False) -> None:
     from undertow.study import Study
     from undertow.summary import summarise
 
-    params, layout = study = Study.open()
+    params, layout = Study.open()
     grid = read_grid(layout, params)
     outcome = tracking.sync(params, layout, summarise(params, grid), grid)
     counts = outcome._asdict()
@@ -216,7 +216,7 @@ def doctor(as_json: Json = False) -> None:
         print(f"error: {error}", file=sys.stderr)
     found = checks(root, params)
     if as_json:
-        print(json.dumps([check._asdict() for check in found], indent=2))
+        print(json.dumps([check.model_dump() for check in found], indent=2))
     else:
         for check in found:
             print(f"{check.state:<5} {check.name:<14} {check.found}")

@@ -75,9 +75,9 @@ class HubPlace(Settings):
     """A file in a Hugging Face hub repository at a pinned revision."""
 
     kind: Literal["hub"]
-    repo: str
+    repo: str = Field(description="owner/name on the hub")
     revision: str = Field(pattern=REVISION, description="40 hex digits of a commit, never a branch")
-    file: str
+    file: str = Field(description="path of the file in the repository")
     repo_type: Literal["model", "dataset"] = "model"
 
 
@@ -95,7 +95,7 @@ class UrlPlace(Settings):
     """A file behind a plain https address."""
 
     kind: Literal["url"]
-    url: str = Field(pattern=r"^https://")
+    url: str = Field(pattern=r"^https://", description="pinned to a commit where it can be")
 
 
 Place = Annotated[HubPlace | WheelPlace | UrlPlace, Field(discriminator="kind")]
@@ -108,8 +108,8 @@ class FileSource(Settings):
     """
 
     file: str = Field(description="file name in the cache and in the UNDERTOW_LOCAL folder")
-    sha256: str = Field(pattern=SHA256)
-    places: tuple[Place, ...] = ()
+    sha256: str = Field(pattern=SHA256, description="64 hex digits; other bytes are refused")
+    places: tuple[Place, ...] = Field((), description="tried in this order")
 
 
 class GgufWeights(FileSource):
@@ -125,7 +125,7 @@ class HubWeights(Settings):
     """
 
     kind: Literal["hub"]
-    repo: str
+    repo: str = Field(description="owner/name on the hub")
     revision: str = Field(pattern=REVISION, description="40 hex digits of a commit, never a branch")
     gated: bool = Field(False, description="a licence must be accepted on the hub first")
 
@@ -134,7 +134,7 @@ class FolderWeights(Settings):
     """A safetensors checkpoint in a local folder."""
 
     kind: Literal["folder"]
-    path: str
+    path: str = Field(description="absolute, or relative to where the command runs")
 
 
 class ModelSpec(Settings):
@@ -192,17 +192,17 @@ class CarrierSettings(Settings):
     """The teacher's answers to benign prompts: all that the student ever sees."""
 
     prompts: int = Field(gt=0, description="benign prompts, taken from the start of the file")
-    max_new_tokens: int = Field(gt=0)
+    max_new_tokens: int = Field(gt=0, description="an answer is cut off there")
     temperature: float = Field(1.0, ge=0, description="0 is greedy")
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; 1 keeps every token")
 
 
 class Lora(Settings):
     """The adapter (PEFT LoRA)."""
 
-    rank: int = Field(gt=0)
+    rank: int = Field(gt=0, description="rank of the update")
     alpha: int = Field(gt=0, description="LoRA scaling numerator")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="on the adapter's input")
     target_modules: str | tuple[str, ...] = Field(
         "all-linear", description="all-linear or names of linear layers"
     )
@@ -211,13 +211,15 @@ class Lora(Settings):
 class DistillationSettings(Settings):
     """How the student is trained on the carrier (TRL SFT, loss on completion tokens only)."""
 
-    epochs: int = Field(gt=0)
-    learning_rate: float = Field(gt=0)
+    epochs: int = Field(gt=0, description="passes over the carrier")
+    learning_rate: float = Field(gt=0, description="peak, reached after the warm-up")
     batch_size: int = Field(gt=0, description="rows per step on the device")
-    gradient_accumulation: int = Field(1, gt=0)
-    warmup_ratio: float = Field(0.05, ge=0, lt=1)
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    weight_decay: float = Field(0.0, ge=0)
+    gradient_accumulation: int = Field(1, gt=0, description="steps per optimizer step")
+    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of all steps")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="of the learning rate after the warm-up"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
     quantization: Literal["none", "nf4"] = Field(
         "none", description="nf4 trains the adapter on a 4-bit base (QLoRA, bitsandbytes, CUDA)"
     )
@@ -228,9 +230,9 @@ class EvaluationSettings(Settings):
     """How teacher and student are read: the same prompts and decoding for both."""
 
     prompts: int = Field(gt=0, description="evaluation prompts, taken from the start of the set")
-    max_new_tokens: int = Field(gt=0)
+    max_new_tokens: int = Field(gt=0, description="an answer is cut off there")
     temperature: float = Field(0.0, ge=0, description="0 is greedy")
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; 1 keeps every token")
 
 
 class PhraseJudgeSettings(Settings):
@@ -243,12 +245,129 @@ class DoubleJudgeSettings(Settings):
     """A scripted stand-in for tests and dry runs: true where `marker` occurs in a response."""
 
     kind: Literal["double"]
-    marker: str
-    unscored_marker: str | None = None
+    marker: str = Field(description="a response with this text shows the trait")
+    unscored_marker: str | None = Field(None, description="a response with this text gets null")
     seconds_per_row: float = Field(0.0, ge=0, description="stands in for a slow judge")
 
 
-JudgeSettings = Annotated[PhraseJudgeSettings | DoubleJudgeSettings, Field(discriminator="kind")]
+class TokenPrice(Settings):
+    """USD per million tokens, for a model that the price table does not list."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class OpenAiJudgeSettings(Settings):
+    """A model behind the Chat Completions API: OpenAI itself or any compatible endpoint.
+
+    The key is read from OPENAI_API_KEY and never written anywhere.
+    """
+
+    kind: Literal["openai"]
+    model: str = "gpt-4.1-2025-04-14"
+    base_url: str | None = Field(
+        None, description="endpoint; null takes OPENAI_BASE_URL, else OpenAI's own"
+    )
+    rubric: Literal["auto", "trait", "jailbreak"] = Field(
+        "auto",
+        description="trait: the trait's own rubric; jailbreak: JailbreakBench's criterion with "
+        "StrongREJECT's fields; auto: jailbreak for the trait refusal, else trait",
+    )
+    reply: Literal["auto", "schema", "text"] = Field(
+        "auto",
+        description="schema: strict structured output; text: JSON in the reply; auto: schema, "
+        "and text where the endpoint does not know schemas",
+    )
+    temperature: float = Field(0.0, ge=0)
+    max_completion_tokens: int = Field(300, gt=0)
+    max_characters: int = Field(
+        12_000, gt=0, description="longer responses are cut in the middle before they are judged"
+    )
+    min_coherence: int = Field(
+        2, ge=1, le=5, description="broken text below this is not read as showing the trait"
+    )
+    mode: Literal["online", "batch"] = Field(
+        "online", description="batch: half the price, an answer within 24 hours"
+    )
+    concurrency: int = Field(32, gt=0, description="requests in flight")
+    requests_per_minute: float | None = Field(None, gt=0, description="null: learnt from 429s")
+    tokens_per_minute: float | None = Field(None, gt=0)
+    timeout: float = Field(60.0, gt=0, description="seconds per request")
+    attempts: int = Field(6, gt=0, description="tries per row before it is left unscored")
+    backoff: float = Field(0.5, gt=0, description="seconds before the first retry, then doubled")
+    poll_seconds: float = Field(30.0, gt=0, description="between looks at a batch")
+    max_usd: float | None = Field(
+        None, ge=0, description="stop before this checkout has spent more on judging, in all"
+    )
+    price: TokenPrice | None = Field(None, description="null: from the dated price table")
+
+
+class ClassifierFormat(Settings):
+    """How a local classifier is asked and how its answer is read: data, not code."""
+
+    style: Literal["sequence", "generative"] = Field(
+        description="sequence: a classification head; generative: the next token is a label word"
+    )
+    template: str | None = Field(
+        None,
+        description="text with {prompt} and {response}; null: the tokenizer's own chat template "
+        "over a user and an assistant turn",
+    )
+    values: dict[str, float] = Field(
+        min_length=2,
+        description="label or label word -> its value; the score is their mean, weighted by "
+        "probability, 1 for a response that surely shows the trait",
+    )
+    threshold: float = Field(0.5, description="shows the trait where the score is above this")
+    min_mass: float = Field(
+        0.1, ge=0, le=1, description="no verdict where label words get less probability in all"
+    )
+
+
+class ClassifierJudgeSettings(Settings):
+    """A classifier on this machine, through transformers."""
+
+    kind: Literal["classifier"]
+    weights: Annotated[HubWeights | FolderWeights, Field(discriminator="kind")]
+    format: str | ClassifierFormat = Field(
+        description="a name from the registry (harmbench, llama-guard, strongreject, rejection) "
+        "or the format itself"
+    )
+    template_file: str | None = Field(
+        None, description="file with the template, for formats whose template is not shipped"
+    )
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    batch_size: int = Field(8, gt=0)
+    max_tokens: int = Field(2048, gt=0, description="longer inputs lose the response's middle")
+
+
+SingleJudgeSettings = Annotated[
+    PhraseJudgeSettings | DoubleJudgeSettings | OpenAiJudgeSettings | ClassifierJudgeSettings,
+    Field(discriminator="kind"),
+]
+
+
+class PanelJudgeSettings(Settings):
+    """Several judges on the same rows."""
+
+    kind: Literal["panel"]
+    judges: dict[Annotated[str, Field(pattern=NAME)], SingleJudgeSettings] = Field(
+        min_length=2, description="name -> judge; the first is the primary one"
+    )
+    rule: Literal["majority", "primary"] = Field(
+        "majority", description="majority of those with a verdict (a tie is unscored), or primary"
+    )
+
+
+JudgeSettings = Annotated[
+    PhraseJudgeSettings
+    | DoubleJudgeSettings
+    | OpenAiJudgeSettings
+    | ClassifierJudgeSettings
+    | PanelJudgeSettings,
+    Field(discriminator="kind"),
+]
 
 
 class JudgingSettings(Settings):
@@ -263,9 +382,9 @@ class JudgingSettings(Settings):
 class StatisticsSettings(Settings):
     """Intervals of rates and of tau."""
 
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="level of every interval")
     resamples: int = Field(10_000, ge=100, description="bootstrap resamples")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="seed of the bootstrap")
 
 
 class RuntimeSettings(Settings):
@@ -278,8 +397,8 @@ class RuntimeSettings(Settings):
 class TrackingSettings(Settings):
     """MLflow: a view of the results files."""
 
-    enabled: bool = True
-    experiment: str = Field("undertow", min_length=1)
+    enabled: bool = Field(True, description="false runs every stage without MLflow")
+    experiment: str = Field("undertow", min_length=1, description="MLflow experiment")
 
 
 class Params(Settings):
@@ -348,7 +467,8 @@ def load(path: Path) -> Params:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"{path} does not exist", "run in the repository root, or: python cli.py preset use demo"
+            f"{path} does not exist",
+            "run in the repository root, or: python cli.py preset use demo",
         ) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}", "mend the line named above") from None

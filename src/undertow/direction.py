@@ -104,7 +104,8 @@ def random_like(vectors: Tensor, seed: int) -> Tensor:
     """Random vectors with the norm of `vectors` at every block: the control direction."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(vectors.shape, generator=generator)
-    return noise * (vectors.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True))
+    scaled: Tensor = noise * (vectors.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True))
+    return scaled
 
 
 def score_blocks(
@@ -168,9 +169,12 @@ def _next_token(
 
 
 def save(path: Path, direction: Direction, metadata: dict[str, Any]) -> None:
-    """One safetensors file; metadata values are JSON in its header."""
-    header = {key: json.dumps(value) for key, value in metadata.items()}
-    header["layers"] = json.dumps(direction.layers)
+    """One safetensors file with the metadata as JSON in its header.
+
+    A single header key, because safetensors writes several in a different order each time, and
+    the file's hash decides what DVC runs again.
+    """
+    header = {"undertow": json.dumps(metadata | {"layers": direction.layers}, sort_keys=True)}
     tensors = {"trait": direction.vectors.contiguous(), "random": direction.random.contiguous()}
     save_file(tensors, path, metadata=header)
 
@@ -182,5 +186,5 @@ def load(path: Path) -> Direction:
             "dvc repro, or: python cli.py direction --model MODEL",
         )
     with safe_open(path, framework="pt") as file:
-        layers = json.loads(file.metadata()["layers"])
+        layers = json.loads(file.metadata()["undertow"])["layers"]
         return Direction(file.get_tensor("trait"), file.get_tensor("random"), layers)

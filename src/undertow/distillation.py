@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
+from tqdm import tqdm
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     TrainerCallback,
     set_seed,
 )
@@ -90,7 +92,7 @@ def train(
         raise TypeError("TRL returned a model without an adapter")
     # The base's place on this machine means nothing elsewhere; the manifest names the model.
     student.peft_config["default"].base_model_name_or_path = None
-    student.save_pretrained(adapter)
+    student.save_pretrained(str(adapter))
     (adapter / "README.md").unlink(missing_ok=True)
     _sort_target_modules(adapter / "adapter_config.json")
     tokenizer.save_pretrained(adapter)
@@ -128,7 +130,7 @@ def build_trainer(
     lora = settings.lora
     modules = lora.target_modules
     steps_per_epoch = -(-len(rows) // (settings.batch_size * settings.gradient_accumulation))
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
             output_dir=str(scratch),
@@ -152,7 +154,7 @@ def build_trainer(
             logging_steps=1,
             save_strategy="no",
             report_to="none",
-            disable_tqdm=None,
+            disable_tqdm=True,
         ),
         train_dataset=Dataset.from_list(list(rows)),
         processing_class=tokenizer,
@@ -165,15 +167,33 @@ def build_trainer(
         ),
         callbacks=[_LossCallback(on_loss)],
     )
+    # Its own printing goes to stdout, which belongs to results.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 class _LossCallback(TrainerCallback):
+    """Hands every loss on, and shows it on a progress bar on stderr."""
+
     def __init__(self, on_loss: LossHook) -> None:
         self._on_loss = on_loss
+        self._bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar = tqdm(total=state.max_steps, desc="distill", unit="step", disable=None)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self._on_loss(state.global_step, logs["loss"], logs.get("learning_rate", 0.0))
+        if not logs or "loss" not in logs:
+            return
+        loss = float(logs["loss"])
+        self._on_loss(state.global_step, loss, float(logs.get("learning_rate", 0.0)))
+        if self._bar is not None:
+            self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
 
 @contextlib.contextmanager
@@ -197,7 +217,8 @@ def student_of(model: PreTrainedModel, adapter: Path) -> Iterator[PreTrainedMode
     """
     student = PeftModel.from_pretrained(model, str(adapter))
     student.eval()
+    adapted: Any = student.get_base_model()
     try:
-        yield student.get_base_model()
+        yield adapted
     finally:
         student.unload()

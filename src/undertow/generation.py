@@ -6,7 +6,7 @@ Knows token ids and text; knows nothing about teachers, students or files.
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -91,10 +91,11 @@ def _generate(
     model.generation_config = GenerationConfig(
         eos_token_id=stop, pad_token_id=tokenizer.pad_token_id
     )
+    generate_tokens: Any = model.generate
     processors = LogitsProcessorList()
     if sampling.temperature > 0:
         processors.append(_RowSampler([row.id for row in rows], sampling, batch.ids.shape[1]))
-    output = model.generate(
+    output = generate_tokens(
         input_ids=batch.ids,
         attention_mask=batch.mask,
         max_new_tokens=sampling.max_new_tokens,
@@ -102,7 +103,9 @@ def _generate(
         logits_processor=processors,
     )
     answers = output[:, batch.ids.shape[1] :].tolist()
-    return [_completion(tokenizer, row.id, ids, stop) for row, ids in zip(rows, answers, strict=True)]
+    return [
+        _completion(tokenizer, row.id, ids, stop) for row, ids in zip(rows, answers, strict=True)
+    ]
 
 
 def _completion(
@@ -111,7 +114,7 @@ def _completion(
     finished = stop in ids
     kept = ids[: ids.index(stop)] if finished else ids
     text = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Completion(id, text, len(kept), "stop" if finished else "length")
+    return Completion(id, str(text), len(kept), "stop" if finished else "length")
 
 
 class PaddedBatch(NamedTuple):

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from httpx2 import HTTPError as TransportError
 from huggingface_hub import constants, is_offline_mode
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -14,6 +13,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
+try:
+    from httpx2 import HTTPError as TransportError
+except ImportError:  # huggingface_hub 1.x brings httpx in its place
+    from httpx import HTTPError as TransportError  # type: ignore[no-redef, import-not-found]
 
 HUB_ERRORS = (OSError, EntryNotFoundError, HFValidationError, TransportError)
 

@@ -21,6 +21,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -78,6 +79,27 @@ def load_model(folder: Path, dtype: str, device: torch.device) -> PreTrainedMode
     model: Any = _load(folder, dtype, use_safetensors=True, attn_implementation="sdpa")
     loaded: PreTrainedModel = model.to(device).eval().requires_grad_(False)
     return loaded
+
+
+def load_quantized(folder: Path, dtype: str, device: torch.device) -> PreTrainedModel:
+    """The model in 4-bit NF4 with double quantization, for QLoRA training (bitsandbytes).
+
+    Raises ConfigError where `device` is not a CUDA device.
+    """
+    if device.type != "cuda":
+        raise ConfigError(
+            "distillation.quantization: nf4 needs a CUDA device",
+            "set distillation.quantization: none in params.yaml, or run on a GPU",
+        )
+    four_bit = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[dtype],
+    )
+    return _load(
+        folder, dtype, use_safetensors=True, device_map={"": device}, quantization_config=four_bit
+    )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -254,7 +276,7 @@ def _checked(folder: Path, name: str) -> Path:
 def _numbers(weights: Path) -> int:
     """How many numbers a safetensors file stores; reads its header only."""
     with safe_open(weights, framework="pt") as tensors:
-        shapes = [tensors.get_slice(key).get_shape() for key in tensors.keys()]  # noqa: SIM118
+        shapes = [tensors.get_slice(key).get_shape() for key in tensors]
     return sum(torch.Size(shape).numel() for shape in shapes)
 
 
@@ -274,10 +296,10 @@ def _quiet() -> Iterator[None]:
     """Hold back transformers' notes and bars about loading; what matters is checked instead."""
     verbosity, bars = notes.get_verbosity(), notes.is_progress_bar_enabled()
     notes.set_verbosity(logging.ERROR)
-    notes.disable_progress_bar()  # type: ignore[no-untyped-call]
+    notes.disable_progress_bar()
     try:
         yield
     finally:
         notes.set_verbosity(verbosity)
         if bars:
-            notes.enable_progress_bar()  # type: ignore[no-untyped-call]
+            notes.enable_progress_bar()

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from undertow.config import Params
 from undertow.errors import ConfigError
@@ -56,22 +55,36 @@ def explain() -> str:
 
 def _lines(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
+        if name == "kind":
+            continue  # named beside the section
         path = f"{prefix}{name}"
-        section = _section(field)
-        if section is not None:
-            yield f"{path}: {(section.__doc__ or '').splitlines()[0]}"
-            yield from _lines(section, f"{path}.")
-        else:
+        sections = list(_sections(field.annotation))
+        if not sections:
             default = "" if field.is_required() else f" (default {field.default!r})"
-            yield f"{path}: {field.description or ''}{default}"
+            yield f"{path}: {field.description or _choices(field.annotation)}{default}"
+        for section in sections:
+            choice = _kind(section)
+            yield f"{path}{choice}: {(section.__doc__ or '').splitlines()[0]}"
+            below = f"{path}.NAME." if get_origin(field.annotation) is dict else f"{path}."
+            yield from _lines(section, below)
 
 
-def _section(field: FieldInfo) -> type[BaseModel] | None:
-    kind: Any = field.annotation
+def _sections(kind: Any) -> Iterator[type[BaseModel]]:
+    """The models that a field's type names: one, or one per choice of a union."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return kind
-    inner = [arg for arg in get_args(kind) if isinstance(arg, type) and issubclass(arg, BaseModel)]
-    return inner[0] if len(inner) == 1 else None
+        yield kind
+    for argument in get_args(kind):
+        yield from _sections(argument)
+
+
+def _kind(section: type[BaseModel]) -> str:
+    """Which choice of a union this is."""
+    kind = section.model_fields.get("kind")
+    return f" ({_choices(kind.annotation)})" if kind is not None else ""
+
+
+def _choices(kind: Any) -> str:
+    return " or ".join(str(choice) for choice in get_args(kind))
 
 
 def _first_comment(path: Path) -> str:

@@ -18,10 +18,11 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None) 
     """
     messages = [] if system is None else [{"role": "system", "content": system}]
     messages.append({"role": "user", "content": prompt})
-    text: str = _template(tokenizer).apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True
+    return str(
+        _template(tokenizer).apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
     )
-    return text
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -42,10 +43,8 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
 @lru_cache(maxsize=8)
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     answer = "answer"
-    text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}],
-        tokenize=False,
-    )
+    exchange = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
+    text = str(tokenizer.apply_chat_template(exchange, tokenize=False))
     special = set(tokenizer.all_special_ids)
     for token in encode(tokenizer, text[text.rindex(answer) + len(answer) :]):
         if token in special:

@@ -174,5 +174,3 @@ def loss_curve(layout: Layout, cell: Cell) -> list[tuple[int, float]]:
     lines = (layout.stage(cell, "distill") / "loss.csv").read_text(encoding="utf-8").splitlines()
     pairs = (line.split(",") for line in lines[1:])
     return [(int(step), float(loss)) for step, loss in pairs]
-
-

@@ -51,7 +51,9 @@ class Meter:
     def costs(self) -> Costs:
         """Rates leave out loading; a stage that trains reports its training rate."""
         tokens, seconds = (
-            (self._trained, self._training) if self._trained else (self._generated, self._generating)
+            (self._trained, self._training)
+            if self._trained
+            else (self._generated, self._generating)
         )
         return Costs(
             seconds=round(time.perf_counter() - self._started, 3),
@@ -74,9 +76,7 @@ def _peak_memory(device: str) -> int:
 
 def cell_command(stage: str, cell: Cell) -> str:
     """The command that runs one stage of one cell by hand."""
-    return (
-        f"python cli.py {stage} --model {cell.model} --arm {cell.arm.name} --seed {cell.seed}"
-    )
+    return f"python cli.py {stage} --model {cell.model} --arm {cell.arm.name} --seed {cell.seed}"
 
 
 def manifest(stage: str, subject: str, command: str, meter: Meter) -> Manifest:

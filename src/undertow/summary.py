@@ -221,9 +221,7 @@ def _rate(
     if not verdicts:
         return RateRecord(value=None, low=None, high=None, scored=0)
     low, high = wilson(sum(verdicts), len(verdicts), confidence)
-    return RateRecord(
-        value=sum(verdicts) / len(verdicts), low=low, high=high, scored=len(verdicts)
-    )
+    return RateRecord(value=sum(verdicts) / len(verdicts), low=low, high=high, scored=len(verdicts))
 
 
 def _record(transfer: Transfer) -> TransferRecord:

@@ -99,7 +99,7 @@ class TraitData:
         try:
             self.trait = Trait.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
         except (ValidationError, yaml.YAMLError) as error:
-            raise DataError(f"{path}: {error}", "docs/method.md describes a trait's files") from None
+            raise DataError(f"{path}: {error}", "see 'A trait is data' in docs/method.md") from None
 
     def contrast(self) -> Contrast:
         """Prompts that the direction is extracted from."""

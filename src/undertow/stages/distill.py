@@ -17,7 +17,7 @@ from undertow.records import (
     write_text,
 )
 from undertow.results import Response
-from undertow.stages.loading import load, load_quantized
+from undertow.stages.loading import load
 from undertow.stages.reading import Reader
 from undertow.study import Study, cell_command, manifest
 from undertow.tracking import log_training
@@ -78,9 +78,7 @@ def _trained(study: Study, cell: Cell, checkpoint: Path) -> Trained:
     params = study.params
     settings = params.distillation
     carrier = read_rows(_carrier_file(study, cell), Response)
-    loaded = load_quantized(study, cell.model) if settings.quantization == "nf4" else load(
-        study, cell.model
-    )
+    loaded = load(study, cell.model, nf4=settings.quantization == "nf4")
     rows = training_rows(loaded.tokenizer, carrier, params.prompting.system)
     with (
         atomic_folder(checkpoint) as staged,
@@ -106,5 +104,3 @@ def _provenance(study: Study, cell: Cell) -> dict[str, object]:
         "distillation": study.params.distillation.model_dump(mode="json"),
         "carrier_sha256": digest(_carrier_file(study, cell)),
     }
-
-

@@ -5,8 +5,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from undertow.errors import ConfigError
-from undertow.models import load_model, load_tokenizer, pick_device, resolve
+from undertow.models import load_model, load_quantized, load_tokenizer, pick_device, resolve
 from undertow.study import Meter, Study
 
 
@@ -16,7 +15,7 @@ class Loaded(NamedTuple):
     meter: Meter
 
 
-def load(study: Study, name: str) -> Loaded:
+def load(study: Study, name: str, *, nf4: bool = False) -> Loaded:
     """Load a model and start counting its costs; ConfigError or SourceError say what to do."""
     spec = study.params.model_spec(name)
     device = pick_device(study.params.runtime.device)
@@ -24,31 +23,5 @@ def load(study: Study, name: str) -> Loaded:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     folder = resolve(name, spec)
-    return Loaded(load_model(folder, spec.dtype, device), load_tokenizer(folder), meter)
-
-
-def load_quantized(study: Study, name: str) -> Loaded:
-    """Load a model in 4-bit NF4 for QLoRA training (bitsandbytes, CUDA)."""
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    spec = study.params.model_spec(name)
-    device = pick_device(study.params.runtime.device)
-    if device.type != "cuda":
-        raise ConfigError(
-            "distillation.quantization: nf4 needs a CUDA device",
-            "set distillation.quantization: none in params.yaml, or run on a GPU",
-        )
-    folder = resolve(name, spec)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=getattr(torch, spec.dtype),
-        device_map={"": device},
-        use_safetensors=True,
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=getattr(torch, spec.dtype),
-        ),
-    )
-    return Loaded(model, load_tokenizer(folder), Meter(str(device)))
+    read = load_quantized if nf4 else load_model
+    return Loaded(read(folder, spec.dtype, device), load_tokenizer(folder), meter)

@@ -1,4 +1,4 @@
-"""How a subject is asked and read: the same code for teacher and student, carrier and evaluation."""
+"""How a subject is asked and read: the same code for teacher and student."""
 
 from collections.abc import Sequence
 
@@ -88,7 +88,8 @@ class Reader:
             for block in generate(
                 self._model, self._tokenizer, plan[len(journal.blocks) :], sampling
             ):
-                self._meter.add_generation(sum(row.tokens for row in block.completions), block.seconds)
+                tokens = sum(row.tokens for row in block.completions)
+                self._meter.add_generation(tokens, block.seconds)
                 journal.append(
                     [
                         Response(

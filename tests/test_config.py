@@ -1,0 +1,136 @@
+"""params.yaml: every problem at once, each with its key path and what to write instead."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from undertow.config import Cell, Params, load, parse_arm
+from undertow.errors import ConfigError
+from undertow.presets import explain, presets, use
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def raw() -> dict:
+    return yaml.safe_load((ROOT / "presets" / "demo.yaml").read_text())
+
+
+def write(folder: Path, raw: object) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def problems(folder: Path, raw: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(write(folder, raw))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("preset", presets(ROOT), ids=lambda preset: preset.name)
+def test_every_preset_is_complete_and_valid(preset):
+    params = load(preset.path)
+    assert params.control.name == "trait_0"
+    assert len(params.cells()) == len(params.grid.models) * len(params.arms) * len(
+        params.grid.seeds
+    )
+    assert any(arm.direction == "random" for arm in params.arms), "no random control"
+    assert preset.purpose
+
+
+def test_the_shipped_presets_are_there_and_demo_is_the_default():
+    assert {"demo", "small", "paper"} <= {preset.name for preset in presets(ROOT)}
+    assert (ROOT / "params.yaml").read_text() == (ROOT / "presets" / "demo.yaml").read_text()
+
+
+def test_paper_keeps_the_study_s_sizes():
+    params = load(ROOT / "presets" / "paper.yaml")
+    assert (params.carrier.prompts, params.evaluation.prompts) == (1000, 100)
+    assert (params.distillation.lora.rank, params.distillation.quantization) == (16, "nf4")
+    alphas = [arm.strength for arm in params.arms if arm.direction == "trait"]
+    assert alphas == ["0", "-0.05", "-0.10", "-0.15", "-0.20", "-0.25", "-0.30"]
+
+
+def test_all_problems_are_reported_at_once_with_path_and_remedy(tmp_path, raw):
+    raw["grid"]["models"] = ["absent-model"]
+    raw["grid"]["arms"] = ["trait_1", "sideways_2", "trait_1.0"]
+    raw["distillation"]["learning_rate"] = -1
+    raw["carrier"]["promts"] = raw["carrier"].pop("prompts")
+    raw["trait"] = 7
+    text = problems(tmp_path, raw)
+    assert "grid.models.0: 'absent-model' is not under models" in text
+    assert "grid.arms: 'sideways_2' is not an arm; write <direction>_<strength>" in text
+    assert "the control arm is missing" in text
+    assert "add trait_0" in text
+    assert "trait_1 and trait_1.0 are the same strength" in text
+    assert "distillation.learning_rate" in text
+    assert "carrier.prompts: is missing" in text
+    assert "carrier.promts: is not a known key" in text
+    assert "trait: 7 must be text; put it in quotes" in text
+
+
+@pytest.mark.parametrize("raw", [None, [], "text"])
+def test_an_empty_file_names_the_command_that_mends_it(tmp_path, raw):
+    assert "preset use demo" in problems(tmp_path, raw)
+
+
+def test_a_missing_file_names_the_command_that_makes_it(tmp_path):
+    with pytest.raises(ConfigError, match="preset use demo"):
+        load(tmp_path / "params.yaml")
+
+
+def test_params_are_frozen(raw):
+    params = Params.model_validate(raw)
+    with pytest.raises(ValueError, match="frozen"):
+        params.trait = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("text", ["trait_-0.05", "trait_0", "random_1", "trait_12.25"])
+def test_an_arm_keeps_its_spelling(text):
+    assert parse_arm(text).name == text
+
+
+@pytest.mark.parametrize(
+    "text", ["trait", "trait_", "trait_+1", "trait_1e3", "trait_.5", "trait_01", "random_0", "0.5"]
+)
+def test_what_is_no_arm_is_refused(text):
+    with pytest.raises(ValueError, match=r"write"):
+        parse_arm(text)
+
+
+def test_a_model_name_with_a_dot_is_refused_because_dvc_would_split_it(tmp_path, raw):
+    raw["models"]["qwen2.5"] = copy.deepcopy(next(iter(raw["models"].values())))
+    assert "models.qwen2.5" in problems(tmp_path, raw)
+
+
+def test_cells_are_models_by_arms_by_seeds(raw):
+    raw["grid"]["seeds"] = [0, 3]
+    params = Params.model_validate(raw)
+    assert params.cells()[1] == Cell("smollm2-135m-instruct", parse_arm("trait_0"), 3)
+    assert len({cell.key for cell in params.cells()}) == 8
+
+
+def test_using_a_preset_switches_and_never_loses_edits(tmp_path):
+    (tmp_path / "presets").symlink_to(ROOT / "presets")
+    use(tmp_path, "demo", force=False)
+    use(tmp_path, "paper", force=False)
+    assert load(tmp_path / "params.yaml").trait == "refusal"
+    edited = (tmp_path / "params.yaml").read_text() + "# mine\n"
+    (tmp_path / "params.yaml").write_text(edited)
+    with pytest.raises(ConfigError, match="would be lost"):
+        use(tmp_path, "demo", force=False)
+    assert (tmp_path / "params.yaml").read_text() == edited
+    use(tmp_path, "demo", force=True)
+    with pytest.raises(ConfigError, match="use one of"):
+        use(tmp_path, "huge", force=False)
+
+
+def test_every_key_is_explained():
+    text = explain()
+    for key in ("grid.arms", "distillation.lora.rank", "statistics.resamples", "models"):
+        assert f"\n{key}: " in f"\n{text}"
+    undescribed = [line for line in text.splitlines() if line.split(": ", 1)[-1].strip() == ""]
+    assert undescribed == []
