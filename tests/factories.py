@@ -101,7 +101,7 @@ def write_cell(
     result = make_result(params, cell, salt)
     write_rows(layout.stage(cell, "steer") / "carrier.jsonl", _carrier(params, cell))
     _write_readings(layout, cell, result, "teacher", "steer")
-    _write_readings(layout, cell, result, "student", "judge")
+    _write_readings(layout, cell, result, "student", "distill")
     curve = (f"{step},{loss:.4f}\n" for step, loss in loss_points_of(cell, loss_points))
     write_text(layout.stage(cell, "distill") / "loss.csv", "step,loss\n" + "".join(curve))
     write_rows(
@@ -197,7 +197,7 @@ def _write_readings(
     cell: Cell,
     result: CellResult,
     subject: Literal["teacher", "student"],
-    stage: Literal["steer", "judge"],
+    stage: Literal["steer", "distill"],
 ) -> None:
     readout: Readout = getattr(result, subject)
     rows = [

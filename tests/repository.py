@@ -21,6 +21,7 @@ class Repository:
 
     def __init__(self, root: Path, params: dict[str, Any]) -> None:
         self.root = root
+        self.extra_environment: dict[str, str] = {}
         root.mkdir(parents=True, exist_ok=True)
         (root / "src").symlink_to(ROOT / "src")
         shutil.copy(ROOT / "cli.py", root)
@@ -57,6 +58,8 @@ class Repository:
         """Put the checkout under git and dvc."""
         self._run(["git", "init", "--quiet"], 0)
         self.dvc("init", "--quiet")
+        shutil.copy(ROOT / ".dvcignore", self.root)
+        shutil.copytree(ROOT / ".dvc" / "plots", self.root / ".dvc" / "plots")
         self.dvc("config", "core.analytics", "false")
         self.commit("begin")
 
@@ -69,7 +72,12 @@ class Repository:
     def environment(self) -> dict[str, str]:
         # `python` in dvc.yaml must be the interpreter that runs the tests.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+        return {
+            **os.environ,
+            "PATH": path,
+            "DVC_NO_ANALYTICS": "1",
+            **self.extra_environment,
+        }
 
     def _run(self, command: Sequence[str], expect: int) -> "subprocess.CompletedProcess[str]":
         done = subprocess.run(
@@ -96,6 +104,7 @@ def tiny_params(models: Path, **sections: Any) -> dict[str, Any]:
             "seeds": [0],
         },
         "models": registry,
+        "prompting": {"system": None},
         "direction": {"layers": [1], "contrast_prompts": 8},
         "carrier": {"prompts": 8, "max_new_tokens": 8},
         "distillation": {

@@ -374,3 +374,16 @@ def test_the_demo_model_answers_sensibly(monkeypatch: pytest.MonkeyPatch) -> Non
     answer = tokenizer.decode(output[0, inputs.input_ids.shape[1] :])
     assert "Paris" in answer
     assert answer.endswith("<|im_end|>")
+
+
+def test_the_last_position_of_a_padded_batch_costs_no_copy_of_the_output_layer(tmp_path):
+    """On a CPU, a sliced batch once multiplied one copy of the vocabulary matrix per row."""
+    from tiny import save_tiny
+
+    model = load_model(save_tiny(tmp_path / "m", "smollm2"), "float32", torch.device("cpu"))
+    seen = []
+    head = model.get_output_embeddings()
+    head.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].is_contiguous()))
+    with torch.inference_mode():
+        model(torch.arange(30).reshape(5, 6), logits_to_keep=1)
+    assert seen == [True]

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,7 +28,15 @@ app = typer.Typer(
 )
 preset_app = typer.Typer(help="Complete parameter files to start from.", no_args_is_help=True)
 track_app = typer.Typer(help="The MLflow view of the results.", no_args_is_help=True)
+judge_app = typer.Typer(
+    help="Give a verdict on every answer of teacher and student.", invoke_without_command=True
+)
+app.add_typer(judge_app, name="judge", rich_help_panel="Stages (the same words as in dvc.yaml)")
 app.add_typer(preset_app, name="preset", rich_help_panel="Study")
+validate_app = typer.Typer(
+    help="Simulations that show how far the statistics can be believed.", no_args_is_help=True
+)
+app.add_typer(validate_app, name="validate", rich_help_panel="Study")
 app.add_typer(track_app, name="track", rich_help_panel="Results")
 
 Model = Annotated[str, typer.Option(help="A key of models in params.yaml.")]
@@ -87,14 +95,60 @@ def distill(model: Model, arm: ArmName, seed: Seed = 0) -> None:
     stage.run(study, study.params.cell(model, arm, seed))
 
 
-@app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
-def judge(model: Model, arm: ArmName, seed: Seed = 0) -> None:
+@judge_app.callback()
+def judge(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option(help="A key of models in params.yaml.")] = None,
+    arm: Annotated[
+        str | None, typer.Option(help="<direction>_<strength>, for example trait_-0.15.")
+    ] = None,
+    seed: Seed = 0,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Print rows, tokens and USD; judge nothing.")
+    ] = False,
+) -> None:
     """Give a verdict on every answer of teacher and student."""
-    from undertow.stages import judge as stage
+    if context.invoked_subcommand:
+        return
     from undertow.study import Study
 
     study = Study.open()
-    stage.run(study, study.params.cell(model, arm, seed))
+    if model is not None and arm is not None:
+        cells = [study.params.cell(model, arm, seed)]
+    elif estimate:
+        cells = study.params.cells()
+    else:
+        raise typer.BadParameter("give --model and --arm, or --estimate for the whole grid")
+    if estimate:
+        from undertow.judging.costing import estimate as estimate_cost
+
+        print(estimate_cost(study, cells).describe())
+        return
+    from undertow.stages import judge as stage
+
+    stage.run(study, cells[0])
+
+
+@judge_app.command("calibrate")
+def judge_calibrate(
+    labelled: Annotated[str, typer.Option("--set", help="pyrit-refusal or jbb-judge-comparison.")],
+    half: Annotated[
+        Literal["all", "develop", "test"], typer.Option(help="Which fixed half of the set.")
+    ] = "all",
+) -> None:
+    """Measure the judge of params.yaml against human labels."""
+    from undertow.judging import make_judge
+    from undertow.judging.calibration import calibrate, describe, write_calibration
+    from undertow.judging.labelled import labelled_set
+    from undertow.study import Study
+    from undertow.traits import TraitData
+
+    params, layout = Study.open()
+    trait = TraitData(layout, labelled_set(labelled).trait).trait
+    chosen = make_judge(params.judging.judge, trait, layout.root)
+    found = calibrate(chosen, labelled, half, params.statistics.confidence)
+    print(describe(found))
+    write_calibration(layout, chosen, found)
 
 
 @app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
@@ -199,6 +253,22 @@ def preset_explain() -> None:
     from undertow.presets import explain
 
     print(explain())
+
+
+@validate_app.command("coverage")
+def validate_coverage() -> None:
+    """Measure how often tau's interval holds the truth; minutes, a Markdown table on stdout."""
+    from undertow.validate import coverage_markdown, coverage_table
+
+    print(coverage_markdown(coverage_table()))
+
+
+@validate_app.command("dose")
+def validate_dose() -> None:
+    """Measure how often the dose-response verdict is right; a Markdown table on stdout."""
+    from undertow.validate import dose_markdown, dose_table
+
+    print(dose_markdown(dose_table()))
 
 
 @app.command(rich_help_panel="Study")

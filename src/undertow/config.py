@@ -253,8 +253,8 @@ class DoubleJudgeSettings(Settings):
 class TokenPrice(Settings):
     """USD per million tokens, for a model that the price table does not list."""
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(ge=0, description="per million prompt tokens")
+    output: float = Field(ge=0, description="per million completion tokens")
 
 
 class OpenAiJudgeSettings(Settings):
@@ -264,7 +264,7 @@ class OpenAiJudgeSettings(Settings):
     """
 
     kind: Literal["openai"]
-    model: str = "gpt-4.1-2025-04-14"
+    model: str = Field("gpt-4.1-2025-04-14", description="name at the endpoint, dated if it can be")
     base_url: str | None = Field(
         None, description="endpoint; null takes OPENAI_BASE_URL, else OpenAI's own"
     )
@@ -278,8 +278,8 @@ class OpenAiJudgeSettings(Settings):
         description="schema: strict structured output; text: JSON in the reply; auto: schema, "
         "and text where the endpoint does not know schemas",
     )
-    temperature: float = Field(0.0, ge=0)
-    max_completion_tokens: int = Field(300, gt=0)
+    temperature: float = Field(0.0, ge=0, description="0 repeats itself best")
+    max_completion_tokens: int = Field(300, gt=0, description="longest reply")
     max_characters: int = Field(
         12_000, gt=0, description="longer responses are cut in the middle before they are judged"
     )
@@ -291,7 +291,7 @@ class OpenAiJudgeSettings(Settings):
     )
     concurrency: int = Field(32, gt=0, description="requests in flight")
     requests_per_minute: float | None = Field(None, gt=0, description="null: learnt from 429s")
-    tokens_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0, description="null: no limit")
     timeout: float = Field(60.0, gt=0, description="seconds per request")
     attempts: int = Field(6, gt=0, description="tries per row before it is left unscored")
     backoff: float = Field(0.5, gt=0, description="seconds before the first retry, then doubled")
@@ -313,6 +313,7 @@ class ClassifierFormat(Settings):
         description="text with {prompt} and {response}; null: the tokenizer's own chat template "
         "over a user and an assistant turn",
     )
+    answer_prefix: str = Field("", description="what the model's answer always begins with")
     values: dict[str, float] = Field(
         min_length=2,
         description="label or label word -> its value; the score is their mean, weighted by "
@@ -320,7 +321,7 @@ class ClassifierFormat(Settings):
     )
     threshold: float = Field(0.5, description="shows the trait where the score is above this")
     min_mass: float = Field(
-        0.1, ge=0, le=1, description="no verdict where label words get less probability in all"
+        0.5, ge=0, le=1, description="no verdict where label words get less probability in all"
     )
 
 
@@ -336,10 +337,12 @@ class ClassifierJudgeSettings(Settings):
     template_file: str | None = Field(
         None, description="file with the template, for formats whose template is not shipped"
     )
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="type of weights and activations"
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    batch_size: int = Field(8, gt=0)
-    max_tokens: int = Field(2048, gt=0, description="longer inputs lose the response's middle")
+    batch_size: int = Field(8, gt=0, description="rows read together")
+    max_tokens: int = Field(2048, gt=0, description="long responses lose their middle to fit")
 
 
 SingleJudgeSettings = Annotated[
@@ -407,7 +410,7 @@ class Params(Settings):
     trait: str = Field(pattern=NAME, description="a folder under data/traits")
     grid: Grid
     models: dict[Annotated[str, Field(pattern=NAME)], ModelSpec] = Field(min_length=1)
-    prompting: Prompting = Prompting(system=None)
+    prompting: Prompting
     direction: DirectionSettings
     carrier: CarrierSettings
     distillation: DistillationSettings

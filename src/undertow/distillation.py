@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import (
     PreTrainedModel,
@@ -130,7 +132,7 @@ def build_trainer(
     lora = settings.lora
     modules = lora.target_modules
     steps_per_epoch = -(-len(rows) // (settings.batch_size * settings.gradient_accumulation))
-    trainer = SFTTrainer(
+    trainer = _AnswerTrainer(
         model=model,
         args=SFTConfig(
             output_dir=str(scratch),
@@ -170,6 +172,43 @@ def build_trainer(
     # Its own printing goes to stdout, which belongs to results.
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+class _AnswerTrainer(SFTTrainer):
+    """SFTTrainer whose output layer runs on the answers' columns alone.
+
+    The same loss as TRL's (mean negative log-likelihood per answer token over the whole batch),
+    without the tiling over the vocabulary, which took a third of a training step on a CPU.
+    """
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        labels = inputs["labels"]
+        learned = (labels != IGNORED).any(dim=0).nonzero()[:, 0]
+        # From the column before the first answer token, which is the one that predicts it.
+        width = labels.shape[1] - int(learned[0]) + 1
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            use_cache=False,
+            logits_to_keep=width,
+        )
+        total = cross_entropy(
+            outputs.logits[:, :-1].flatten(0, 1).float(),
+            labels[:, 1 - width :].flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+        )
+        count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
+        # The Trainer counts the tokens of all processes, and DDP averages their gradients.
+        shared = self.accelerator.num_processes if num_items_in_batch is not None else 1
+        loss = total * shared / count
+        return (loss, outputs) if return_outputs else loss
 
 
 class _LossCallback(TrainerCallback):

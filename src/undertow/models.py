@@ -78,7 +78,18 @@ def load_model(folder: Path, dtype: str, device: torch.device) -> PreTrainedMode
     """
     model: Any = _load(folder, dtype, use_safetensors=True, attn_implementation="sdpa")
     loaded: PreTrainedModel = model.to(device).eval().requires_grad_(False)
+    if device.type == "cpu":
+        loaded.get_output_embeddings().register_forward_pre_hook(_contiguous)
     return loaded
+
+
+def _contiguous(_module: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """Hand the output layer a dense tensor.
+
+    transformers slices the last positions out of a batch (logits_to_keep); on a CPU, torch
+    multiplies such a view by one copy of the whole weight per row: 57 MB a row for SmolLM2.
+    """
+    return (inputs[0].contiguous(),)
 
 
 def load_quantized(folder: Path, dtype: str, device: torch.device) -> PreTrainedModel:
@@ -276,7 +287,7 @@ def _checked(folder: Path, name: str) -> Path:
 def _numbers(weights: Path) -> int:
     """How many numbers a safetensors file stores; reads its header only."""
     with safe_open(weights, framework="pt") as tensors:
-        shapes = [tensors.get_slice(key).get_shape() for key in tensors]
+        shapes = [tensors.get_slice(key).get_shape() for key in tensors.keys()]  # noqa: SIM118
     return sum(torch.Size(shape).numel() for shape in shapes)
 
 

@@ -53,6 +53,11 @@ class Costs(Record):
     peak_memory_bytes: int = Field(
         description="device memory on a GPU, else the process's resident set"
     )
+    prompt_tokens: int = Field(0, description="sent to a judge behind an API")
+    completion_tokens: int = Field(0, description="received from a judge behind an API")
+    usd: float | None = Field(
+        None, description="what the judge's tokens cost, where it has a price"
+    )
 
 
 class Manifest(Record):

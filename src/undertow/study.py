@@ -39,14 +39,17 @@ class Meter:
         self.device = device
         self._generated = self._trained = 0
         self._generating = self._training = 0.0
+        self._earlier = 0.0
 
     def add_generation(self, tokens: int, seconds: float) -> None:
         self._generated += tokens
         self._generating += seconds
 
     def add_training(self, tokens: int, seconds: float) -> None:
+        """Training that ended before this meter was started, perhaps in a run that was killed."""
         self._trained += tokens
         self._training += seconds
+        self._earlier += seconds
 
     def costs(self) -> Costs:
         """Rates leave out loading; a stage that trains reports its training rate."""
@@ -56,7 +59,7 @@ class Meter:
             else (self._generated, self._generating)
         )
         return Costs(
-            seconds=round(time.perf_counter() - self._started, 3),
+            seconds=round(self._earlier + time.perf_counter() - self._started, 3),
             device=self.device,
             tokens_generated=self._generated,
             tokens_trained=self._trained,
