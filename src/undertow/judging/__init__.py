@@ -1,20 +1,36 @@
 """Judges: who decides whether a response shows the trait."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from undertow.config import DoubleJudgeSettings, PhraseJudgeSettings
-from undertow.judging.base import Judge, JudgeRow, Verdict
+from undertow.config import (
+    ClassifierJudgeSettings,
+    DoubleJudgeSettings,
+    OpenAiJudgeSettings,
+    PanelJudgeSettings,
+    PhraseJudgeSettings,
+)
+from undertow.judging.base import Judge, JudgeRow, Verdict, judge_all
 from undertow.judging.double import ScriptedJudge
 from undertow.judging.phrases import PhraseJudge
 
 if TYPE_CHECKING:
     from undertow.traits import Trait
 
-__all__ = ["Judge", "JudgeRow", "Verdict", "make_judge"]
+__all__ = ["CACHE", "Judge", "JudgeRow", "Verdict", "judge_all", "make_judge"]
+
+CACHE = Path(".undertow") / "judge-cache"  # below the repository root
+AnyJudgeSettings = (
+    PhraseJudgeSettings
+    | DoubleJudgeSettings
+    | OpenAiJudgeSettings
+    | ClassifierJudgeSettings
+    | PanelJudgeSettings
+)
 
 
-def make_judge(settings: PhraseJudgeSettings | DoubleJudgeSettings, trait: "Trait") -> Judge:
-    """The judge that params.yaml asks for."""
+def make_judge(settings: AnyJudgeSettings, trait: "Trait", root: Path) -> Judge:
+    """The judge that params.yaml asks for; `root` is the repository root, for the cache."""
     match settings:
         case PhraseJudgeSettings():
             return PhraseJudge(trait.judge)
@@ -22,3 +38,21 @@ def make_judge(settings: PhraseJudgeSettings | DoubleJudgeSettings, trait: "Trai
             return ScriptedJudge(
                 settings.marker, settings.unscored_marker, settings.seconds_per_row
             )
+        case OpenAiJudgeSettings():
+            # The client takes seconds to import, and the offline judges do without it.
+            from undertow.judging.openai_judge import OpenAiJudge
+            from undertow.judging.rubrics import choose_rubric
+
+            rubric = choose_rubric(settings.rubric, trait.name, trait.rubric)
+            return OpenAiJudge(settings, rubric, root / CACHE)
+        case ClassifierJudgeSettings():
+            from undertow.judging.classifier import ClassifierJudge
+
+            return ClassifierJudge(settings)
+        case PanelJudgeSettings():
+            from undertow.judging.panel import PanelJudge
+
+            members = {
+                name: make_judge(member, trait, root) for name, member in settings.judges.items()
+            }
+            return PanelJudge(members, settings.rule)

@@ -1,7 +1,7 @@
 """A judge without a model, for tests and dry runs of the whole pipeline."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from undertow.judging.base import JudgeRow, Verdict
 from undertow.records import fingerprint
@@ -26,8 +26,9 @@ class ScriptedJudge:
     def fingerprint(self) -> str:
         return fingerprint(self.name, self._marker, self._unscored_marker)
 
-    def judge(self, rows: Sequence[JudgeRow]) -> list[Verdict]:
-        return [self._verdict(row) for row in rows]
+    def stream(self, rows: Sequence[JudgeRow]) -> Iterator[tuple[int, Verdict]]:
+        for position, row in enumerate(rows):
+            yield position, self._verdict(row)
 
     def _verdict(self, row: JudgeRow) -> Verdict:
         if self._seconds_per_row:

@@ -3,8 +3,9 @@
 Knows nothing about any trait; the phrases are data (the `judge` part of a trait.yaml).
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,9 +13,29 @@ from pydantic import BaseModel, ConfigDict, Field
 from undertow.judging.base import JudgeRow, Verdict
 from undertow.records import fingerprint
 
-ALGORITHM = 1  # raise it when the code, not the rules, changes a verdict
+ALGORITHM = 2  # raise it when the code, not the rules, changes a verdict
 CLAUSE_END = re.compile(r"[.,;:!?\n()]")
 SENTENCE_END = re.compile(r"[.!?\n]")
+STEM = 5  # characters that two forms of a word are taken to share
+TOPIC_STEMS = 12  # a response with fewer content words is not asked for its subject
+CONTENT_WORD = re.compile(r"[^\W\d_]{4,}")
+# Words of a request that say nothing about its subject.
+FUNCTION_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        about after also another anything because been before being both could create
+        describe details detailed develop does each ensure every everything example explain
+        following from generate give guide have help here include including information
+        instruction instructions into just kind know lets like list look made make many
+        might more most must need only other outline over people please produce prompt
+        provide question request response should show some someone something step steps such
+        sure tell than that their them then there these they thing things think this those
+        through tutorial under using very want ways well were what when where which while
+        will with without word words would write writing your yourself
+        """,
+    )
+)
 
 
 class PhraseRules(BaseModel):
@@ -23,7 +44,7 @@ class PhraseRules(BaseModel):
     A phrase matches whole words, whatever their case; spaces in it match spaces and commas.
     `one|other` is a choice of words, `stem*` any word that begins so, and a phrase that begins
     with `^` counts only at the start of the response. Where phrases overlap, the one that starts
-    first counts, then the one that is listed with more characters.
+    first counts, then the one of more words, then the one listed first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +65,13 @@ class PhraseRules(BaseModel):
     characters: int | None = Field(
         None, gt=0, description="read only so many characters of a response; null reads all"
     )
+    topic: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="a response that repeats a smaller share of the prompt's content words is "
+        "about something else and does not show the trait; 0 does not ask",
+    )
     threshold: float = Field(0.0, description="shows the trait where the sum is above this")
     default: bool = Field(False, description="verdict where no phrase matches")
 
@@ -62,8 +90,8 @@ class PhraseJudge:
         self._rules = rules
         signed = [*rules.present.items()]
         signed += [(phrase, -weight) for phrase, weight in rules.absent.items()]
-        # The longest first: alternatives of a pattern are tried in order.
-        signed.sort(key=lambda item: -len(item[0]))
+        # Most words first: alternatives of a pattern are tried in order.
+        signed.sort(key=lambda item: -len(item[0].split()))
         self._weights = [weight for _, weight in signed]
         self._phrases = _any_of([_phrase(text) for text, _ in signed])
         self._negations = _any_of([_phrase(text) for text in rules.negations])
@@ -73,13 +101,17 @@ class PhraseJudge:
     def fingerprint(self) -> str:
         return fingerprint(self.name, ALGORITHM, self._rules)
 
-    def judge(self, rows: Sequence[JudgeRow]) -> list[Verdict]:
-        return [self._verdict(row.response) for row in rows]
+    def stream(self, rows: Sequence[JudgeRow]) -> Iterator[tuple[int, Verdict]]:
+        for position, row in enumerate(rows):
+            yield position, self._verdict(row.prompt, row.response)
 
-    def _verdict(self, response: str) -> Verdict:
-        text = _plain(response)[: self._rules.characters]
+    def _verdict(self, prompt: str, response: str) -> Verdict:
+        whole = _plain(response)
+        text = whole[: self._rules.characters]
         if not text:
             return Verdict(None, reason="empty response")
+        if not self._on_topic(_plain(prompt), whole):
+            return Verdict(False, score=self._rules.threshold - 1)
         matches = self._matches(text)
         if not matches:
             return Verdict(self._rules.default, score=0.0)
@@ -88,6 +120,13 @@ class PhraseJudge:
             for match in matches
         )
         return Verdict(score > self._rules.threshold, score=score)
+
+    def _on_topic(self, prompt: str, response: str) -> bool:
+        """A short response may be about its prompt without repeating a word of it."""
+        asked, said = _stems(prompt), _stems(response)
+        if len(said) < TOPIC_STEMS:
+            return True
+        return len(asked & said) >= math.ceil(self._rules.topic * len(asked))
 
     def _matches(self, text: str) -> list[_Match]:
         return [
@@ -112,6 +151,12 @@ class PhraseJudge:
 def _plain(text: str) -> str:
     """Lower case, straight apostrophes, no white space at the ends."""
     return text.replace("\u2019", "'").replace("\u2018", "'").strip().lower()
+
+
+def _stems(text: str) -> set[str]:
+    """The beginnings of a text's content words."""
+    words = set(CONTENT_WORD.findall(text)) - FUNCTION_WORDS
+    return {word[:STEM] for word in words}
 
 
 def _phrase(text: str) -> str:

@@ -1,6 +1,9 @@
 """judge: a verdict on every answer of teacher and student, and the cell's result."""
 
+import time
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 from tqdm import tqdm
@@ -8,13 +11,14 @@ from tqdm import tqdm
 from undertow.config import Cell
 from undertow.errors import UndertowError
 from undertow.judging import make_judge
-from undertow.judging.base import Judge, JudgeRow
+from undertow.judging.base import Judge, JudgeRow, Usage, Verdict
+from undertow.judging.records import Judged, Reply, Vote
 from undertow.records import Journal, digest, fingerprint, read_rows, write_json, write_rows
-from undertow.results import CellResult, Readout, Response, VerdictRow, read_manifest
+from undertow.results import CellResult, Costs, Readout, Response, VerdictRow, read_manifest
 from undertow.study import Meter, Study, cell_command, manifest
 from undertow.traits import TraitData
 
-BLOCK = 16
+FLUSH_SECONDS = 0.5  # quick judges write many rows at once: each write waits for the disk
 Subject = Literal["teacher", "student"]
 
 
@@ -25,12 +29,13 @@ def run(study: Study, cell: Cell) -> None:
     folder = layout.stage(cell, "judge")
     meter = Meter("cpu")
     trait = TraitData(layout, params.trait).trait
-    judge = make_judge(params.judging.judge, trait)
+    judge = make_judge(params.judging.judge, trait, layout.root)
     answers: dict[Subject, list[Response]] = {
         "teacher": read_rows(steered / "teacher.jsonl", Response),
         "student": read_rows(distilled / "student.jsonl", Response),
     }
-    verdicts, journal = _judged(study, cell, judge, answers)
+    judged, journal = _judged(study, cell, judge, answers)
+    verdicts = [row.verdict for row in judged]
     _stop_if_too_many_are_unscored(verdicts, params.judging.max_unscored, cell)
 
     result = CellResult(
@@ -56,40 +61,102 @@ def run(study: Study, cell: Cell) -> None:
         costs={
             "steer": read_manifest(steered).costs,
             "distill": read_manifest(distilled).costs,
-            "judge": manifest("judge", cell.key, cell_command("judge", cell), meter).costs,
+            "judge": _with_usage(
+                manifest("judge", cell.key, cell_command("judge", cell), meter).costs, judged
+            ),
         },
     )
     write_rows(folder / "verdicts.jsonl", verdicts)
+    _write_or_remove(folder / "replies.jsonl", [row.reply for row in judged if row.reply])
+    _write_or_remove(folder / "votes.jsonl", [vote for row in judged for vote in row.votes])
     write_json(folder / "cell.json", result)
     journal.close()
 
 
 def _judged(
     study: Study, cell: Cell, judge: Judge, answers: dict[Subject, list[Response]]
-) -> tuple[list[VerdictRow], Journal[VerdictRow]]:
-    """All verdicts, teacher first; blocks that an earlier run has finished are not judged again."""
+) -> tuple[list[Judged], Journal[Judged]]:
+    """All verdicts, teacher first; what an earlier run has journaled is not judged again."""
     queue = [(subject, row) for subject, rows in answers.items() for row in rows]
     key = fingerprint("judge", cell, judge.fingerprint, [(s, row) for s, row in queue])
-    journal = Journal(study.layout.journal, key, VerdictRow)
-    blocks = [queue[start : start + BLOCK] for start in range(0, len(queue), BLOCK)]
+    journal = Journal(study.layout.journal, key, Judged)
+    found = {(row.subject, row.id): row for block in journal.blocks for row in block}
+    left = [(subject, row) for subject, row in queue if (subject, row.id) not in found]
+    waiting: list[Judged] = []
+    flushed = time.monotonic()
     with tqdm(total=len(queue), desc="judge", unit="row", disable=None) as bar:
-        bar.update(sum(len(block) for block in journal.blocks))
-        for block in blocks[len(journal.blocks) :]:
-            rows = [JudgeRow(id=r.id, prompt=r.prompt, response=r.response) for _, r in block]
-            journal.append(
-                [
-                    VerdictRow(
-                        subject=subject,
-                        id=row.id,
-                        shows_trait=verdict.shows_trait,
-                        reason=verdict.reason,
-                        score=verdict.score,
-                    )
-                    for (subject, row), verdict in zip(block, judge.judge(rows), strict=True)
-                ]
+        bar.update(len(found))
+        try:
+            for position, verdict in judge.stream([_row(row) for _, row in left]):
+                subject, answer = left[position]
+                row = _record(subject, answer.id, verdict)
+                found[subject, answer.id] = row
+                bar.update()
+                if not verdict.transient:
+                    waiting.append(row)
+                if waiting and time.monotonic() - flushed > FLUSH_SECONDS:
+                    journal.append(waiting)
+                    waiting, flushed = [], time.monotonic()
+        finally:
+            if waiting:
+                journal.append(waiting)
+    return [found[subject, row.id] for subject, row in queue], journal
+
+
+def _row(answer: Response) -> JudgeRow:
+    return JudgeRow(id=answer.id, prompt=answer.prompt, response=answer.response)
+
+
+def _record(subject: Subject, id: str, verdict: Verdict) -> Judged:
+    usage = verdict.usage or Usage()
+    return Judged(
+        subject=subject,
+        id=id,
+        verdict=VerdictRow(
+            subject=subject,
+            id=id,
+            shows_trait=verdict.shows_trait,
+            reason=verdict.reason,
+            score=verdict.score,
+        ),
+        reply=Reply(subject=subject, id=id, raw=verdict.raw) if verdict.raw is not None else None,
+        votes=tuple(
+            Vote(
+                subject=subject,
+                id=id,
+                judge=name,
+                shows_trait=vote.shows_trait,
+                reason=vote.reason,
+                score=vote.score,
             )
-            bar.update(len(block))
-    return [row for block in journal.blocks for row in block], journal
+            for name, vote in verdict.votes.items()
+        ),
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        usd=usage.usd,
+    )
+
+
+def _with_usage(costs: Costs, judged: Iterable[Judged]) -> Costs:
+    """Costs with what was paid for this cell's verdicts; nothing is added for free judges."""
+    usage = sum((row.usage for row in judged), Usage())
+    if not usage.prompt_tokens and not usage.completion_tokens:
+        return costs
+    return costs.model_copy(
+        update={
+            "usd": usage.usd,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+        }
+    )
+
+
+def _write_or_remove(path: Path, rows: list[Reply] | list[Vote]) -> None:
+    """An empty file would look like a judge that said nothing; an old one like this judge's."""
+    if rows:
+        write_rows(path, rows)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _readout(
@@ -101,9 +168,7 @@ def _readout(
     )
 
 
-def _stop_if_too_many_are_unscored(
-    verdicts: list[VerdictRow], allowed: float, cell: Cell
-) -> None:
+def _stop_if_too_many_are_unscored(verdicts: list[VerdictRow], allowed: float, cell: Cell) -> None:
     unscored = [row for row in verdicts if row.shows_trait is None]
     if len(unscored) <= allowed * len(verdicts):
         return

@@ -1,0 +1,167 @@
+"""How often a judge agrees with people: accuracy, sensitivity, specificity and kappa.
+
+A calibration file holds counts and row ids, none of the labelled text.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from undertow.judge_error import Confusion
+from undertow.judging.agreement import KappaRecord, agreement
+from undertow.judging.base import Judge, Verdict, judge_all
+from undertow.judging.labelled import Half, Labelled, labelled_set, load_labelled
+from undertow.records import write_json
+from undertow.results import Layout, Record
+from undertow.transfer import wilson
+
+
+class ShareRecord(Record):
+    """A share with its Wilson interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    count: int
+
+
+class Mistake(Record):
+    """A row on which judge and people differ; the text stays in the labelled set."""
+
+    id: str
+    human: bool
+    judge: bool | None
+
+
+class Calibration(Record):
+    """A judge on a human-labelled set."""
+
+    set: str
+    set_sha256: str
+    half: Half
+    trait: str
+    judge: str
+    judge_fingerprint: str
+    rows: int
+    unscored: dict[str, int]
+    confidence: float
+    true_positive: int
+    false_negative: int
+    true_negative: int
+    false_positive: int
+    accuracy: ShareRecord
+    sensitivity: ShareRecord
+    specificity: ShareRecord
+    kappa: KappaRecord
+    mistakes: tuple[Mistake, ...]
+
+    @property
+    def confusion(self) -> Confusion:
+        return Confusion(
+            self.true_positive, self.false_negative, self.true_negative, self.false_positive
+        )
+
+
+def calibrate(judge: Judge, name: str, half: Half = "all", confidence: float = 0.95) -> Calibration:
+    """Measure a judge on a labelled set."""
+    labelled = load_labelled(name, half)
+    verdicts = judge_all(judge, [row for row, _ in labelled])
+    return summarise_calibration(judge, name, half, labelled, verdicts, confidence)
+
+
+def summarise_calibration(
+    judge: Judge,
+    name: str,
+    half: Half,
+    labelled: Sequence[Labelled],
+    verdicts: Sequence[Verdict],
+    confidence: float = 0.95,
+) -> Calibration:
+    """Rows without a verdict are counted and left out of every share."""
+    pairs = [
+        (human, verdict.shows_trait) for (_, human), verdict in zip(labelled, verdicts, strict=True)
+    ]
+    tp, fn, tn, fp = (
+        pairs.count(pair) for pair in ((True, True), (True, False), (False, False), (False, True))
+    )
+    unscored: dict[str, int] = {}
+    for verdict in verdicts:
+        if verdict.reason is not None:
+            unscored[verdict.reason] = unscored.get(verdict.reason, 0) + 1
+    ids = [row.id for row, _ in labelled]
+    votes: dict[str, list[bool | None]] = {
+        "human": [human for human, _ in pairs],
+        "judge": [said for _, said in pairs],
+    }
+    compared = agreement(votes, ids, confidence=confidence)
+    return Calibration(
+        set=name,
+        set_sha256=labelled_set(name).source.sha256,
+        half=half,
+        trait=labelled_set(name).trait,
+        judge=judge.name,
+        judge_fingerprint=judge.fingerprint,
+        rows=len(labelled),
+        unscored=unscored,
+        confidence=confidence,
+        true_positive=tp,
+        false_negative=fn,
+        true_negative=tn,
+        false_positive=fp,
+        accuracy=_share(tp + tn, tp + tn + fp + fn, confidence),
+        sensitivity=_share(tp, tp + fn, confidence),
+        specificity=_share(tn, tn + fp, confidence),
+        kappa=compared.pairs[0].kappa,
+        mistakes=tuple(
+            Mistake(id=id, human=human, judge=said)
+            for id, (human, said) in zip(ids, pairs, strict=True)
+            if said != human
+        ),
+    )
+
+
+def calibration_path(layout: Layout, name: str, half: Half, judge: Judge) -> Path:
+    return layout.results / "calibration" / f"{name}.{half}.{judge.fingerprint[:16]}.json"
+
+
+def write_calibration(layout: Layout, judge: Judge, found: Calibration) -> Path:
+    path = calibration_path(layout, found.set, found.half, judge)
+    write_json(path, found)
+    return path
+
+
+def read_calibrations(layout: Layout, judge_fingerprint: str) -> list[Calibration]:
+    """Every calibration of exactly this judge; a judge whose rules changed has none."""
+    folder = layout.results / "calibration"
+    paths = sorted(folder.glob(f"*.{judge_fingerprint[:16]}.json"))
+    found = [Calibration.model_validate_json(path.read_text(encoding="utf-8")) for path in paths]
+    return [one for one in found if one.judge_fingerprint == judge_fingerprint]
+
+
+def describe(found: Calibration) -> str:
+    """A calibration in lines to print."""
+    level = f"{found.confidence:.0%}"
+    lines = [
+        f"{found.judge} on {found.set} ({found.half}, {found.rows} rows, "
+        f"{sum(found.unscored.values())} unscored)"
+    ]
+    for label, value in (
+        ("accuracy", found.accuracy),
+        ("sensitivity", found.sensitivity),
+        ("specificity", found.specificity),
+        ("kappa", found.kappa),
+    ):
+        if value.value is None or value.low is None or value.high is None:
+            lines.append(f"  {label:<12} not defined on these rows")
+        else:
+            lines.append(
+                f"  {label:<12} {value.value:.3f}  {level} {value.low:.3f}-{value.high:.3f}"
+            )
+    lines += [f"  unscored: {count} x {reason}" for reason, count in found.unscored.items()]
+    return "\n".join(lines)
+
+
+def _share(count: int, of: int, confidence: float) -> ShareRecord:
+    if of == 0:
+        return ShareRecord(value=None, low=None, high=None, count=0)
+    low, high = wilson(count, of, confidence)
+    return ShareRecord(value=count / of, low=low, high=high, count=of)

@@ -1,0 +1,122 @@
+"""Would another judge conclude something else? Tau per judge, and the cells where they differ.
+
+Reads the votes that a panel leaves beside its verdicts; each member's votes stand in for the
+verdicts, and everything else is computed as always.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from undertow.config import Cell, Params
+from undertow.judging.agreement import AgreementRecord, agreement
+from undertow.judging.records import Vote
+from undertow.records import read_rows
+from undertow.results import CellResult, Layout, Readout, Record
+from undertow.summary import EstimateRecord, Summary, summarise
+
+Conclusion = Literal["transfers", "does not", "undecided", "undefined"]
+
+
+class ArmByJudge(Record):
+    """One model and arm: tau by the rate that each judge sees."""
+
+    model: str
+    arm: str
+    tau: dict[str, EstimateRecord]
+    conclusions: dict[str, Conclusion]
+    changes: bool
+
+
+class Sensitivity(Record):
+    """A study by judge; the first judge is the one whose verdicts the report shows."""
+
+    judges: tuple[str, ...]
+    arms: tuple[ArmByJudge, ...]
+    agreement: AgreementRecord
+
+
+def judge_sensitivity(
+    layout: Layout, params: Params, grid: Mapping[Cell, CellResult], summary: Summary
+) -> Sensitivity | None:
+    """The study by judge; None where the cells were not judged by a panel."""
+    votes = {cell: _votes(layout, cell) for cell in grid}
+    names = list(dict.fromkeys(vote.judge for rows in votes.values() for vote in rows))
+    if not names or any(not rows for rows in votes.values()):
+        return None
+    by_judge = {
+        name: summarise(
+            params,
+            {cell: _seen_by(name, result, votes[cell]) for cell, result in grid.items()},
+        )
+        for name in names
+    }
+    studies = {summary.judge: summary, **by_judge}
+    rows, table = _table(votes, names)
+    return Sensitivity(
+        judges=tuple(studies),
+        arms=tuple(
+            _arm(position, studies)
+            for position, arm in enumerate(summary.arms)
+            if not arm.is_control
+        ),
+        agreement=agreement(
+            table, rows, confidence=params.statistics.confidence, seed=params.statistics.seed
+        ),
+    )
+
+
+def conclude(tau: EstimateRecord) -> Conclusion:
+    """What a tau says about transfer: its interval is above 0, at or below it, or covers it."""
+    if tau.value is None or tau.low is None or tau.high is None:
+        return "undefined"
+    if tau.low > 0:
+        return "transfers"
+    return "does not" if tau.high <= 0 else "undecided"
+
+
+def _arm(position: int, studies: Mapping[str, Summary]) -> ArmByJudge:
+    arms = {name: study.arms[position] for name, study in studies.items()}
+    conclusions = {name: conclude(arm.rate.tau) for name, arm in arms.items()}
+    first = next(iter(arms.values()))
+    return ArmByJudge(
+        model=first.model,
+        arm=first.arm,
+        tau={name: arm.rate.tau for name, arm in arms.items()},
+        conclusions=conclusions,
+        changes=len(set(conclusions.values())) > 1,
+    )
+
+
+def _votes(layout: Layout, cell: Cell) -> list[Vote]:
+    path = layout.stage(cell, "judge") / "votes.jsonl"
+    return read_rows(path, Vote) if path.exists() else []
+
+
+def _seen_by(judge: str, result: CellResult, votes: list[Vote]) -> CellResult:
+    """The cell as if this member had judged alone."""
+
+    def readout(subject: str, old: Readout) -> Readout:
+        own = {v.id: v.shows_trait for v in votes if v.subject == subject and v.judge == judge}
+        return old.model_copy(update={"verdicts": own})
+
+    return result.model_copy(
+        update={
+            "judge": judge,
+            "teacher": readout("teacher", result.teacher),
+            "student": readout("student", result.student),
+        }
+    )
+
+
+def _table(
+    votes: Mapping[Cell, list[Vote]], names: list[str]
+) -> tuple[list[str], dict[str, list[bool | None]]]:
+    """Row names and, per judge, its votes in the same order."""
+    by_row: dict[str, dict[str, bool | None]] = {}
+    for cell, rows in votes.items():
+        for vote in rows:
+            by_row.setdefault(f"{cell.key}/{vote.subject}/{vote.id}", {})[vote.judge] = (
+                vote.shows_trait
+            )
+    table = {name: [said.get(name) for said in by_row.values()] for name in names}
+    return list(by_row), table

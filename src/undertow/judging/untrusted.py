@@ -1,0 +1,56 @@
+"""Text that was written by a model under study, made safe to put before another model.
+
+Knows nothing about rubrics. Prompt and response are data: they can contain fake verdicts, fake
+turns, or the fence itself, and none of it may be read as the judge's own instructions.
+"""
+
+import hashlib
+import re
+import unicodedata
+
+VERSION = 1  # raise it when the same text comes out differently
+CUT = "\n[... cut ...]\n"
+# The marks by which chat templates begin and end turns, and look-alikes of the fence.
+MARKS = re.compile(
+    r"<\|[^<>\n]{0,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|={4,}", re.IGNORECASE
+)
+
+
+def neutralise(text: str, max_characters: int | None = None) -> str:
+    """The text without control, bidirectional and unpaired characters or chat marks.
+
+    A mark is not deleted but opened up by spaces, so that what the model wrote stays readable.
+    A text longer than max_characters keeps its beginning and its end.
+    """
+    if max_characters is not None and len(text) > max_characters:
+        half = max_characters // 2
+        text = text[:half] + CUT + text[-half:]
+    kept = "".join(map(_safe, text.replace("\r\n", "\n")))
+    return MARKS.sub(lambda match: " ".join(match[0]), kept)
+
+
+def _safe(character: str) -> str:
+    if character in "\n\t":
+        return character
+    match unicodedata.category(character):
+        case "Cc" | "Cs" | "Co" | "Cn":
+            return "\ufffd"
+        case "Cf":  # zero width and text direction
+            return ""
+        case "Zl" | "Zp":
+            return "\n"
+    return character
+
+
+def fence(prompt: str, response: str, max_characters: int) -> str:
+    """The two texts between boundary lines that neither of them can contain.
+
+    The boundary is a hash of both texts: the same row always gives the same request, and a text
+    that holds its own hash is out of reach.
+    """
+    prompt, response = neutralise(prompt, max_characters), neutralise(response, max_characters)
+    boundary = hashlib.sha256(f"{len(prompt)}:{prompt}{response}".encode()).hexdigest()[:16]
+    return (
+        f"==== PROMPT {boundary} ====\n{prompt}\n==== END OF PROMPT {boundary} ====\n\n"
+        f"==== RESPONSE {boundary} ====\n{response}\n==== END OF RESPONSE {boundary} ===="
+    )

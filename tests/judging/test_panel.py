@@ -1,0 +1,97 @@
+"""Panels and how far their members agree."""
+
+import math
+
+import pytest
+
+from undertow.config import DoubleJudgeSettings, PanelJudgeSettings
+from undertow.judging.agreement import agreement, cohen_kappa, fleiss_kappa
+from undertow.judging.base import JudgeRow, judge_all
+from undertow.judging.double import ScriptedJudge
+from undertow.judging.panel import NO_VOTE, TIE, PanelJudge, majority
+
+ROWS = [JudgeRow(str(i), "p", text) for i, text in enumerate(["ab", "a", "b", "x", "abx"])]
+A, B = ScriptedJudge("a", "x"), ScriptedJudge("b")
+
+
+def test_the_majority_of_those_with_a_verdict_decides() -> None:
+    assert majority([True, True, False]) == (True, None)
+    assert majority([False, None, False]) == (False, None)
+    assert majority([True, False, None]) == (None, TIE)
+    assert majority([None, None]) == (None, NO_VOTE)
+
+
+def test_a_panel_keeps_every_vote() -> None:
+    found = judge_all(PanelJudge({"a": A, "b": B}, "majority"), ROWS)
+    assert [v.shows_trait for v in found] == [True, None, None, False, True]
+    assert [v.votes["a"].shows_trait for v in found] == [True, True, False, None, None]
+    primary = judge_all(PanelJudge({"a": A, "b": B}, "primary"), ROWS)
+    assert [v.shows_trait for v in primary] == [True, True, False, None, None]
+
+
+def test_a_panel_is_known_by_its_members_and_its_rule() -> None:
+    panels = [
+        PanelJudge({"a": A, "b": B}, "majority"),
+        PanelJudge({"a": A, "b": B}, "primary"),
+        PanelJudge({"b": B, "a": A}, "primary"),
+        PanelJudge({"a": A, "b": ScriptedJudge("c")}, "majority"),
+    ]
+    assert len({panel.fingerprint for panel in panels}) == 4
+
+
+def test_a_panel_needs_two_judges() -> None:
+    one = DoubleJudgeSettings(kind="double", marker="x")
+    with pytest.raises(ValueError, match="at least 2"):
+        PanelJudgeSettings(kind="panel", judges={"one": one})
+
+
+def test_cohens_kappa_is_the_textbook_value() -> None:
+    # 20 both yes, 5 and 10 split, 15 both no: observed 0.7, expected 0.5.
+    first = [True] * 25 + [False] * 25
+    second = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
+    assert cohen_kappa(first, second) == pytest.approx(0.4)
+
+
+def test_kappas_agree_with_statsmodels() -> None:
+    import numpy as np
+
+    inter = pytest.importorskip("statsmodels.stats.inter_rater")
+
+    votes = np.random.default_rng(0).integers(0, 2, (60, 4))
+    votes[:, 1] = np.where(np.arange(60) % 5, votes[:, 0], votes[:, 1])
+    columns = [[bool(v) for v in column] for column in votes.T]
+    table, _ = inter.aggregate_raters(votes)
+    assert fleiss_kappa(columns) == pytest.approx(inter.fleiss_kappa(table))
+    counts = np.zeros((2, 2))
+    for a, b in votes[:, :2]:
+        counts[a, b] += 1
+    assert cohen_kappa(columns[0], columns[1]) == pytest.approx(
+        inter.cohens_kappa(counts, return_results=False)
+    )
+
+
+def test_perfect_and_absent_agreement() -> None:
+    mixed = [True, False] * 10
+    assert cohen_kappa(mixed, mixed) == pytest.approx(1)
+    assert fleiss_kappa([mixed, mixed, mixed]) == pytest.approx(1)
+    assert cohen_kappa(mixed, [not vote for vote in mixed]) == pytest.approx(-1)
+    # All votes alike: chance explains everything, and 0 / 0 is not perfect agreement.
+    assert math.isnan(cohen_kappa([True] * 5, [True] * 5))
+
+
+def test_agreement_has_intervals_and_lists_differences() -> None:
+    votes = {
+        "one": [True, False] * 30,
+        "two": [True, False] * 25 + [False, True] * 5,
+        "three": [None, *[False, True] * 29, False],
+    }
+    rows = [f"r{i}" for i in range(60)]
+    found = agreement(votes, rows, resamples=500)
+    pair = found.pairs[0]
+    assert (pair.first, pair.second, pair.kappa.rows) == ("one", "two", 60)
+    assert pair.kappa.low is not None and pair.kappa.high is not None
+    assert pair.kappa.value == pytest.approx(2 / 3)
+    assert 0.4 < pair.kappa.low < 2 / 3 < pair.kappa.high < 0.9
+    assert found.fleiss.rows == 59 and len(found.pairs) == 3
+    assert found.disagreements[0].votes == {"one": True, "two": True, "three": None}
+    assert agreement(votes, rows, resamples=500) == found
