@@ -1,6 +1,7 @@
 """Properties of tau, Wilson intervals and the paired bootstrap."""
 
 import math
+import os
 import subprocess
 import sys
 import time
@@ -328,5 +329,7 @@ def test_importing_needs_numpy_alone():
         "import sys, undertow.transfer; "
         "print([m for m in ('scipy', 'torch', 'pandas', 'transformers') if m in sys.modules])"
     )
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, capture_output=True, check=True, env=paths)
     assert output.stdout.decode().strip() == "[]"
