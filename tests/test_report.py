@@ -5,15 +5,22 @@ import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 import yaml
 
 from factories import Study, make_params, make_study
+from undertow.judging.base import JudgeRow, Verdict
+from undertow.judging.calibration import summarise_calibration, write_calibration
+from undertow.judging.double import ScriptedJudge
+from undertow.judging.records import Vote
 from undertow.page import typeset, visible
 from undertow.plots import rate_table, shift_table, tau_table
+from undertow.records import write_rows
 from undertow.report import render_report
+from undertow.report_judges import judge_evidence
 from undertow.samples import Sample, read_samples
 
 HOSTILE = [
@@ -71,7 +78,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return make_study(tmp_path_factory.mktemp("study"))
 
 
-def render(study: Study, responses: list[Sample] | None = None, **how: bool) -> str:
+def render(study: Study, responses: list[Sample] | None = None, **how: Any) -> str:
     how = {"harmful": False, **how}
     return render_report(study.summary, study.params, study.layout, responses=responses, **how)
 
@@ -243,3 +250,41 @@ def test_harmless_text_is_left_alone() -> None:
         typeset("smollm2-135m -0.15 [-inf, inf] a-1")
         == "smollm2-135m \N{MINUS SIGN}0.15 [\N{MINUS SIGN}∞, ∞] a-1"
     )
+
+
+def test_tau_is_shown_by_every_judge_of_a_panel(tmp_path):
+    study = make_study(tmp_path, make_params())
+    for cell, result in study.grid.items():
+        votes = [
+            Vote(subject=subject, id=id, judge=judge, shows_trait=flip ^ bool(shown))
+            for judge, flip in (("agrees", False), ("contradicts", True))
+            for subject, readout in (("teacher", result.teacher), ("student", result.student))
+            for id, shown in readout.verdicts.items()
+        ]
+        write_rows(study.layout.stage(cell, "judge") / "votes.jsonl", votes)
+    evidence = judge_evidence(study.layout, study.params, study.grid, study.summary)
+    assert evidence.sensitivity is not None
+    assert evidence.sensitivity.judges[1:] == ("agrees", "contradicts")
+    page = render(study, judges=evidence)
+    assert "tau by contradicts" in page
+    assert "kappa" in page
+
+
+def test_values_without_judge_error_stand_beside_the_raw_ones(tmp_path):
+    study = make_study(tmp_path, make_params())
+    assert "has not been measured against human labels" in render(study)
+    judge = ScriptedJudge("yes")
+    labelled = [(JudgeRow(str(n), "prompt", ""), n % 2 == 0) for n in range(40)]
+    verdicts = [Verdict((n % 2 == 0) ^ (n % 10 == 0)) for n in range(40)]
+    found = summarise_calibration(judge, "pyrit-refusal", "all", labelled, verdicts)
+    found = found.model_copy(update={"trait": study.summary.trait})
+    write_calibration(study.layout, judge, found)
+    grid = {
+        cell: result.model_copy(update={"judge_fingerprint": judge.fingerprint})
+        for cell, result in study.grid.items()
+    }
+    evidence = judge_evidence(study.layout, study.params, grid, study.summary)
+    assert len(evidence.corrected) == 1
+    page = render(study, judges=evidence)
+    assert "Raw values beside values without judge error" in page
+    assert "has not been measured against human labels" not in page

@@ -38,10 +38,12 @@ from undertow.page import (
     Table,
     render_page,
 )
+from undertow.report_judges import JudgeEvidence, judges_section
 from undertow.results import Layout
 from undertow.samples import Sample, samples_section
 from undertow.summary import EstimateRecord, ReadoutName, Summary
 
+NO_EVIDENCE = JudgeEvidence(sensitivity=None, corrected=())
 FIGURE_SPACE = "\N{FIGURE SPACE}"
 
 
@@ -53,6 +55,7 @@ def render_report(
     responses: Sequence[Sample] | None,
     harmful: bool,
     reveal: bool = False,
+    judges: JudgeEvidence = NO_EVIDENCE,
 ) -> str:
     """The page as HTML text; the same input gives the same bytes.
 
@@ -66,6 +69,7 @@ def render_report(
         tau_section(summary),
         rates_section(summary),
         random_section(summary),
+        judges_section(summary, judges),
         meaning_section(summary),
         samples_section(responses, harmful=harmful, reveal=reveal),
         costs_section(summary, params, layout),

@@ -114,7 +114,7 @@ def summarise(params: Params, grid: Mapping[Cell, CellResult]) -> Summary:
         for readout in ("rate", "margin"):
             for chosen in (None, *seeds):
                 used = seeds if chosen is None else (chosen,)
-                groups[readout, model, arm.name, chosen] = _readings(
+                groups[readout, model, arm.name, chosen] = readings_of(
                     grid, params.control, model, arm, used, readout
                 )
     estimates = estimate_transfer(
@@ -167,7 +167,7 @@ def _results(
     return [grid[Cell(model, arm, seed)] for seed in seeds]
 
 
-def _readings(
+def readings_of(
     grid: Mapping[Cell, CellResult],
     control: Arm,
     model: str,
@@ -175,6 +175,7 @@ def _readings(
     seeds: Sequence[int],
     readout: ReadoutName,
 ) -> Readings:
+    """One arm's four readouts on the same prompts; verdicts are 0 or 1, NaN is unknown."""
     controls = _results(grid, model, control, seeds)
     results = _results(grid, model, arm, seeds)
     ids = sorted({id for result in (*controls, *results) for id in result.teacher.margins})

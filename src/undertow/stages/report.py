@@ -4,6 +4,7 @@ from undertow import tracking
 from undertow.plots import write_plot_tables
 from undertow.records import write_json, write_text
 from undertow.report import render_report
+from undertow.report_judges import judge_evidence
 from undertow.results import loss_curve, read_grid
 from undertow.samples import read_samples
 from undertow.study import Study
@@ -27,6 +28,7 @@ def run(study: Study, reveal: bool = False) -> Summary:
         responses=read_samples(layout, params),
         harmful=trait.harmful,
         reveal=reveal,
+        judges=judge_evidence(layout, params, grid, summary),
     )
     write_text(layout.report, page)
     tracking.sync(params, layout, summary, grid)
