@@ -63,7 +63,15 @@ def costs_section(summary: Summary, params: Params, layout: Layout) -> Section:
     )
 
 
-MEASURES = ("Seconds", "Tokens generated", "Tokens trained", "Tokens per second", "Memory, GiB")
+MEASURES = (
+    "Seconds",
+    "Tokens generated",
+    "Tokens trained",
+    "Tokens per second",
+    "Memory, GiB",
+    "Judge tokens",
+    "USD",
+)
 
 
 def _cost_row(name: str, costs: list[Costs], count: str | None = None) -> tuple[str, ...]:
@@ -74,12 +82,15 @@ def _measures(costs: list[Costs]) -> tuple[str, ...]:
     speeds = [cost.tokens_per_second for cost in costs if cost.tokens_per_second is not None]
     # Stages count different tokens, so a mean over them would be the speed of nothing.
     stable = len({(c.tokens_generated > 0, c.tokens_trained > 0) for c in costs}) == 1
+    priced = [cost.usd for cost in costs if cost.usd is not None]
     return (
         f"{sum(cost.seconds for cost in costs):,.1f}",
         f"{sum(cost.tokens_generated for cost in costs):,}",
         f"{sum(cost.tokens_trained for cost in costs):,}",
         f"{sum(speeds) / len(speeds):,.0f}" if speeds and stable else "",
         f"{max((cost.peak_memory_bytes for cost in costs), default=0) / GIBIBYTE:.2f}",
+        f"{sum(cost.prompt_tokens + cost.completion_tokens for cost in costs):,}",
+        f"{sum(priced):,.2f}" if priced else "",
     )
 
 

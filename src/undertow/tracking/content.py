@@ -294,6 +294,12 @@ def costs(stages: Mapping[str, Costs], *, by_stage: bool = True) -> Metrics:
         "seconds": sum(cost.seconds for cost in values),
         "peak_memory_gb": max((cost.peak_memory_bytes for cost in values), default=0) / 1e9,
     }
+    if any(cost.prompt_tokens for cost in values):
+        totals["judge_prompt_tokens"] = float(sum(cost.prompt_tokens for cost in values))
+        totals["judge_completion_tokens"] = float(sum(cost.completion_tokens for cost in values))
+    priced = [cost.usd for cost in values if cost.usd is not None]
+    if priced:
+        totals["usd"] = sum(priced)
     each = {f"seconds_{stage}": cost.seconds for stage, cost in stages.items()}
     return totals | each if by_stage else totals
 
