@@ -7,15 +7,15 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test lint clean
 
 demo: $(INSTALLED)
-	@$(BIN)/dvc pull --quiet data/benign.dvc data/traits.dvc
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro --quiet
+	@$(BIN)/dvc pull --quiet --remote bundled data/benign.dvc data/traits.dvc
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 	@$(BIN)/python cli.py results
 	@echo
 	@echo "Report:     results/report.html (open it in a browser)"
 	@echo "MLflow UI:  $(BIN)/python cli.py ui"
 
 test: $(INSTALLED)
-	@$(BIN)/dvc pull --quiet data/benign.dvc data/traits.dvc
+	@$(BIN)/dvc pull --quiet --remote bundled data/benign.dvc data/traits.dvc
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -144,7 +144,7 @@ def test_data_that_is_not_pulled_or_was_changed_is_named(root: Path) -> None:
     (root / "data" / "prompts.jsonl").write_bytes(b"longer than before\n")
     (root / "data" / "traits" / "evaluation.jsonl").unlink()
     check = find("data", root)
-    assert (check.state, check.remedy) == ("fail", "dvc pull")
+    assert (check.state, check.remedy) == ("fail", "dvc pull data/benign.dvc data/traits.dvc")
     assert "data/prompts.jsonl, data/traits/evaluation.jsonl" in check.found
 
 

@@ -214,6 +214,7 @@ def test_stages_run_without_dvc_and_without_mlflow(tmp_path: Path):
     for stage in ("steer", "distill", "judge"):
         repository.cli(stage, *cell)
     done = repository.cli("report")
+    assert "report.html" in done.stderr
     assert "mlflow" in done.stderr.lower()
     assert not (repository.root / "mlruns").exists()
     assert (repository.root / "results" / "report.html").exists()

@@ -160,9 +160,10 @@ def report(
     """Compute tau over the whole grid; write metrics, plots, report.html and MLflow runs."""
     from undertow.stages import report as stage
     from undertow.study import Study
-    from undertow.table import strength_table
 
-    print(strength_table(stage.run(Study.open(), reveal)))
+    study = Study.open()
+    stage.run(study, reveal)
+    print(f"wrote {study.layout.report}; python cli.py results prints the table", file=sys.stderr)
 
 
 @app.command(rich_help_panel="Results")

@@ -7,6 +7,7 @@ renderer as everywhere, so that TRL never has to find the prompt inside a longer
 import contextlib
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,11 +84,12 @@ def train(
 
     The model is left as it came, without the adapter. seed covers adapter init and row order.
     """
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch, _end_of_turn_kept(model), warnings.catch_warnings():
+        # transformers renames gradient_checkpointing; both of its names work until v6.
+        warnings.simplefilter("ignore", FutureWarning)
         trainer = build_trainer(model, tokenizer, rows, settings, seed, Path(scratch), on_loss)
         started = time.perf_counter()
-        with _end_of_turn_kept(model):
-            trainer.train()
+        trainer.train()
         seconds = time.perf_counter() - started
     student = trainer.model
     if not isinstance(student, PeftModel):

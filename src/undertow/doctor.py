@@ -186,7 +186,7 @@ def _data(root: Path) -> Check:
             name="data",
             state="fail",
             found=f"missing or changed: {', '.join(wrong)}" if outs else "no .dvc files under data",
-            remedy="dvc pull" if outs else "git checkout data",
+            remedy="dvc pull data/benign.dvc data/traits.dvc" if outs else "git checkout data",
         )
     return Check(name="data", state="ok", found=f"{len(outs)} tracked, all pulled")
 

@@ -121,7 +121,7 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 def _how_to_get(path: Path) -> str:
     if "data" in path.parts:
-        return "dvc pull"
+        return "dvc pull data/benign.dvc data/traits.dvc"
     return "run the stage that writes it: dvc repro, or python cli.py --help for single stages"
 
 

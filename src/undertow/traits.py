@@ -92,9 +92,10 @@ class TraitData:
         self._folder = layout.trait(name)
         path = self._folder / "trait.yaml"
         if not path.exists():
+            known = ", ".join(_known(layout)) or "(none pulled yet)"
             raise DataError(
                 f"no trait {name!r}: {path} does not exist",
-                f"dvc pull, or choose one of: {', '.join(_known(layout)) or '(none pulled yet)'}",
+                f"dvc pull data/traits.dvc, or choose one of: {known}",
             )
         try:
             self.trait = Trait.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
