@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression, minimize
 
 from undertow.dose import DosePoint, between_seeds, fit_dose
-from undertow.forms import FORMS
+from undertow.forms import EDGE, FORMS
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 HINGE = ((3, 4, 4), (3, 2, 5), (4, 3, 6), (5, 3, 3), (15, 20, 22), (30, 35, 28), (50, 44, 53))
@@ -57,14 +57,22 @@ counts_of_seven = st.lists(st.integers(1, 99), min_size=7, max_size=7)
 
 
 @given(counts_of_seven)
+@example([1, 1, 1, 1, 1, 1, 83])
+@example([1, 1, 1, 1, 1, 1, 99])
+@example([99, 99, 99, 99, 99, 99, 2])
 @settings(max_examples=25, deadline=None)
 def test_the_logistic_curve_is_the_one_that_statsmodels_finds(counts):
     points = study([(k,) for k in counts])
     x, k, n = totals(points)
     reference = sm.GLM(np.c_[k, n - k], sm.add_constant(x), family=sm.families.Binomial()).fit()
     fit = fit_dose(points, resamples=0).fit("logistic")
-    assert fit.predict(x) == pytest.approx(reference.fittedvalues, abs=1e-4)
-    assert fit.log_likelihood == pytest.approx(likelihood(reference.fittedvalues, k, n), abs=1e-5)
+    expected = likelihood(reference.fittedvalues, k, n)
+    if min(reference.fittedvalues) > EDGE and max(reference.fittedvalues) < 1 - EDGE:
+        assert fit.predict(x) == pytest.approx(reference.fittedvalues, abs=1e-4)
+        assert fit.log_likelihood == pytest.approx(expected, abs=1e-5)
+    else:
+        # Ours holds rates away from 0 and 1, which a curve this steep gains from.
+        assert fit.log_likelihood >= expected - 1e-6
 
 
 @given(counts_of_seven)

@@ -154,6 +154,9 @@ def _better(old: _Fitted, new: _Fitted) -> _Fitted:
     return _Fitted(low, high, likelihood, np.where(take[..., None], new.rates, old.rates))
 
 
+LONGEST = 8.0  # log-odds
+
+
 def _curve(scaled: Floats, trials: Floats, successes: Floats, steps: int = 40) -> _Fitted:
     """Maximum likelihood of logistic(a + b x) by damped Newton, x scaled to [0, 1]."""
 
@@ -172,10 +175,13 @@ def _curve(scaled: Floats, trials: Floats, successes: Floats, steps: int = 40) -
         aa, ab, bb = weight.sum(1), (weight * scaled).sum(1), (weight * scaled**2).sum(1)
         determinant = np.maximum(aa * bb - ab * ab, 1e-12)
         ga, gb = gap.sum(1), (gap * scaled).sum(1)
+        step_a = (bb * ga - ab * gb) / determinant
+        step_b = (aa * gb - ab * ga) / determinant
         # Perfectly separated counts send the slope to infinity; a bounded step gets close
-        # enough to the limit for the likelihood and stays finite.
-        step_a = np.clip((bb * ga - ab * gb) / determinant, -2, 2)
-        step_b = np.clip((aa * gb - ab * ga) / determinant, -4, 4)
+        # enough to the limit for the likelihood and stays finite. Both are shortened alike:
+        # shortened apart they no longer point uphill, and steep curves were left half fitted.
+        shorter = np.minimum(1, LONGEST / np.maximum(np.maximum(abs(step_a), abs(step_b)), LONGEST))
+        step_a, step_b = step_a * shorter, step_b * shorter
         for damping in (1.0, 0.25, 0.05):
             trial = fitted(a + damping * step_a, b + damping * step_b)
             take = trial.log_likelihood > best.log_likelihood
