@@ -67,7 +67,8 @@ def test_the_logistic_curve_is_the_one_that_statsmodels_finds(counts):
     reference = sm.GLM(np.c_[k, n - k], sm.add_constant(x), family=sm.families.Binomial()).fit()
     fit = fit_dose(points, resamples=0).fit("logistic")
     expected = likelihood(reference.fittedvalues, k, n)
-    if min(reference.fittedvalues) > EDGE and max(reference.fittedvalues) < 1 - EDGE:
+    low, high = min(reference.fittedvalues), max(reference.fittedvalues)
+    if low > 100 * EDGE and high < 1 - 100 * EDGE:
         assert fit.predict(x) == pytest.approx(reference.fittedvalues, abs=1e-4)
         assert fit.log_likelihood == pytest.approx(expected, abs=1e-5)
     else:
