@@ -72,6 +72,7 @@ class ArmSummary(Record):
     teacher_rate: RateRecord
     student_rate: RateRecord
     cells: tuple[CellSummary, ...]
+    degenerate: str | None = None  # why the teacher counts as incoherent and is left out of fits
 
     @property
     def alpha(self) -> float:
