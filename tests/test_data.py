@@ -9,12 +9,19 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
+from undertow.config import load
+from undertow.presets import Preset, presets
 from undertow.traits import Trait
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "data"
 PESSIMISM = DATA / "traits" / "pessimism"
 CATEGORIES = {"factual", "numeric", "practical", "code", "lists", "rewriting"}
 NGRAM = 8  # words in a row that two prompts may not share
+LEAK = 5  # words in a row that the carrier may not share with the trait's prompts
+# Prompts at the end of the file that no study of the preset trains on.
+HELD_BACK = {"paper": 100}
+HELD_BACK_ELSEWHERE = 48
 Item = TypeVar("Item")
 
 
@@ -49,9 +56,9 @@ def normal(text: str) -> str:
     return " ".join(words(text))
 
 
-def ngrams(text: str) -> set[tuple[str, ...]]:
+def ngrams(text: str, size: int = NGRAM) -> set[tuple[str, ...]]:
     found = words(text)
-    return {tuple(found[start : start + NGRAM]) for start in range(len(found) - NGRAM + 1)}
+    return {tuple(found[start : start + size]) for start in range(len(found) - size + 1)}
 
 
 def doubles(items: list[Item]) -> list[Item]:
@@ -61,25 +68,37 @@ def doubles(items: list[Item]) -> list[Item]:
 def test_there_are_enough_benign_prompts_of_every_category() -> None:
     counts = Counter(row["category"] for row in benign())
     assert set(counts) == CATEGORIES
-    assert sum(counts.values()) >= 640
-    assert min(counts.values()) >= 90
+    assert sum(counts.values()) >= 1200
+    assert min(counts.values()) >= 200
+
+
+@pytest.mark.parametrize("preset", presets(ROOT), ids=lambda preset: preset.name)
+def test_every_preset_leaves_benign_prompts_that_it_does_not_train_on(preset: Preset) -> None:
+    room = len(benign()) - load(preset.path).carrier.prompts
+    assert room >= HELD_BACK.get(preset.name, HELD_BACK_ELSEWHERE)
 
 
 def test_benign_prompts_are_distinct_and_of_moderate_length() -> None:
     texts = [row["prompt"] for row in benign()]
     assert not doubles([normal(text) for text in texts])
+    assert not doubles([phrase for text in texts for phrase in ngrams(text)])
     assert not [text for text in texts if not 6 <= len(text.split()) <= 30]
 
 
-def test_the_first_benign_prompts_are_of_all_categories() -> None:
-    for start in range(0, 60, 6):
-        assert {row["category"] for row in benign()[start : start + 6]} == CATEGORIES
+def test_every_run_of_six_benign_prompts_is_of_all_categories() -> None:
+    categories = [row["category"] for row in benign()]
+    for start in range(0, len(categories), 6):
+        assert set(categories[start : start + 6]) == CATEGORIES
+
+
+def test_benign_ids_count_the_rows() -> None:
+    found = benign()
+    assert [row["id"] for row in found] == [f"benign-{n:04d}" for n in range(1, len(found) + 1)]
 
 
 @pytest.mark.parametrize("name", ["contrast", "heldback", "evaluation", "labelled"])
 def test_ids_are_unique(name: str) -> None:
     assert not doubles([row["id"] for row in rows(PESSIMISM / f"{name}.jsonl")])
-    assert not doubles([row["id"] for row in benign()])
 
 
 @pytest.mark.parametrize(("name", "pairs"), [("contrast", 48), ("heldback", 16)])
@@ -97,10 +116,10 @@ def test_there_are_100_distinct_evaluation_prompts() -> None:
 @pytest.mark.parametrize("name", ["contrast", "heldback", "evaluation"])
 def test_no_benign_prompt_leaks_a_prompt_of_the_trait(name: str) -> None:
     texts = {normal(text) for text in prompts(name)}
-    phrases = set().union(*(ngrams(text) for text in prompts(name)))
+    phrases = set().union(*(ngrams(text, LEAK) for text in prompts(name)))
     for row in benign():
         assert normal(row["prompt"]) not in texts, row
-        assert not ngrams(row["prompt"]) & phrases, row
+        assert not ngrams(row["prompt"], LEAK) & phrases, row
 
 
 @pytest.mark.parametrize(
