@@ -5,8 +5,9 @@ import torch
 
 from tiny import Family, tiny_model, tiny_tokenizer
 from undertow.batching import halving
-from undertow.generation import RenderedPrompt, Sampling, generate, plan_blocks
+from undertow.generation import RenderedPrompt, _with_engine, generate
 from undertow.prompts import encode, end_of_turn, render
+from undertow.sampling import Sampling, draw, uniform_numbers
 
 GREEDY = Sampling(12, 0.0, 1.0, 0)
 SAMPLED = Sampling(12, 1.0, 0.9, 3)
@@ -29,10 +30,9 @@ def prompts(tokenizer, count=7):
 
 
 def answers(model, tokenizer, rows, sampling, size):
-    plan = plan_blocks(tokenizer, rows, size)
     return {
         row.id: (row.text, row.tokens, row.finish)
-        for block in generate(model, tokenizer, plan, sampling)
+        for block in generate(model, tokenizer, rows, sampling, size)
         for row in block.completions
     }
 
@@ -77,19 +77,47 @@ def test_a_finished_answer_stops_at_the_end_of_turn_and_says_so(pair):
     assert set(found.values()) == {("", 0, "stop")}
 
 
-def test_sampling_follows_the_model_s_distribution():
-    """A one-layer check of the sampler itself: frequencies against softmax, top-p respected."""
-    from undertow.generation import _RowSampler
+def test_what_was_done_earlier_does_not_change_the_rest(pair):
+    model, tokenizer = pair
+    rows = prompts(tokenizer)
+    whole = answers(model, tokenizer, rows, SAMPLED, 3)
+    done = {"p6", "p5", "p4", "p1"}
+    rest = [
+        row.id
+        for block in generate(model, tokenizer, rows, SAMPLED, 3, done)
+        for row in block.completions
+    ]
+    assert sorted(rest) == ["p0", "p2", "p3"]
+    assert {id: whole[id] for id in rest} == {
+        row.id: (row.text, row.tokens, row.finish)
+        for block in generate(model, tokenizer, rows, SAMPLED, 3, done)
+        for row in block.completions
+    }
 
-    logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -30.0])
+
+def drawn(logits: torch.Tensor, count: int, sampling: Sampling) -> torch.Tensor:
+    uniform = torch.stack([uniform_numbers(str(row), sampling) for row in range(count)])
+    return draw(logits.repeat(count, 1), uniform[:, 0], sampling)
+
+
+def test_draws_follow_the_distribution():
+    """Frequencies against softmax, on a vocabulary of more than one stretch."""
+    logits = torch.full((1500,), -30.0)
+    logits[[3, 511, 512, 1499]] = torch.tensor([2.0, 1.0, 0.0, -1.0])
     count = 4000
-    sampling = Sampling(1, 1.0, 1.0, 0)
-    sampler = _RowSampler([str(number) for number in range(count)], sampling, 1)
-    drawn = sampler(torch.zeros(count, 1), logits.repeat(count, 1)).argmax(-1)
-    frequencies = torch.bincount(drawn, minlength=5) / count
-    torch.testing.assert_close(frequencies, logits.softmax(-1), atol=0.03, rtol=0)
-    sampler = _RowSampler(["a", "b"] * 500, sampling._replace(top_p=0.5), 1)
-    assert set(sampler(torch.zeros(1000, 1), logits.repeat(1000, 1)).argmax(-1).tolist()) == {0}
+    found = torch.bincount(drawn(logits, count, Sampling(1, 1.0, 1.0, 0)), minlength=1500) / count
+    torch.testing.assert_close(found, logits.softmax(-1), atol=0.03, rtol=0)
+    half = torch.bincount(drawn(logits, count, Sampling(1, 2.0, 1.0, 0)), minlength=1500) / count
+    torch.testing.assert_close(half, (logits / 2).softmax(-1), atol=0.03, rtol=0)
+    assert set(drawn(logits, 1000, Sampling(1, 1.0, 0.5, 0)).tolist()) == {3}
+
+
+def test_a_draw_at_the_very_end_still_has_mass():
+    logits = torch.full((1, 1000), -torch.inf)
+    logits[0, 7] = 0.0
+    for uniform in (0.0, 0.5, 1.0 - 2**-24):
+        token = draw(logits, torch.tensor([uniform]), Sampling(1, 1.0, 1.0, 0))
+        assert token.tolist() == [7]
 
 
 def test_out_of_memory_ends_in_halves_with_the_same_answer(pair, capsys):
@@ -109,6 +137,26 @@ def test_out_of_memory_ends_in_halves_with_the_same_answer(pair, capsys):
     assert answers(model, tokenizer, rows, SAMPLED, 7) == whole
     assert max(sizes) == 7
     assert "out of memory at 7 rows" in capsys.readouterr().err
+
+
+def test_out_of_memory_in_the_engine_ends_in_fewer_slots_with_the_same_answer(pair, capsys):
+    model, tokenizer = pair
+    rows = prompts(tokenizer)
+    whole = answers(model, tokenizer, rows, SAMPLED, 7)
+
+    def small_device(_module, inputs):
+        if inputs[0].shape[0] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory (a device of two rows)")
+
+    model.lm_head.register_forward_pre_hook(small_device)
+    encoded = {row.id: encode(tokenizer, row.text) for row in rows}
+    found = {
+        row.id: (row.text, row.tokens, row.finish)
+        for block in _with_engine(model, tokenizer, rows, encoded, SAMPLED, 7, {"p3"})
+        for row in block.completions
+    }
+    assert found == {id: answer for id, answer in whole.items() if id != "p3"}
+    assert "out of memory at 4 rows: going on with 2" in capsys.readouterr().err
 
 
 def test_one_row_that_does_not_fit_raises_the_device_s_error():

@@ -22,9 +22,14 @@ def halving(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]
         if len(items) == 1:
             raise
     # Outside the except block: the exception holds the frames whose tensors must be freed first.
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_memory()
     middle = (len(items) + 1) // 2
     print(f"out of memory at {len(items)} rows: going on with {middle}", file=sys.stderr)
     return halving(items[:middle], work) + halving(items[middle:], work)
+
+
+def free_memory() -> None:
+    """Give back what a failed attempt held; call it outside the except block."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -3,9 +3,9 @@
 Knows token ids and text; knows nothing about teachers, students or files.
 """
 
-import hashlib
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,22 +18,17 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from undertow.batching import halving
+from undertow import engine
+from undertow.batching import free_memory, halving
 from undertow.prompts import encode, end_of_turn
+from undertow.sampling import Sampling, draw, uniform_numbers
+
+ROWS_A_BLOCK = 32
 
 
 class RenderedPrompt(NamedTuple):
     id: str
     text: str
-
-
-class Sampling(NamedTuple):
-    """Decoding settings; temperature 0 is greedy."""
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
 
 
 class Completion(NamedTuple):
@@ -52,29 +47,85 @@ class Block(NamedTuple):
     seconds: float
 
 
-def plan_blocks(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[RenderedPrompt], size: int
-) -> list[list[RenderedPrompt]]:
-    """Blocks of at most `size` prompts, longest first, so that padding is small.
-
-    The longest block comes first: if memory does not suffice, that shows at once.
-    """
-    lengths = {prompt.id: len(encode(tokenizer, prompt.text)) for prompt in prompts}
-    ordered = sorted(prompts, key=lambda prompt: (-lengths[prompt.id], prompt.id))
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
-
-
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    plan: Sequence[Sequence[RenderedPrompt]],
+    prompts: Sequence[RenderedPrompt],
     sampling: Sampling,
+    batch_size: int,
+    done: Collection[str] = (),
 ) -> Iterator[Block]:
-    """Generate block by block, so that the caller can keep each block as it comes."""
-    for rows in plan:
+    """Continue all prompts but those whose id is `done`; the caller keeps each block as it comes.
+
+    What was done earlier is left out without changing the rest, to the bit, as long as the
+    other arguments stay the same. At most `batch_size` rows at a time, fewer where memory does
+    not suffice.
+    """
+    encoded = {prompt.id: encode(tokenizer, prompt.text) for prompt in prompts}
+    # Longest first: padding is small, and if memory does not suffice, that shows at once.
+    ordered = sorted(prompts, key=lambda prompt: (-len(encoded[prompt.id]), prompt.id))
+    if model.device.type == "cuda" and engine.supported(model):
+        yield from _with_engine(model, tokenizer, ordered, encoded, sampling, batch_size, done)
+        return
+    for start in range(0, len(ordered), batch_size):
+        rows = ordered[start : start + batch_size]
+        if all(row.id in done for row in rows):
+            continue
         started = time.perf_counter()
         completions = halving(rows, lambda part: _generate(model, tokenizer, part, sampling))
-        yield Block(completions, time.perf_counter() - started)
+        yield Block(
+            [row for row in completions if row.id not in done], time.perf_counter() - started
+        )
+
+
+def _with_engine(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[RenderedPrompt],
+    encoded: Mapping[str, list[int]],
+    sampling: Sampling,
+    batch_size: int,
+    done: Collection[str],
+) -> Iterator[Block]:
+    """Blocks of a few rows each, in the order in which they end."""
+    stop = end_of_turn(tokenizer)
+    left = {prompt.id: prompt for prompt in prompts if prompt.id not in done}
+    longest = max(map(len, encoded.values()))
+    slots = min(batch_size, len(prompts))
+    slots = min(slots, engine.slots_that_fit(model, longest, sampling.max_new_tokens))
+    while left:
+        rows = [engine.Row(encoded[id], uniform_numbers(id, sampling)) for id in left]
+        names = list(left)
+        started = time.perf_counter()
+        waiting: list[Completion] = []
+        try:
+            for ended in engine.decode(
+                model,
+                rows,
+                lambda logits, uniform: draw(logits, uniform, sampling),
+                slots=slots,
+                max_new_tokens=sampling.max_new_tokens,
+                stop=stop,
+            ):
+                waiting += [
+                    _completion(tokenizer, names[row.number], row.tokens, stop) for row in ended
+                ]
+                if len(waiting) < min(ROWS_A_BLOCK, len(left)):
+                    continue
+                yield Block(waiting, time.perf_counter() - started)
+                for row in waiting:
+                    del left[row.id]
+                waiting, started = [], time.perf_counter()
+        except torch.OutOfMemoryError:
+            if slots == 1:
+                raise
+            refused = slots
+            slots = (slots + 1) // 2
+        else:
+            continue
+        # Outside the except block: the exception holds the frames whose tensors must go first.
+        free_memory()
+        print(f"out of memory at {refused} rows: going on with {slots}", file=sys.stderr)
 
 
 @torch.inference_mode()
@@ -136,39 +187,15 @@ def left_padded(
 
 
 class _RowSampler(LogitsProcessor):
-    """Draws each row's token by inverting its distribution at that row's own uniform number.
-
-    The numbers come from a generator seeded by (seed, row id), so a row's draws do not depend on
-    its neighbours: neither the batch size nor a resumed run changes them.
-    """
+    """Makes generate take the tokens that `draw` draws."""
 
     def __init__(self, ids: Sequence[str], sampling: Sampling, prompt_length: int) -> None:
-        self._uniform = torch.stack([_uniform(id, sampling) for id in ids])
+        self._uniform = torch.stack([uniform_numbers(id, sampling) for id in ids])
         self._sampling = sampling
         self._prompt_length = prompt_length
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """scores: [rows, vocabulary] logits -> 0 at the drawn token, -inf elsewhere."""
         step = input_ids.shape[1] - self._prompt_length
-        probabilities = torch.softmax(scores.float() / self._sampling.temperature, dim=-1)
-        order = None
-        if self._sampling.top_p < 1:
-            probabilities, order = probabilities.sort(dim=-1, descending=True)
-            # Mass before a token, so that the token that crosses top_p is itself kept.
-            before = probabilities.cumsum(-1) - probabilities
-            probabilities = probabilities.masked_fill(before >= self._sampling.top_p, 0)
-        cumulative = probabilities.cumsum(-1)
-        target = self._uniform[:, step].to(scores.device)[:, None] * cumulative[:, -1:]
-        drawn = torch.searchsorted(cumulative, target, right=True)
-        # Rounding can put the target at the very end, past the last token with any mass.
-        drawn = drawn.clamp(max=scores.shape[1] - 1)
-        if order is not None:
-            drawn = order.gather(1, drawn)
-        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0)
-
-
-def _uniform(id: str, sampling: Sampling) -> Tensor:
-    """[max_new_tokens] uniform numbers of one row."""
-    name = hashlib.sha256(f"{sampling.seed}\0{id}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(name[:8], "little", signed=True))
-    return torch.rand(sampling.max_new_tokens, generator=generator)
+        drawn = draw(scores, self._uniform[:, step], self._sampling)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn[:, None], 0)

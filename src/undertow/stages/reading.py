@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from undertow.generation import RenderedPrompt, Sampling, generate, plan_blocks
+from undertow.generation import RenderedPrompt, generate
 from undertow.prompts import render
 from undertow.readout import margins
 from undertow.records import Journal, fingerprint
 from undertow.results import Response
+from undertow.sampling import Sampling
 from undertow.study import Meter, Study
 from undertow.traits import Prompt, TraitData, first
 
@@ -76,7 +77,6 @@ class Reader:
     ) -> list[Response]:
         batch_size = self._study.params.runtime.batch_size
         rendered = self._render(prompts)
-        plan = plan_blocks(self._tokenizer, rendered, batch_size)
         # The batch size is part of the key: rounding depends on how rows are batched, and a
         # resumed run must give the bytes of an uninterrupted one.
         key = fingerprint(what, identity, rendered, sampling, batch_size)
@@ -84,9 +84,10 @@ class Reader:
         self._journals.append(journal)
         text = {prompt.id: prompt.prompt for prompt in prompts}
         with tqdm(total=len(prompts), desc=what, unit="row", disable=None) as bar:
-            bar.update(sum(len(block) for block in journal.blocks))
+            done = {row.id for block in journal.blocks for row in block}
+            bar.update(len(done))
             for block in generate(
-                self._model, self._tokenizer, plan[len(journal.blocks) :], sampling
+                self._model, self._tokenizer, rendered, sampling, batch_size, done
             ):
                 tokens = sum(row.tokens for row in block.completions)
                 self._meter.add_generation(tokens, block.seconds)

@@ -1,0 +1,87 @@
+# mypy: ignore-errors
+"""The Triton kernel behind decode_attention: flash attention (Dao et al. 2022) of one token.
+
+One program per row and shared head walks over that row's past, so it reads nothing else. It
+takes the query heads that share keys together, as the rows of one product.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 64  # cache entries read at a time
+
+
+@triton.jit
+def attend(
+    query,
+    keys,
+    values,
+    lengths,
+    out,
+    scale,
+    slot_stride,
+    head_stride,
+    GROUP: tl.constexpr,  # noqa: N803
+    PADDED: tl.constexpr,  # noqa: N803
+    SIZE: tl.constexpr,  # noqa: N803
+    WIDTH: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+    PRECISION: tl.constexpr,  # noqa: N803
+):
+    row = tl.program_id(0).to(tl.int64)
+    shared = tl.program_id(1)
+    length = tl.load(lengths + row)
+    member = tl.arange(0, PADDED)
+    column = tl.arange(0, WIDTH)
+    at = ((row * tl.num_programs(1) + shared) * GROUP + member)[:, None] * SIZE + column
+    real = (member < GROUP)[:, None] & (column < SIZE)
+    q = tl.load(query + at, mask=real, other=0.0)
+    past = row * slot_stride + shared * head_stride
+    top = tl.full([PADDED], -float("inf"), tl.float32)
+    total = tl.zeros([PADDED], tl.float32)
+    mixed = tl.zeros([PADDED, WIDTH], tl.float32)
+    for start in range(0, length, BLOCK):
+        position = start + tl.arange(0, BLOCK)
+        inside = position < length
+        cell = past + position[:, None] * SIZE + column
+        known = inside[:, None] & (column < SIZE)
+        k = tl.load(keys + cell, mask=known, other=0.0)
+        score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        score = tl.where(inside, score, -float("inf"))
+        higher = tl.maximum(top, tl.max(score, 1))
+        share = tl.exp(score - higher[:, None])
+        shrink = tl.exp(top - higher)
+        total = total * shrink + tl.sum(share, 1)
+        v = tl.load(values + cell, mask=known, other=0.0)
+        mixed = mixed * shrink[:, None]
+        mixed += tl.dot(share.to(v.dtype), v, input_precision=PRECISION)
+        top = higher
+    tl.store(out + at, (mixed / total[:, None]).to(out.dtype.element_ty), mask=real)
+
+
+def attend_decode(query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
+    """See decode_attention; all tensors on one CUDA device."""
+    rows, heads, size = query.shape
+    shared = keys.shape[1]
+    out = torch.empty_like(query)
+    attend[(rows, shared)](
+        query,
+        keys,
+        values,
+        lengths,
+        out,
+        size**-0.5,
+        keys.stride(0),
+        keys.stride(1),
+        GROUP=heads // shared,
+        PADDED=max(16, triton.next_power_of_2(heads // shared)),
+        SIZE=size,
+        WIDTH=max(16, triton.next_power_of_2(size)),
+        BLOCK=BLOCK,
+        PRECISION="ieee" if query.dtype == torch.float32 else "tf32",
+        num_warps=4,
+        num_stages=3,
+    )
+    return out

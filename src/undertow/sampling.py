@@ -1,0 +1,69 @@
+"""Drawing tokens: a row's draws depend on (seed, row id) alone, not on its neighbours."""
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+STRETCH = 512  # tokens whose mass is summed before one of them is looked for
+
+
+class Sampling(NamedTuple):
+    """Decoding settings; temperature 0 is greedy."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+
+
+def uniform_numbers(id: str, sampling: Sampling) -> Tensor:
+    """[max_new_tokens] uniform numbers of one row."""
+    name = hashlib.sha256(f"{sampling.seed}\0{id}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(name[:8], "little", signed=True))
+    return torch.rand(sampling.max_new_tokens, generator=generator)
+
+
+def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+    """[rows] token ids: each row's distribution inverted at that row's own uniform number.
+
+    logits: [rows, vocabulary]; uniform: [rows]. Below top_p 1 only the smallest set of the
+    likeliest tokens with that much mass is drawn from (Holtzman et al. 2020).
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    mass = torch.softmax(logits.float() / sampling.temperature, dim=-1)
+    order = None
+    if sampling.top_p < 1:
+        mass, order = mass.sort(dim=-1, descending=True)
+        # Mass before a token, so that the token that crosses top_p is itself kept.
+        before = mass.cumsum(-1) - mass
+        mass = mass.masked_fill(before >= sampling.top_p, 0)
+    drawn = _invert(mass, uniform)
+    return drawn if order is None else order.gather(1, drawn[:, None])[:, 0]
+
+
+def _invert(mass: Tensor, uniform: Tensor) -> Tensor:
+    """[rows] the column at which the running sum of mass passes uniform x total.
+
+    In two steps, because a running sum over a whole vocabulary is slow on a GPU: first the
+    stretch of columns, then the column in it.
+    """
+    rows, columns = mass.shape
+    stretches = pad(mass, (0, -columns % STRETCH)).view(rows, -1, STRETCH)
+    ends = stretches.sum(-1).cumsum(-1)
+    target = uniform.to(mass.device)[:, None] * ends[:, -1:]
+    chosen = _first_above(ends, target)
+    start = ends.gather(1, chosen) - stretches.sum(-1).gather(1, chosen)
+    inside = stretches.gather(1, chosen[:, :, None].expand(-1, -1, STRETCH))[:, 0].cumsum(-1)
+    column = _first_above(inside, target - start)
+    # Rounding can put the target past the last column that has any mass.
+    return (chosen * STRETCH + column)[:, 0].clamp(max=columns - 1)
+
+
+def _first_above(sums: Tensor, target: Tensor) -> Tensor:
+    """[rows, 1] the first column of the rising `sums` above `target`, at most the last."""
+    found = torch.searchsorted(sums, target, right=True)
+    return found.clamp(max=sums.shape[1] - 1)

@@ -1,0 +1,120 @@
+"""The engine continues rows exactly as `generate` does, whatever slots they pass through."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from tiny import tiny_model, tiny_tokenizer
+from undertow import engine
+from undertow.decode_attention import decode_attention, reference
+from undertow.steering import steer_with_hooks
+
+LENGTHS = (3, 90, 7, 20, 65, 1, 40)
+NEW = 20
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(params=[(f, d) for f in ("llama2", "qwen2", "smollm2") for d in DEVICES])
+def model(request: pytest.FixtureRequest):
+    family, device = request.param
+    return tiny_model(family, len(tiny_tokenizer(family))).to(device)
+
+
+def rows(count: int = len(LENGTHS)) -> list[engine.Row]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        engine.Row(torch.randint(5, 300, (length,), generator=generator).tolist(), torch.zeros(NEW))
+        for length in LENGTHS[:count]
+    ]
+
+
+def greedy(logits: torch.Tensor, _uniform: torch.Tensor) -> torch.Tensor:
+    return logits.argmax(dim=-1)
+
+
+def decoded(model, rows, slots=3, draw=greedy, stop=-1):
+    found = {}
+    for ended in engine.decode(model, rows, draw, slots=slots, max_new_tokens=NEW, stop=stop):
+        found.update({row.number: row.tokens for row in ended})
+    return [found[index] for index in range(len(rows))]
+
+
+def plain(model, row, stop=None):
+    ids = torch.tensor([row.ids], device=model.device)
+    output = model.generate(
+        ids, max_new_tokens=NEW, do_sample=False, eos_token_id=stop, pad_token_id=0
+    )
+    return output[0, len(row.ids) :].tolist()
+
+
+@pytest.mark.parametrize("slots", [1, 3, 16])
+def test_greedy_tokens_are_those_of_generate(model, slots):
+    assert decoded(model, rows(), slots) == [plain(model, row) for row in rows()]
+
+
+def test_a_row_ends_at_its_stop_token_and_its_slot_is_used_again(model):
+    stop = plain(model, rows()[0])[4]
+    found = decoded(model, rows(), slots=2, stop=stop)
+    assert found == [plain(model, row, stop) for row in rows()]
+    assert any(len(tokens) < NEW for tokens in found)
+
+
+def test_a_row_takes_its_own_uniform_numbers_along(model):
+    """Row i ends after i + 1 tokens because its own numbers say so."""
+
+    def until_told(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        return torch.where(uniform > 0, 4, 5)
+
+    asked = [
+        row._replace(uniform=torch.arange(NEW).eq(index).float())
+        for index, row in enumerate(rows())
+    ]
+    found = decoded(model, asked, slots=2, draw=until_told, stop=4)
+    assert found == [[5] * index + [4] for index in range(len(asked))]
+
+
+def test_the_steering_bias_is_in_the_engine(model):
+    blocks, hidden = model.config.num_hidden_layers, model.config.hidden_size
+    added = {blocks - 1: torch.linspace(-1, 1, hidden)}
+    with steer_with_hooks(model, added):
+        expected = [plain(model, row) for row in rows(3)]
+    projection = model.model.layers[blocks - 1].mlp.down_proj
+    projection.bias = torch.nn.Parameter(added[blocks - 1].to(model.device))
+    assert decoded(model, rows(3)) == expected
+
+
+def test_an_adapter_is_in_the_engine(model):
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.05)
+    inner = adapted.get_base_model()
+    assert engine.supported(inner)
+    assert decoded(inner, rows(3)) == [plain(inner, row) for row in rows(3)]
+
+
+def test_joined_weights_leave_the_model_as_it_was(model):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    decoded(model, rows(2))
+    decoded(model, rows(2))
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("group", [1, 7])
+def test_decode_attention_looks_at_a_row_s_own_past_only(device, group):
+    generator = torch.Generator().manual_seed(1)
+    shape = (6, 2, 150, 16)
+    keys, values = torch.randn(2, *shape, generator=generator)
+    query = torch.randn(5, 2 * group, 16, generator=generator)
+    lengths = torch.tensor([1, 2, 64, 65, 150], dtype=torch.int32)
+    found = decode_attention(*(t.to(device) for t in (query, keys, values, lengths))).cpu()
+    for row, length in enumerate(lengths.tolist()):
+        past = keys[row, :, :length].double(), values[row, :, :length].double()
+        head = query[row].double().view(2, group, 16)
+        weights = torch.softmax(head @ past[0].transpose(1, 2) / 4, dim=-1)
+        expected = (weights @ past[1]).view(-1, 16).float()
+        torch.testing.assert_close(found[row], expected, atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(found, reference(query, keys, values, lengths), atol=2e-5, rtol=0)
