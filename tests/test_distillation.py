@@ -11,19 +11,22 @@ from tiny import Family, tiny_model, tiny_tokenizer
 from undertow.config import DistillationSettings, Lora
 from undertow.distillation import (
     IGNORED,
+    Attempt,
     build_trainer,
     student_of,
     train,
     training_rows,
 )
 from undertow.errors import DataError
-from undertow.generation import RenderedPrompt, Sampling, generate, plan_blocks
+from undertow.generation import RenderedPrompt, generate
 from undertow.prompts import encode, end_of_turn, render
 from undertow.results import Response
+from undertow.sampling import Sampling
 
 SETTINGS = DistillationSettings(
     epochs=2, learning_rate=1e-2, batch_size=2, lora=Lora(rank=4, alpha=8)
 )
+ONCE = Attempt(rows=2, parts=1)
 FAMILIES = pytest.mark.parametrize("family", ["llama2", "qwen2", "smollm2"])
 
 
@@ -56,7 +59,7 @@ def test_the_labels_decode_to_the_answer_and_its_end_of_turn(family: Family, tmp
     tokenizer = tiny_tokenizer(family)
     model = tiny_model(family, len(tokenizer))
     rows = training_rows(tokenizer, carrier(), None)
-    trainer = build_trainer(model, tokenizer, rows, SETTINGS, 0, tmp_path, forget)
+    trainer = build_trainer(model, tokenizer, rows, SETTINGS, 0, tmp_path, forget, ONCE)
     seen = {}
     for batch in trainer.get_train_dataloader():
         for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
@@ -138,11 +141,39 @@ def test_a_saved_student_generates_and_the_base_is_bare_afterwards(tmp_path: Pat
     rows = [RenderedPrompt("p", render(tokenizer, "Question 0?", None))]
 
     def answer(subject):
-        plan = plan_blocks(tokenizer, rows, 1)
-        blocks = generate(subject, tokenizer, plan, Sampling(8, 0.0, 1.0, 0))
+        blocks = generate(subject, tokenizer, rows, Sampling(8, 0.0, 1.0, 0), 1)
         return next(iter(blocks)).completions[0].text
 
     before = answer(model)
     with student_of(model, adapter) as student:
         assert answer(student) != before
     assert answer(model) == before
+
+
+def test_out_of_memory_ends_in_smaller_parts_and_the_same_losses(tmp_path: Path, capsys):
+    expected = trained("qwen2", tmp_path / "whole")[3].losses
+    tokenizer = tiny_tokenizer("qwen2")
+    model = tiny_model("qwen2", len(tokenizer))
+    rows = training_rows(tokenizer, carrier(), None)
+
+    def small_device(_module, inputs):
+        if inputs[0].shape[0] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory (a device of one row)")
+
+    model.model.layers[0].self_attn.o_proj.register_forward_pre_hook(small_device)
+    found = train(model, tokenizer, rows, SETTINGS, 0, tmp_path / "parts", forget)
+    assert [step for step, _ in found.losses] == [step for step, _ in expected]
+    torch.testing.assert_close(
+        [loss for _, loss in found.losses], [loss for _, loss in expected], atol=1e-4, rtol=0
+    )
+    assert "out of memory in training: starting again with 1 rows at a time" in (
+        capsys.readouterr().err
+    )
+
+
+def test_memory_that_never_suffices_says_what_to_change():
+    attempts = [Attempt(4, 1)]
+    with pytest.raises(torch.OutOfMemoryError, match="nf4"):
+        while True:
+            attempts.append(attempts[-1].smaller())
+    assert attempts[1:] == [Attempt(2, 2), Attempt(1, 4), Attempt(1, 4, recompute=True)]

@@ -6,6 +6,7 @@ renderer as everywhere, so that TRL never has to find the prompt inside a longer
 
 import contextlib
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,12 +29,17 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
+from undertow import packing
+from undertow.batching import free_memory
 from undertow.config import DistillationSettings
 from undertow.errors import DataError
 from undertow.prompts import encode, end_of_turn, render
 from undertow.results import Response
+from undertow.steering import blocks
 
 IGNORED = -100
+# Floating-point operations of a training that takes a minute without compiled blocks.
+WORTH_COMPILING = 1e16
 LossHook = Callable[[int, float, float], None]
 """(step, loss, learning rate) after every optimizer step."""
 
@@ -71,6 +77,32 @@ def training_rows(
     return rows
 
 
+class Attempt(NamedTuple):
+    """How a batch goes through the device: in `parts` of `rows` rows."""
+
+    rows: int
+    parts: int
+    recompute: bool = False  # activations in the backward pass (gradient checkpointing)
+
+    def smaller(self) -> "Attempt":
+        """The next one that needs less memory: smaller parts, then recomputing activations.
+
+        Raises OutOfMemoryError where there is none.
+        """
+        if self.rows % 2 == 0:
+            return self._replace(rows=self.rows // 2, parts=self.parts * 2)
+        if self.recompute:
+            raise torch.OutOfMemoryError(
+                f"training does not fit with {self}; set distillation.quantization: nf4, a "
+                "smaller carrier.max_new_tokens, or an even distillation.batch_size"
+            )
+        return self._replace(recompute=True)
+
+    def __str__(self) -> str:
+        also = ", recomputing activations" if self.recompute else ""
+        return f"{self.rows} rows at a time{also}"
+
+
 def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -84,16 +116,28 @@ def train(
 
     The model is left as it came, without the adapter. seed covers adapter init and row order.
     """
-    with TemporaryDirectory() as scratch, _end_of_turn_kept(model), warnings.catch_warnings():
-        # transformers renames gradient_checkpointing; both of its names work until v6.
-        warnings.simplefilter("ignore", FutureWarning)
-        trainer = build_trainer(model, tokenizer, rows, settings, seed, Path(scratch), on_loss)
-        started = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - started
-    student = trainer.model
-    if not isinstance(student, PeftModel):
-        raise TypeError("TRL returned a model without an adapter")
+    seconds = 0.0
+    attempt = Attempt(settings.batch_size, 1)
+    while True:
+        with TemporaryDirectory() as scratch, _as_it_was(model), warnings.catch_warnings():
+            # transformers renames gradient_checkpointing; both of its names work until v6.
+            warnings.simplefilter("ignore", FutureWarning)
+            trainer = build_trainer(
+                model, tokenizer, rows, settings, seed, Path(scratch), on_loss, attempt
+            )
+            started = time.perf_counter()
+            fitted = _fits(trainer)
+            seconds += time.perf_counter() - started
+        student = trainer.model
+        if not isinstance(student, PeftModel):
+            raise TypeError("TRL returned a model without an adapter")
+        if fitted:
+            break
+        student.unload()
+        attempt = attempt.smaller()
+        del trainer, student
+        free_memory()
+        print(f"out of memory in training: starting again with {attempt}", file=sys.stderr)
     # The base's place on this machine means nothing elsewhere; the manifest names the model.
     student.peft_config["default"].base_model_name_or_path = None
     student.save_pretrained(str(adapter))
@@ -101,13 +145,8 @@ def train(
     _sort_target_modules(adapter / "adapter_config.json")
     tokenizer.save_pretrained(adapter)
     student.unload()
-    losses = [
-        (int(entry["step"]), float(entry["loss"]))
-        for entry in trainer.state.log_history
-        if "loss" in entry
-    ]
     tokens = sum(len(row["input_ids"]) for row in rows) * settings.epochs
-    return Trained(losses, tokens, seconds)
+    return Trained(trainer.losses, tokens, seconds)
 
 
 def _sort_target_modules(path: Path) -> None:
@@ -125,7 +164,8 @@ def build_trainer(
     seed: int,
     scratch: Path,
     on_loss: LossHook,
-) -> SFTTrainer:
+    attempt: Attempt,
+) -> "_AnswerTrainer":
     """A TRL trainer over already tokenized rows, with everything that matters set explicitly."""
     set_seed(seed)
     if settings.quantization == "nf4":
@@ -140,8 +180,8 @@ def build_trainer(
             output_dir=str(scratch),
             num_train_epochs=settings.epochs,
             learning_rate=settings.learning_rate,
-            per_device_train_batch_size=settings.batch_size,
-            gradient_accumulation_steps=settings.gradient_accumulation,
+            per_device_train_batch_size=attempt.rows,
+            gradient_accumulation_steps=settings.gradient_accumulation * attempt.parts,
             warmup_steps=int(settings.warmup_ratio * steps_per_epoch * settings.epochs),
             lr_scheduler_type=settings.schedule,
             weight_decay=settings.weight_decay,
@@ -149,13 +189,15 @@ def build_trainer(
             max_length=None,
             packing=False,
             dataset_kwargs={"skip_prepare_dataset": True},
-            gradient_checkpointing=False,
+            gradient_checkpointing=attempt.recompute,
             bf16=on_gpu and model.dtype == torch.bfloat16,
             use_cpu=not on_gpu,
             dataloader_pin_memory=on_gpu,
             seed=seed,
             data_seed=seed,
-            logging_steps=1,
+            # Both wait for the device after every step; losses are kept by the trainer itself.
+            logging_strategy="no",
+            logging_nan_inf_filter=False,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
@@ -169,19 +211,51 @@ def build_trainer(
             target_modules=modules if isinstance(modules, str) else list(modules),
             task_type="CAUSAL_LM",
         ),
-        callbacks=[_LossCallback(on_loss)],
     )
+    trainer.add_callback(_LossCallback(trainer, on_loss))
+    if on_gpu:
+        model.set_attn_implementation(packing.ATTENTION)
+        if _worth_compiling(model, rows, settings.epochs):
+            for block in blocks(model):
+                block.compile()
     # Its own printing goes to stdout, which belongs to results.
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-class _AnswerTrainer(SFTTrainer):
-    """SFTTrainer whose output layer runs on the answers' columns alone.
+def _fits(trainer: SFTTrainer) -> bool:
+    """Train; False where the device's memory did not suffice."""
+    try:
+        trainer.train()
+    except torch.OutOfMemoryError:
+        return False
+    return True
 
-    The same loss as TRL's (mean negative log-likelihood per answer token over the whole batch),
-    without the tiling over the vocabulary, which took a third of a training step on a CPU.
+
+def _worth_compiling(
+    model: PreTrainedModel, rows: Sequence[dict[str, list[int]]], epochs: int
+) -> bool:
+    """Compiling the blocks takes 15 s and then saves a third of each step (docs/gpu.md)."""
+    tokens = sum(len(row["input_ids"]) for row in rows) * epochs
+    return 4 * model.num_parameters() * tokens > WORTH_COMPILING
+
+
+class _AnswerTrainer(SFTTrainer):
+    """SFTTrainer whose output layer runs on the answers alone, and on a GPU without padding.
+
+    The same loss as TRL's (mean negative log-likelihood per answer token over the whole batch).
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.parts: list[Tensor] = []  # losses of the parts of the step under way
+        self.losses: list[tuple[int, float]] = []
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        step: Any = super().training_step
+        loss: Tensor = step(*args, **kwargs)
+        self.parts.append(loss.detach())
+        return loss
 
     def compute_loss(
         self,
@@ -190,21 +264,13 @@ class _AnswerTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        labels = inputs["labels"]
-        learned = (labels != IGNORED).any(dim=0).nonzero()[:, 0]
-        # From the column before the first answer token, which is the one that predicts it.
-        width = labels.shape[1] - int(learned[0]) + 1
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            use_cache=False,
-            logits_to_keep=width,
-        )
+        ids, mask, labels = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
+        if ids.device.type == "cuda":
+            outputs, targets = _packed_outputs(model, ids, mask, labels)
+        else:
+            outputs, targets = _padded_outputs(model, ids, mask, labels)
         total = cross_entropy(
-            outputs.logits[:, :-1].flatten(0, 1).float(),
-            labels[:, 1 - width :].flatten(),
-            ignore_index=IGNORED,
-            reduction="sum",
+            outputs.logits.flatten(0, 1).float(), targets, ignore_index=IGNORED, reduction="sum"
         )
         count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
         # The Trainer counts the tokens of all processes, and DDP averages their gradients.
@@ -213,34 +279,90 @@ class _AnswerTrainer(SFTTrainer):
         return (loss, outputs) if return_outputs else loss
 
 
-class _LossCallback(TrainerCallback):
-    """Hands every loss on, and shows it on a progress bar on stderr."""
+class _Predicted(NamedTuple):
+    """outputs.logits: [rows, columns, vocabulary]; targets: [rows x columns]."""
 
-    def __init__(self, on_loss: LossHook) -> None:
+    outputs: Any
+    targets: Tensor
+
+
+def _padded_outputs(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> _Predicted:
+    """Rows as they are; TRL's tiling over the vocabulary took a third of a step on a CPU."""
+    learned = (labels != IGNORED).any(dim=0).nonzero()[:, 0]
+    # From the column before the first answer token, which is the one that predicts it.
+    width = labels.shape[1] - int(learned[0]) + 1
+    outputs = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=width)
+    outputs.logits = outputs.logits[:, :-1]
+    return _Predicted(outputs, labels[:, 1 - width :].flatten())
+
+
+def _packed_outputs(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> _Predicted:
+    """All rows in one sequence, see `packing`."""
+    packed = packing.pack(ids, mask, labels, IGNORED)
+    outputs = model(
+        input_ids=packed.ids,
+        position_ids=packed.positions,
+        use_cache=False,
+        logits_to_keep=packed.predictors,
+        bounds=packed.bounds,
+        longest=packed.longest,
+    )
+    return _Predicted(outputs, packed.targets)
+
+
+class _LossCallback(TrainerCallback):
+    """Keeps each step's loss, hands it on, and shows it on a progress bar on stderr."""
+
+    def __init__(self, trainer: _AnswerTrainer, on_loss: LossHook) -> None:
+        self._trainer = trainer
         self._on_loss = on_loss
+        self._waiting: list[tuple[Tensor, float]] = []
+        # Reading a loss waits for a GPU, which then stands still until the next step reaches it.
+        self._every = 10 if trainer.args.device.type == "cuda" else 1
         self._bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._bar = tqdm(total=state.max_steps, desc="distill", unit="step", disable=None)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if not logs or "loss" not in logs:
-            return
-        loss = float(logs["loss"])
-        self._on_loss(state.global_step, loss, float(logs.get("learning_rate", 0.0)))
-        if self._bar is not None:
-            self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            self._bar.update(state.global_step - self._bar.n)
+    def on_step_end(
+        self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any
+    ) -> None:
+        loss = torch.stack(self._trainer.parts).sum()
+        self._trainer.parts.clear()
+        self._waiting.append((loss, float(lr_scheduler.get_last_lr()[0])))
+        if len(self._waiting) == self._every:
+            self._hand_on()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._hand_on()
         if self._bar is not None:
             self._bar.close()
 
+    def _hand_on(self) -> None:
+        if not self._waiting:
+            return
+        losses, rates = zip(*self._waiting, strict=True)
+        self._waiting = []
+        # Each process has seen its share of the rows.
+        shared = self._trainer.accelerator.gather(torch.stack(losses)[None])
+        for loss, rate in zip(shared.mean(0).tolist(), rates, strict=True):
+            step = len(self._trainer.losses) + 1
+            self._trainer.losses.append((step, loss))
+            self._on_loss(step, loss, rate)
+        if self._bar is not None:
+            self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            self._bar.update(len(losses))
+
 
 @contextlib.contextmanager
-def _end_of_turn_kept(model: PreTrainedModel) -> Iterator[None]:
-    """The trainer aligns the model's special tokens with the tokenizer; undo that afterwards."""
+def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
+    """Undo what training changes besides the adapter.
+
+    The trainer aligns the special tokens with the tokenizer, and a GPU trains with attention
+    and compiled blocks of its own.
+    """
     config, generation = model.config.to_dict(), model.generation_config
+    attention = model.config._attn_implementation
     keys = ("bos_token_id", "eos_token_id", "pad_token_id")
     try:
         yield
@@ -248,6 +370,12 @@ def _end_of_turn_kept(model: PreTrainedModel) -> Iterator[None]:
         for key in keys:
             setattr(model.config, key, config.get(key))
         model.generation_config = generation
+        if model.is_gradient_checkpointing:
+            model.gradient_checkpointing_disable()
+        if model.config._attn_implementation != attention:
+            model.set_attn_implementation(attention)
+        for block in blocks(model):
+            block._compiled_call_impl = None
 
 
 @contextlib.contextmanager
