@@ -63,3 +63,17 @@ def test_a_row_s_first_token_is_no_target():
     assert packed.ids.shape == (1, packing.LENGTH_STEP)
     assert packed.bounds.tolist() == [0, 2, 4, packing.LENGTH_STEP]
     assert packed.positions[0, :5].tolist() == [0, 1, 0, 1, 0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="variable-length attention needs CUDA")
+def test_variable_length_attention_is_the_masked_one():
+    generator = torch.Generator("cuda").manual_seed(0)
+    query = torch.randn(1, 4, 90, 64, device="cuda", generator=generator)
+    key, value = torch.randn(2, 1, 2, 90, 64, device="cuda", generator=generator)
+    bounds = torch.tensor([0, 5, 40, 90], dtype=torch.int32, device="cuda")
+    given = {"attention_mask": None, "scaling": 0.125, "bounds": bounds, "longest": 50}
+    module = torch.nn.Module()
+    exact, _ = packing.packed_attention(module, query, key, value, **given)
+    half = [part.bfloat16() for part in (query, key, value)]
+    found, _ = packing.packed_attention(module, *half, **given)
+    assert (found.float() - exact).norm() / exact.norm() < 1e-2

@@ -38,6 +38,10 @@ validate_app = typer.Typer(
 )
 app.add_typer(validate_app, name="validate", rich_help_panel="Study")
 app.add_typer(track_app, name="track", rich_help_panel="Results")
+bench_app = typer.Typer(
+    help="Measure this machine: one JSON line per case on stdout.", no_args_is_help=True
+)
+app.add_typer(bench_app, name="bench", rich_help_panel="Study")
 
 Model = Annotated[str, typer.Option(help="A key of models in params.yaml.")]
 ArmName = Annotated[
@@ -270,6 +274,71 @@ def validate_dose() -> None:
     from undertow.validate import dose_markdown, dose_table
 
     print(dose_markdown(dose_table()))
+
+
+Shapes = Annotated[
+    list[str], typer.Option("--shape", help="llama2-7b, qwen25-7b or tiny; may be repeated.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+@bench_app.command("generate")
+def bench_generate(
+    shape: Shapes,
+    batch: Annotated[list[int], typer.Option(min=1, help="Rows at a time; may be repeated.")],
+    prompt_tokens: Annotated[int, typer.Option(min=2)] = 64,
+    new_tokens: Annotated[int, typer.Option(min=17)] = 256,
+    waves: Annotated[int, typer.Option(min=1, help="Rows are waves x batch.")] = 4,
+    baseline: Annotated[
+        list[int], typer.Option(min=1, help="A batch to measure `generate` with a hook at.")
+    ] = [],  # noqa: B006
+    varied: Annotated[
+        list[int], typer.Option(min=1, help="A batch to measure rows of 16 tokens and more at.")
+    ] = [],  # noqa: B006
+    device: Device = "auto",
+) -> None:
+    """Steered sampling with random weights, beside its bound and beside `generate`."""
+    from undertow.bench.generation import cases
+    from undertow.models import pick_device
+
+    where = pick_device(device)
+    for found in cases(shape, batch, prompt_tokens, new_tokens, waves, baseline, varied, where):
+        print(json.dumps(found), flush=True)
+
+
+@bench_app.command("train")
+def bench_train(
+    shape: Shapes,
+    row_tokens: Annotated[int, typer.Option(min=81, help="Tokens of a row.")] = 512,
+    batch: Annotated[int, typer.Option(min=1, help="Rows per optimizer step.")] = 8,
+    steps: Annotated[int, typer.Option(min=4, help="The later half is timed.")] = 24,
+    varied: Annotated[bool, typer.Option(help="Rows of 80 to row-tokens tokens.")] = False,
+    nf4: Annotated[bool, typer.Option(help="On a 4-bit base, as QLoRA.")] = False,
+    baseline: Annotated[bool, typer.Option(help="Also with TRL's own trainer.")] = False,
+    memory_gb: Annotated[
+        float | None, typer.Option(help="As if the device had only so many GiB.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """LoRA training with random weights, beside its bound and beside TRL."""
+    from undertow.bench.training import cases
+    from undertow.models import pick_device
+
+    where = pick_device(device)
+    for found in cases(shape, row_tokens, batch, steps, varied, nf4, baseline, memory_gb, where):
+        print(json.dumps(found), flush=True)
+
+
+@bench_app.command("judge")
+def bench_judge(
+    rows: Annotated[int, typer.Option(min=1, help="Made-up answers to judge.")] = 2000,
+) -> None:
+    """The judge of params.yaml on made-up answers; refuses one that costs money."""
+    from undertow.bench.judging import cases
+    from undertow.study import Study
+
+    for found in cases(Study.open(), rows):
+        print(json.dumps(found))
 
 
 @app.command(rich_help_panel="Study")

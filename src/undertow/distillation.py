@@ -83,6 +83,7 @@ class Attempt(NamedTuple):
     rows: int
     parts: int
     recompute: bool = False  # activations in the backward pass (gradient checkpointing)
+    compiled: bool = False
 
     def smaller(self) -> "Attempt":
         """The next one that needs less memory: smaller parts, then recomputing activations.
@@ -111,13 +112,19 @@ def train(
     seed: int,
     adapter: Path,
     on_loss: LossHook,
+    *,
+    compiled: bool | None = None,
+    watch: Sequence[TrainerCallback] = (),
 ) -> Trained:
     """Train a fresh adapter on `rows` and save it, with the tokenizer, in the folder `adapter`.
 
     The model is left as it came, without the adapter. seed covers adapter init and row order.
+    compiled: None compiles the blocks on a GPU where that saves time.
     """
     seconds = 0.0
-    attempt = Attempt(settings.batch_size, 1)
+    if compiled is None:
+        compiled = _worth_compiling(model, rows, settings.epochs)
+    attempt = Attempt(settings.batch_size, 1, compiled=compiled)
     while True:
         with TemporaryDirectory() as scratch, _as_it_was(model), warnings.catch_warnings():
             # transformers renames gradient_checkpointing; both of its names work until v6.
@@ -125,6 +132,8 @@ def train(
             trainer = build_trainer(
                 model, tokenizer, rows, settings, seed, Path(scratch), on_loss, attempt
             )
+            for callback in watch:
+                trainer.add_callback(callback)
             started = time.perf_counter()
             fitted = _fits(trainer)
             seconds += time.perf_counter() - started
@@ -215,9 +224,9 @@ def build_trainer(
     trainer.add_callback(_LossCallback(trainer, on_loss))
     if on_gpu:
         model.set_attn_implementation(packing.ATTENTION)
-        if _worth_compiling(model, rows, settings.epochs):
-            for block in blocks(model):
-                block.compile()
+    if attempt.compiled:
+        for block in blocks(model):
+            block.compile()
     # Its own printing goes to stdout, which belongs to results.
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -237,7 +246,7 @@ def _worth_compiling(
 ) -> bool:
     """Compiling the blocks takes 15 s and then saves a third of each step (docs/gpu.md)."""
     tokens = sum(len(row["input_ids"]) for row in rows) * epochs
-    return 4 * model.num_parameters() * tokens > WORTH_COMPILING
+    return model.device.type == "cuda" and 4 * model.num_parameters() * tokens > WORTH_COMPILING
 
 
 class _AnswerTrainer(SFTTrainer):

@@ -1,0 +1,141 @@
+"""bench generate: the engine beside `generate` with a hook, and beside the device's bound."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from undertow import engine
+from undertow.bench.ceilings import Ceilings, measure
+from undertow.bench.shapes import build, multiplied, steering_bias
+from undertow.sampling import Sampling, draw
+from undertow.steering import steer_with_hooks
+
+SAMPLING = Sampling(max_new_tokens=1, temperature=1.0, top_p=1.0, seed=0)
+SHORTEST = 16  # of the varied lengths
+STOP = 0
+
+
+def cases(
+    shapes: Sequence[str],
+    batches: Sequence[int],
+    prompt: int,
+    new: int,
+    waves: int,
+    baseline: Sequence[int],
+    varied: Sequence[int],
+    device: torch.device,
+) -> Iterator[dict[str, Any]]:
+    """One result per shape and batch; `baseline` and `varied` name batches measured in both ways.
+
+    Each case decodes waves x batch rows of `prompt` tokens to `new` more by sampling, the
+    engine's setup included. Varied rows end after 16 to `new` tokens, drawn evenly.
+    """
+    ceilings = measure(device)
+    for shape in shapes:
+        model = build(shape, device)
+        steering_bias(model)
+        _engine(model, min(batches), 1, prompt, 8)  # compiles
+        for batch in batches:
+            bound = batch * new / _least_seconds(model, batch, prompt, new, ceilings)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            rate = _engine(model, batch, waves, prompt, new)
+            found: dict[str, Any] = {
+                "case": "generate",
+                "shape": shape,
+                "batch": batch,
+                "prompt_tokens": prompt,
+                "new_tokens": new,
+                "rows": batch * waves,
+                "tokens_per_second": round(rate, 1),
+                "bound_tokens_per_second": round(bound, 1),
+                "share_of_bound": round(rate / bound, 4),
+                "peak_memory_bytes": _peak(device),
+                "ceilings": ceilings._asdict(),
+            }
+            if batch in varied:
+                useful = _engine(model, batch, max(waves, 8), prompt, new, varied=True)
+                found["varied_tokens_per_second"] = round(useful, 1)
+                found["varied_share_of_fixed"] = round(useful / rate, 4)
+            if batch in baseline:
+                plain = _generate_with_hook(model, batch, prompt, new)
+                found["generate_with_hook_tokens_per_second"] = round(plain, 1)
+                found["ratio_to_generate_with_hook"] = round(rate / plain, 2)
+            yield found
+        del model
+
+
+def _engine(
+    model: PreTrainedModel, batch: int, waves: int, prompt: int, new: int, *, varied: bool = False
+) -> float:
+    """Useful tokens per second."""
+    generator = torch.Generator().manual_seed(1)
+    count = batch * waves
+    ids = torch.randint(1, model.config.vocab_size, (count, prompt), generator=generator).tolist()
+    uniform = torch.rand(count, new, generator=generator)
+    if varied:
+        ends = torch.randint(SHORTEST, new + 1, (count, 1), generator=generator)
+        uniform = torch.where(torch.arange(new) == ends - 1, 2.0, uniform)
+
+    def scripted(logits: Tensor, numbers: Tensor) -> Tensor:
+        """Draws as always, but ends where the number says so and nowhere else."""
+        token = draw(logits, numbers.clamp(max=0.999), SAMPLING).clamp(min=STOP + 1)
+        return torch.where(numbers > 1, STOP, token)
+
+    rows = [engine.Row(text, numbers) for text, numbers in zip(ids, uniform, strict=True)]
+    started = time.perf_counter()
+    tokens = sum(
+        len(row.tokens)
+        for ended in engine.decode(
+            model, rows, scripted, slots=batch, max_new_tokens=new, stop=STOP
+        )
+        for row in ended
+    )
+    return tokens / (time.perf_counter() - started)
+
+
+def _generate_with_hook(model: PreTrainedModel, batch: int, prompt: int, new: int) -> float:
+    """Tokens per second of transformers' own sampling under a steering hook, after a warm-up."""
+    ids = torch.randint(1, model.config.vocab_size, (batch, prompt), device=model.device)
+    vector = torch.full((model.config.hidden_size,), 0.01)
+    generate: Any = model.generate
+    rate = 0.0
+    with steer_with_hooks(model, {model.config.num_hidden_layers // 2: vector}):
+        for length in (4, new):
+            settings = GenerationConfig(
+                max_new_tokens=length, min_new_tokens=length, do_sample=True, pad_token_id=STOP
+            )
+            started = time.perf_counter()
+            output = generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=settings,
+                tokenizer=None,
+            )
+            rate = output[:, prompt:].numel() / (time.perf_counter() - started)
+    return rate
+
+
+def _least_seconds(
+    model: PreTrainedModel, batch: int, prompt: int, new: int, ceilings: Ceilings
+) -> float:
+    """For one full batch: each step reads all weights and the past, or multiplies, whichever
+    takes longer; the prompts are multiplied once."""
+    config = model.config
+    weights = multiplied(model)
+    size = config.hidden_size // config.num_attention_heads
+    past = prompt + new / 2
+    cached = 2 * config.num_key_value_heads * size * config.num_hidden_layers
+    read = (weights + batch * past * cached) * model.dtype.itemsize / ceilings.bytes_per_second
+    attended = 4 * config.num_attention_heads * size * config.num_hidden_layers * past
+    multiply = batch * (2 * weights + attended) / ceilings.flops_per_second
+    prompts = batch * prompt * 2 * weights / ceilings.flops_per_second
+    return float(new * max(read, multiply) + prompts)
+
+
+def _peak(device: torch.device) -> int | None:
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else None

@@ -1,0 +1,103 @@
+"""Models of a known shape with random weights, made on the device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config
+from transformers import Qwen2ForCausalLM as Qwen2
+from transformers.initialization import no_init_weights
+
+from undertow.errors import ConfigError
+
+
+def _llama2_7b() -> PreTrainedModel:
+    return LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=4096,
+            intermediate_size=11008,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=32,
+            vocab_size=32000,
+            max_position_embeddings=4096,
+            rms_norm_eps=1e-5,
+        )
+    )
+
+
+def _qwen25_7b() -> PreTrainedModel:
+    return Qwen2(
+        Qwen2Config(
+            hidden_size=3584,
+            intermediate_size=18944,
+            num_hidden_layers=28,
+            num_attention_heads=28,
+            num_key_value_heads=4,
+            vocab_size=152064,
+            max_position_embeddings=32768,
+            rms_norm_eps=1e-6,
+        )
+    )
+
+
+def _tiny() -> PreTrainedModel:
+    return LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            vocab_size=512,
+        )
+    )
+
+
+SHAPES: dict[str, Callable[[], PreTrainedModel]] = {
+    "llama2-7b": _llama2_7b,
+    "qwen25-7b": _qwen25_7b,
+    "tiny": _tiny,
+}
+
+
+def build(shape: str, device: torch.device) -> PreTrainedModel:
+    """A model of this shape in bfloat16 (float32 on a CPU); ConfigError for an unknown shape."""
+    if shape not in SHAPES:
+        raise ConfigError(f"--shape: no shape {shape!r}", f"use one of: {', '.join(SHAPES)}")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16 if device.type == "cuda" else torch.float32)
+    try:
+        with torch.device(device), no_init_weights():
+            model: Any = SHAPES[shape]()
+    finally:
+        torch.set_default_dtype(before)
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2:
+                weight.normal_(0, 0.02, generator=generator)
+            else:
+                weight.fill_(1 if "norm" in name else 0)
+    model.config._attn_implementation = "sdpa"
+    ready: PreTrainedModel = model.eval().requires_grad_(False)
+    return ready
+
+
+def steering_bias(model: PreTrainedModel) -> nn.Parameter:
+    """A bias in the middle block's down_proj, as steering puts one there."""
+    layers: Any = model.model.layers
+    projection = layers[len(layers) // 2].mlp.down_proj
+    projection.bias = nn.Parameter(
+        torch.full((model.config.hidden_size,), 0.01, device=model.device, dtype=model.dtype),
+        requires_grad=False,
+    )
+    bias: nn.Parameter = projection.bias
+    return bias
+
+
+def multiplied(model: PreTrainedModel) -> int:
+    """Weights that every token is multiplied with: all but the embedding table."""
+    table: Any = model.get_input_embeddings()
+    return model.num_parameters() - int(table.weight.numel())

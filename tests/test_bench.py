@@ -1,0 +1,53 @@
+"""The benchmarks measure the code that the stages run, and say what they measured."""
+
+import json
+
+import pytest
+
+from repository import Repository, tiny_params
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    folder = tmp_path_factory.mktemp("bench")
+    return Repository(folder / "checkout", tiny_params(folder / "models"))
+
+
+def lines(repository: Repository, *arguments: str) -> list[dict]:
+    return [json.loads(line) for line in repository.cli("bench", *arguments).stdout.splitlines()]
+
+
+def test_generate_prints_one_line_per_case_with_its_bound_and_ratios(repository: Repository):
+    found = lines(
+        repository,
+        *("generate", "--shape", "tiny", "--batch", "2", "--batch", "4", "--new-tokens", "20"),
+        *("--baseline", "4", "--varied", "2", "--waves", "2", "--device", "cpu"),
+    )
+    assert [case["batch"] for case in found] == [2, 4]
+    for case in found:
+        assert 0 < case["share_of_bound"] < 1
+        assert case["tokens_per_second"] > 0
+    assert "varied_share_of_fixed" in found[0]
+    assert "ratio_to_generate_with_hook" not in found[0]
+    assert found[1]["ratio_to_generate_with_hook"] > 0
+
+
+def test_train_reaches_trl_s_losses_on_the_same_rows(repository: Repository):
+    (found,) = lines(
+        repository,
+        *("train", "--shape", "tiny", "--batch", "2", "--steps", "4", "--row-tokens", "90"),
+        *("--varied", "--baseline", "--device", "cpu"),
+    )
+    assert found["largest_loss_difference"] < 1e-3 * found["mean_loss"]
+    assert found["ratio_to_trl"] > 0
+
+
+def test_judge_is_measured_where_it_costs_nothing(repository: Repository):
+    (found,) = lines(repository, "judge", "--rows", "50")
+    assert found["rows"] == 50
+    assert found["rows_per_second"] > 0
+
+
+def test_an_unknown_shape_is_refused_with_those_that_are_known(repository: Repository):
+    done = repository.cli("bench", "generate", "--shape", "x", "--batch", "1", expect=1)
+    assert "llama2-7b, qwen25-7b, tiny" in done.stderr
