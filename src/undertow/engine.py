@@ -310,9 +310,7 @@ def _blocks(
 
     where: slots and places of ids in the cache, each broadcastable to ids [rows, length].
     """
-    glue = _PLAIN
-    if ids.device.type == "cuda":
-        glue = _compiled(dynamic=ids.shape[1] > 1)
+    glue = _compiled() if ids.device.type == "cuda" else _PLAIN
     hidden: Tensor = model.model.embed_tokens(ids)
     turn = model.model.rotary_emb(hidden, position_ids=where[1])
     update: Tensor | None = None
@@ -387,11 +385,9 @@ _PLAIN = _Glue(norm, add_norm, gated, rotate_and_keep)
 
 
 @cache
-def _compiled(*, dynamic: bool) -> _Glue:
-    """Each as one kernel. Steps have one shape a run, prompts have several."""
-    # A new shape per batch size and model is meant; the default gives up after eight.
-    torch._dynamo.config.recompile_limit = 64
-    compiled: list[Any] = [torch.compile(function, dynamic=dynamic) for function in _PLAIN]
+def _compiled() -> _Glue:
+    """Each as one kernel; from the second batch size on, one for all batch sizes."""
+    compiled: list[Any] = [torch.compile(function) for function in _PLAIN]
     return _Glue(*compiled)
 
 

@@ -57,7 +57,7 @@ def cases(
     _clear(device)
     if memory_gb is not None and device.type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(memory_gb * 2**30 / whole, device)
+        torch.cuda.set_per_process_memory_fraction(memory_gb * 2**30 / whole)
     for shape in shapes:
         ours = _train(shape, length, batch, steps, device, varied=varied, nf4=nf4, plain=False)
         # Two products forward and two backward per weight: the base is frozen, so its weights
