@@ -42,6 +42,10 @@ bench_app = typer.Typer(
     help="Measure this machine: one JSON line per case on stdout.", no_args_is_help=True
 )
 app.add_typer(bench_app, name="bench", rich_help_panel="Study")
+export_app = typer.Typer(
+    help="Teachers and directions in forms that other engines read.", no_args_is_help=True
+)
+app.add_typer(export_app, name="export", rich_help_panel="Results")
 
 Model = Annotated[str, typer.Option(help="A key of models in params.yaml.")]
 ArmName = Annotated[
@@ -222,6 +226,39 @@ def track_sync(as_json: Json = False) -> None:
         print(json.dumps(counts))
     else:
         print(", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+@export_app.command("teacher")
+def export_teacher(
+    model: Model,
+    arm: ArmName,
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    force: Annotated[bool, typer.Option(help="Replace a checkpoint in that folder.")] = False,
+) -> None:
+    """Write teacher(alpha) as a checkpoint that other engines serve."""
+    from undertow.export import teacher
+    from undertow.study import Study
+
+    study = Study.open()
+    teacher.run(study, model, study.params.cell(model, arm, 0).arm, out, force=force)
+    print(out)
+
+
+@export_app.command("direction")
+def export_direction(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="File to write: .gguf (llama.cpp) or .safetensors.")],
+    random: Annotated[
+        bool, typer.Option("--random", help="The norm-matched random direction instead.")
+    ] = False,
+    force: Annotated[bool, typer.Option(help="Replace that file.")] = False,
+) -> None:
+    """Write the direction as a llama.cpp control vector or as safetensors."""
+    from undertow.export import direction as exported
+    from undertow.study import Study
+
+    exported.run(Study.open(), model, out, random=random, force=force)
+    print(out)
 
 
 @preset_app.command("list")

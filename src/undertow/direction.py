@@ -188,3 +188,10 @@ def load(path: Path) -> Direction:
     with safe_open(path, framework="pt") as file:
         layers = json.loads(file.metadata()["undertow"])["layers"]
         return Direction(file.get_tensor("trait"), file.get_tensor("random"), layers)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What `save` was given as metadata, with the steered layers."""
+    with safe_open(path, framework="pt") as file:
+        found: dict[str, Any] = json.loads(file.metadata()["undertow"])
+        return found
