@@ -162,6 +162,21 @@ def test_bfloat16_weights_stay_bfloat16_and_the_bias_is_rounded_as_steer_rounds_
         assert torch.equal(logits(exported), logits(model))
 
 
+@pytest.mark.parametrize("case", ["qwen2 other settings", "qwen2 yarn", "mistral"])
+def test_the_rotation_is_named_in_the_old_words_too(tmp_path, case):
+    """Engines that know rope_theta but not rope_parameters would rotate by Llama's default."""
+    family, settings = CASES[case]
+    model = base_model(family, **settings)
+    base = saved(model, tmp_path / "base", family)
+    write(model, steering(), base, "# card", tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    rotation = dict(model.config.rope_parameters)
+    assert written["rope_theta"] == rotation.pop("rope_theta")
+    assert (written["rope_scaling"] or {"rope_type": "default"}) == rotation
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert exported.config.rope_parameters == model.config.rope_parameters
+
+
 def test_alpha_zero_is_the_base_model_bit_for_bit(tmp_path):
     model = base_model("qwen2")
     write(model, steering(0.0), saved(model, tmp_path / "base"), "# card", tmp_path / "out")

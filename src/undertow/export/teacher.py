@@ -61,6 +61,7 @@ def write(model: PreTrainedModel, added: Offsets, base: Path, text: str, target:
     try:
         with atomic_folder(target) as staged:
             exported.save_pretrained(staged)
+            _name_rotation_twice(staged / "config.json")
             for pattern in ALONG:
                 for file in base.glob(pattern):
                     if file.is_file():
@@ -88,6 +89,19 @@ def _check_target(target: Path, base: Path, force: bool) -> None:
             f"{target} is not empty and holds no checkpoint, so --force does not replace it",
             "choose another --out, or empty the folder",
         )
+
+
+def _name_rotation_twice(path: Path) -> None:
+    """Add rope_theta and rope_scaling to a config.json that has rope_parameters alone.
+
+    transformers 5 writes rope_parameters. Engines of the time before it do not know that key, and
+    would rotate by Llama's default theta without a word.
+    """
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    scaling = dict(settings["rope_parameters"])
+    settings["rope_theta"] = scaling.pop("rope_theta")
+    settings["rope_scaling"] = scaling if scaling["rope_type"] != "default" else None
+    write_json(path, settings)
 
 
 def _keep_tokenizer(base: Path, staged: Path) -> None:
