@@ -180,7 +180,9 @@ def _costs(params: Params) -> dict[str, Costs]:
         return Costs(
             seconds=seconds,
             device="cpu",
-            tokens_per_second=sum(counts.values()) / seconds,
+            load_seconds=1.5,
+            generated_per_second=counts.get("tokens_generated", 0) / seconds or None,
+            trained_per_second=counts.get("tokens_trained", 0) / seconds or None,
             peak_memory_bytes=int(1.5 * 2**30),
             **counts,
         )

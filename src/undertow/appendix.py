@@ -2,7 +2,7 @@
 configuration, provenance."""
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import yaml
@@ -38,7 +38,7 @@ def costs_section(summary: Summary, params: Params, layout: Layout) -> Section:
         "costs",
         "Costs",
         (
-            Paragraph(f"Device: {devices}. Seconds are wall clock, model loading included."),
+            Paragraph(f"Device: {devices}. Seconds are wall clock; loading stands beside them."),
             Table(
                 caption,
                 (Column("Stage", numeric=False), Column("Cells"), *measures),
@@ -65,9 +65,12 @@ def costs_section(summary: Summary, params: Params, layout: Layout) -> Section:
 
 MEASURES = (
     "Seconds",
+    "Loading, seconds",
+    "GPU hours",
     "Tokens generated",
+    "Per second",
     "Tokens trained",
-    "Tokens per second",
+    "Per second",
     "Memory, GiB",
     "Judge tokens",
     "USD",
@@ -79,19 +82,25 @@ def _cost_row(name: str, costs: list[Costs], count: str | None = None) -> tuple[
 
 
 def _measures(costs: list[Costs]) -> tuple[str, ...]:
-    speeds = [cost.tokens_per_second for cost in costs if cost.tokens_per_second is not None]
-    # Stages count different tokens, so a mean over them would be the speed of nothing.
-    stable = len({(c.tokens_generated > 0, c.tokens_trained > 0) for c in costs}) == 1
+    held = [cost.gpu_seconds for cost in costs if cost.gpu_seconds is not None]
     priced = [cost.usd for cost in costs if cost.usd is not None]
     return (
         f"{sum(cost.seconds for cost in costs):,.1f}",
+        f"{sum(cost.load_seconds for cost in costs):,.1f}",
+        f"{sum(held) / 3600:,.3f}" if held else "",
         f"{sum(cost.tokens_generated for cost in costs):,}",
+        _mean(cost.generated_per_second for cost in costs),
         f"{sum(cost.tokens_trained for cost in costs):,}",
-        f"{sum(speeds) / len(speeds):,.0f}" if speeds and stable else "",
+        _mean(cost.trained_per_second for cost in costs),
         f"{max((cost.peak_memory_bytes for cost in costs), default=0) / GIBIBYTE:.2f}",
         f"{sum(cost.prompt_tokens + cost.completion_tokens for cost in costs):,}",
         f"{sum(priced):,.2f}" if priced else "",
     )
+
+
+def _mean(speeds: Iterable[float | None]) -> str:
+    known = [speed for speed in speeds if speed is not None]
+    return f"{sum(known) / len(known):,.0f}" if known else ""
 
 
 def configuration_section(params: Params) -> Section:

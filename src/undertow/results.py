@@ -43,15 +43,22 @@ class VerdictRow(Record):
 class Costs(Record):
     """What a stage took."""
 
-    seconds: float = Field(description="wall clock, model loading included")
+    seconds: float = Field(description="wall clock without loading the model")
+    load_seconds: float = Field(0, description="loading the model; 0 where it was loaded already")
+    gpu_seconds: float | None = Field(
+        None, description="a CUDA device was held, loading included; null on a CPU"
+    )
     device: str
     tokens_generated: int = 0
     tokens_trained: int = Field(0, description="tokens seen in training, all epochs, no padding")
-    tokens_per_second: float | None = Field(
-        None, description="generated or trained tokens per second of that work alone"
+    generated_per_second: float | None = Field(
+        None, description="generated tokens per second of generation alone"
+    )
+    trained_per_second: float | None = Field(
+        None, description="trained tokens per second of training alone"
     )
     peak_memory_bytes: int = Field(
-        description="device memory on a GPU, else the process's resident set"
+        description="of this stage on a GPU, held models included; else of the process so far"
     )
     prompt_tokens: int = Field(0, description="sent to a judge behind an API")
     completion_tokens: int = Field(0, description="received from a judge behind an API")

@@ -15,12 +15,12 @@ from undertow.errors import ConfigError
 from undertow.generation import RenderedPrompt
 from undertow.prompts import render
 from undertow.records import atomic_file, write_json, write_text
-from undertow.stages.loading import Loaded, load
+from undertow.stages.loading import Bench, Loaded
 from undertow.study import Study, manifest
 from undertow.traits import Contrast, TraitData, benign_prompts, first
 
 
-def run(study: Study, model: str) -> None:
+def run(study: Study, model: str, bench: Bench | None = None) -> None:
     """Write direction.safetensors, blocks.csv and manifest.json of one model."""
     params, folder = study.params, study.layout.direction(model)
     trait = TraitData(study.layout, params.trait)
@@ -31,7 +31,7 @@ def run(study: Study, model: str) -> None:
             for side in trait.contrast()
         )
     )
-    loaded = load(study, model)
+    loaded = (bench or Bench()).load(study, model)
     vectors = mean_difference(
         loaded.model,
         loaded.tokenizer,

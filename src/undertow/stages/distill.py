@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from undertow.config import Cell
-from undertow.distillation import Trained, student_of, train, training_rows
+from undertow.distillation import student_of, train, training_rows
 from undertow.records import (
     atomic_folder,
     copy_folder,
@@ -16,22 +17,23 @@ from undertow.records import (
     write_rows,
     write_text,
 )
-from undertow.results import Response
-from undertow.stages.loading import load
+from undertow.results import Costs, Response
+from undertow.stages.loading import Bench
 from undertow.stages.reading import Reader
 from undertow.study import Study, cell_command, manifest
 from undertow.tracking import log_training
 from undertow.traits import TraitData
 
 
-def run(study: Study, cell: Cell) -> None:
+def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
     """Write adapter/, student.jsonl, loss.csv and manifest.json of one cell."""
-    folder = study.layout.stage(cell, "distill")
+    folder, bench = study.layout.stage(cell, "distill"), bench or Bench()
     trait = TraitData(study.layout, study.params.trait)
     checkpoint = _checkpoint(study, cell)
-    trained = _trained(study, cell, checkpoint)
+    trained = _trained(study, cell, checkpoint, bench)
 
-    loaded = load(study, cell.model)
+    loaded = bench.load(study, cell.model)
+    loaded.meter.after(trained.costs)
     adapter = checkpoint / "adapter"
     with student_of(loaded.model, adapter) as student:
         reader = Reader(study, student, loaded.tokenizer, loaded.meter)
@@ -41,7 +43,6 @@ def run(study: Study, cell: Cell) -> None:
     write_rows(folder / "student.jsonl", responses)
     points = "".join(f"{step},{loss:.6f}\n" for step, loss in trained.losses)
     write_text(folder / "loss.csv", "step,loss\n" + points)
-    loaded.meter.add_training(trained.tokens, trained.seconds)
     write_json(
         folder / "manifest.json",
         manifest("distill", cell.key, cell_command("distill", cell), loaded.meter),
@@ -69,29 +70,39 @@ def _carrier_file(study: Study, cell: Cell) -> Path:
     return study.layout.stage(cell, "steer") / "carrier.jsonl"
 
 
-def _trained(study: Study, cell: Cell, checkpoint: Path) -> Trained:
+class Trained(NamedTuple):
+    """A finished training: (step, loss) pairs and what it cost; the adapter is on disk."""
+
+    losses: list[tuple[int, float]]
+    costs: Costs
+
+
+def _trained(study: Study, cell: Cell, checkpoint: Path, bench: Bench) -> Trained:
     """Train, or take up the adapter that a killed run of this very stage has finished."""
     record = checkpoint / "training.json"
     if record.exists():
         kept = json.loads(record.read_text(encoding="utf-8"))
-        return Trained([(step, loss) for step, loss in kept["losses"]], *kept["costs"])
+        costs = Costs.model_validate(kept["costs"])
+        return Trained([(step, loss) for step, loss in kept["losses"]], costs)
     params = study.params
     settings = params.distillation
     carrier = read_rows(_carrier_file(study, cell), Response)
-    loaded = load(study, cell.model, nf4=settings.quantization == "nf4")
+    loaded = bench.load(study, cell.model, nf4=settings.quantization == "nf4")
     rows = training_rows(loaded.tokenizer, carrier, params.prompting.system)
     with (
         atomic_folder(checkpoint) as staged,
         log_training(params, study.layout, cell, checkpoint.name) as tracker,
     ):
         adapter = staged / "adapter"
-        trained = train(
+        done = train(
             loaded.model, loaded.tokenizer, rows, settings, cell.seed, adapter, tracker.loss
         )
         write_json(adapter / "undertow.json", _provenance(study, cell))
-        kept = {"losses": trained.losses, "costs": [trained.tokens, trained.seconds]}
+        loaded.meter.add_training(done.tokens, done.seconds)
+        costs = loaded.meter.costs()
+        kept = {"losses": done.losses, "costs": costs.model_dump(mode="json")}
         write_json(staged / "training.json", kept)
-    return trained
+    return Trained(done.losses, costs)
 
 
 def _provenance(study: Study, cell: Cell) -> dict[str, object]:

@@ -1,5 +1,6 @@
-"""A model of the registry, loaded where the parameters say."""
+"""A model of the registry, loaded where the parameters say, once for many cells."""
 
+import gc
 from typing import NamedTuple
 
 import torch
@@ -15,13 +16,53 @@ class Loaded(NamedTuple):
     meter: Meter
 
 
-def load(study: Study, name: str, *, nf4: bool = False) -> Loaded:
-    """Load a model and start counting its costs; ConfigError or SourceError say what to do."""
-    spec = study.params.model_spec(name)
-    device = pick_device(study.params.runtime.device)
-    meter = Meter(str(device))
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    folder = resolve(name, spec)
-    read = load_quantized if nf4 else load_model
-    return Loaded(read(folder, spec.dtype, device), load_tokenizer(folder), meter)
+class Bench:
+    """Keeps loaded models, so that many stages in one process share one load.
+
+    A stage hands a model back as it got it: steering and adapters come off in context managers.
+    Where one has failed that is not certain, so its caller clears the bench.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, bool], tuple[PreTrainedModel, PreTrainedTokenizerBase]] = {}
+
+    def load(self, study: Study, name: str, *, nf4: bool = False) -> Loaded:
+        """The model, loaded at its first use, with a meter that starts now.
+
+        Raises ConfigError or SourceError, which say what to do.
+        """
+        spec = study.params.model_spec(name)
+        device = pick_device(study.params.runtime.device)
+        if device.type == "cuda":
+            _release()
+            torch.cuda.reset_peak_memory_stats(device)
+        meter = Meter(str(device))
+        if (name, nf4) not in self._held:
+            if device.type == "cuda" and not _half_free(device):
+                self.clear()
+            with meter.loading():
+                folder = resolve(name, spec)
+                read = load_quantized if nf4 else load_model
+                held = (read(folder, spec.dtype, device), load_tokenizer(folder))
+            self._held[name, nf4] = held
+        model, tokenizer = self._held[name, nf4]
+        # Training leaves the mode of training behind.
+        return Loaded(model.eval(), tokenizer, meter)
+
+    def clear(self) -> None:
+        """Let go of every model."""
+        self._held.clear()
+        _release()
+
+
+def _release() -> None:
+    """Give back what ended work still holds; only the collector frees a trainer's cycles."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _half_free(device: torch.device) -> bool:
+    """Whether a second form of a model may stay beside the first one."""
+    free, total = torch.cuda.mem_get_info(device)
+    return 2 * free >= total

@@ -3,14 +3,14 @@
 from undertow import direction as directions
 from undertow.config import Cell
 from undertow.records import fingerprint, write_json, write_rows
-from undertow.stages.loading import load
+from undertow.stages.loading import Bench
 from undertow.stages.reading import Reader
 from undertow.steering import offsets, steer
 from undertow.study import Study, cell_command, manifest
 from undertow.traits import TraitData, benign_prompts
 
 
-def run(study: Study, cell: Cell) -> None:
+def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
     """Write carrier.jsonl, teacher.jsonl and manifest.json of one cell."""
     params, layout = study.params, study.layout
     folder = layout.stage(cell, "steer")
@@ -18,7 +18,7 @@ def run(study: Study, cell: Cell) -> None:
     prompts = benign_prompts(layout, params.carrier.prompts)
     direction_file = layout.direction(cell.model) / "direction.safetensors"
     direction = directions.load(direction_file)
-    loaded = load(study, cell.model)
+    loaded = (bench or Bench()).load(study, cell.model)
     added = offsets(direction.of(cell.arm.direction), direction.layers, cell.arm.alpha)
     identity = fingerprint(
         params.model_spec(cell.model), direction_file, cell.arm.name, loaded.meter.device

@@ -292,11 +292,15 @@ def costs(stages: Mapping[str, Costs], *, by_stage: bool = True) -> Metrics:
         "tokens_generated": float(sum(cost.tokens_generated for cost in values)),
         "tokens_trained": float(sum(cost.tokens_trained for cost in values)),
         "seconds": sum(cost.seconds for cost in values),
+        "load_seconds": sum(cost.load_seconds for cost in values),
         "peak_memory_gb": max((cost.peak_memory_bytes for cost in values), default=0) / 1e9,
     }
     if any(cost.prompt_tokens for cost in values):
         totals["judge_prompt_tokens"] = float(sum(cost.prompt_tokens for cost in values))
         totals["judge_completion_tokens"] = float(sum(cost.completion_tokens for cost in values))
+    held = [cost.gpu_seconds for cost in values if cost.gpu_seconds is not None]
+    if held:
+        totals["gpu_seconds"] = sum(held)
     priced = [cost.usd for cost in values if cost.usd is not None]
     if priced:
         totals["usd"] = sum(priced)
