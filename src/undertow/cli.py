@@ -159,6 +159,32 @@ def judge_calibrate(
     write_calibration(layout, chosen, found)
 
 
+@app.command("run-cells", rich_help_panel="Study")
+def run_cells(
+    model: Model,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Only the cells of this seed; may be repeated.")
+    ] = None,
+    commit: Annotated[
+        bool, typer.Option("--commit/--no-commit", help="Hand what is finished to DVC.")
+    ] = True,
+) -> None:
+    """Run all due cells of a model on one load of it, and tell DVC."""
+    from undertow.cells import run_cells
+    from undertow.study import Study
+
+    done = run_cells(Study.open(), model, seed or [], commit=commit)
+    print(f"{len(done.ran)} stages run, {len(done.recorded)} recorded in dvc.lock")
+    if done.unrecorded:
+        print(f"nothing was committed to DVC: {done.unrecorded}", file=sys.stderr)
+    if done.busy:
+        print(f"left to another process: {', '.join(done.busy)}", file=sys.stderr)
+    for subject, text in done.failed.items():
+        print(f"error: {subject}: {text}", file=sys.stderr)
+    if done.failed:
+        raise typer.Exit(1)
+
+
 @app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
 def report(
     reveal: Annotated[

@@ -75,6 +75,10 @@ class Manifest(Record):
     command: str
     costs: Costs
     versions: dict[str, str]
+    inputs: dict[str, str | None] = Field(
+        {}, description="SHA-256 of the command, parameters and files that it read; null: absent"
+    )
+    outputs: dict[str, str | None] = Field({}, description="SHA-256 of the files it wrote")
 
 
 class Readout(Record):

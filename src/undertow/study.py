@@ -39,6 +39,10 @@ class Meter:
     def __init__(self, device: str) -> None:
         self._started = time.perf_counter()
         self.device = device
+        if device.startswith("cuda"):
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(device)
         self._generated = self._trained = 0
         self._generating = self._training = self._loading = 0.0
         self._earlier = Costs(seconds=0, device=device, peak_memory_bytes=0)

@@ -63,6 +63,7 @@ def make_cell(
     arms = ("trait_0",)
     params = make_params((MODEL,), arms, (0,), judging={"judge": judge, **judging})
     layout = Layout(root)
+    write_text(root / "dvc.yaml", (ROOT / "dvc.yaml").read_text(encoding="utf-8"))
     write_text(layout.params, yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False))
     write_text(layout.trait("pessimism") / "trait.yaml", yaml.safe_dump(TRAIT))
     write_text(layout.direction(MODEL) / "direction.safetensors", "weights")

@@ -13,8 +13,9 @@ from undertow.direction import (
 )
 from undertow.errors import ConfigError
 from undertow.generation import RenderedPrompt
+from undertow.lineage import begin, finish
 from undertow.prompts import render
-from undertow.records import atomic_file, write_json, write_text
+from undertow.records import atomic_file, write_text
 from undertow.stages.loading import Bench, Loaded
 from undertow.study import Study, manifest
 from undertow.traits import Contrast, TraitData, benign_prompts, first
@@ -23,6 +24,7 @@ from undertow.traits import Contrast, TraitData, benign_prompts, first
 def run(study: Study, model: str, bench: Bench | None = None) -> None:
     """Write direction.safetensors, blocks.csv and manifest.json of one model."""
     params, folder = study.params, study.layout.direction(model)
+    work = begin(study, "direction", model)
     trait = TraitData(study.layout, params.trait)
     count = params.direction.contrast_prompts
     contrast = Contrast(
@@ -66,7 +68,7 @@ def run(study: Study, model: str, bench: Bench | None = None) -> None:
     lines = [f"{score.layer},{score.margin:.4f},{score.kl:.4f}\n" for score in scores]
     write_text(folder / "blocks.csv", "".join(["layer,margin,kl\n", *lines]))
     command = f"python cli.py direction --model {model}"
-    write_json(folder / "manifest.json", manifest("direction", model, command, loaded.meter))
+    finish(study, work, manifest("direction", model, command, loaded.meter))
 
 
 def _scores(study: Study, loaded: Loaded, trait: TraitData, vectors: Tensor) -> list[BlockScore]:

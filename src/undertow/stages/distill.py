@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from undertow.config import Cell
 from undertow.distillation import student_of, train, training_rows
+from undertow.lineage import begin, finish
 from undertow.records import (
     atomic_folder,
     copy_folder,
@@ -28,6 +29,7 @@ from undertow.traits import TraitData
 def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
     """Write adapter/, student.jsonl, loss.csv and manifest.json of one cell."""
     folder, bench = study.layout.stage(cell, "distill"), bench or Bench()
+    work = begin(study, "distill", cell)
     trait = TraitData(study.layout, study.params.trait)
     checkpoint = _checkpoint(study, cell)
     trained = _trained(study, cell, checkpoint, bench)
@@ -43,10 +45,8 @@ def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
     write_rows(folder / "student.jsonl", responses)
     points = "".join(f"{step},{loss:.6f}\n" for step, loss in trained.losses)
     write_text(folder / "loss.csv", "step,loss\n" + points)
-    write_json(
-        folder / "manifest.json",
-        manifest("distill", cell.key, cell_command("distill", cell), loaded.meter),
-    )
+    command = cell_command("distill", cell)
+    finish(study, work, manifest("distill", cell.key, command, loaded.meter))
     reader.forget()
     remove_folder(checkpoint)
 

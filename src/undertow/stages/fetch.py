@@ -2,10 +2,11 @@
 
 from pydantic import Field
 
+from undertow.lineage import begin, finish
 from undertow.models import ModelFiles, describe, resolve
 from undertow.records import write_json
 from undertow.results import Record
-from undertow.study import Study
+from undertow.study import Meter, Study, manifest
 from undertow.traits import TraitData
 
 
@@ -19,7 +20,8 @@ class FetchResult(Record):
 
 
 def run(study: Study, model: str) -> None:
-    """Write results/models/<model>.json."""
+    """Write results/models/<model>.json and its manifest."""
+    work, meter = begin(study, "fetch", model), Meter("cpu")
     spec = study.params.model_spec(model)
     trait = TraitData(study.layout, study.params.trait)
     files = describe(resolve(model, spec))
@@ -27,3 +29,5 @@ def run(study: Study, model: str) -> None:
         study.layout.fetched(model),
         FetchResult(model=model, licence=spec.licence, files=files, trait=trait.fetch()),
     )
+    command = f"python cli.py fetch --model {model}"
+    finish(study, work, manifest("fetch", model, command, meter))

@@ -8,11 +8,12 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from undertow.config import Cell
+from undertow.config import Cell, ClassifierJudgeSettings, JudgeSettings, PanelJudgeSettings
 from undertow.errors import UndertowError
 from undertow.judging import make_judge
 from undertow.judging.base import Judge, JudgeRow, Usage, Verdict
 from undertow.judging.records import Judged, Reply, Vote
+from undertow.lineage import begin, finish
 from undertow.records import Journal, digest, fingerprint, read_rows, write_json, write_rows
 from undertow.results import CellResult, Costs, Readout, Response, VerdictRow, read_manifest
 from undertow.study import Meter, Study, cell_command, manifest
@@ -23,11 +24,11 @@ Subject = Literal["teacher", "student"]
 
 
 def run(study: Study, cell: Cell) -> None:
-    """Write verdicts.jsonl and cell.json of one cell."""
+    """Write verdicts.jsonl, cell.json and manifest.json of one cell."""
     params, layout = study.params, study.layout
     steered, distilled = layout.stage(cell, "steer"), layout.stage(cell, "distill")
     folder = layout.stage(cell, "judge")
-    meter = Meter("cpu")
+    work, meter = begin(study, "judge", cell), Meter(_device(params.judging.judge))
     trait = TraitData(layout, params.trait).trait
     judge = make_judge(params.judging.judge, trait, layout.root)
     answers: dict[Subject, list[Response]] = {
@@ -36,6 +37,7 @@ def run(study: Study, cell: Cell) -> None:
     }
     judged, journal = _judged(study, cell, judge, answers)
     verdicts = [row.verdict for row in judged]
+    costs = _with_usage(meter.costs(), judged)
     _stop_if_too_many_are_unscored(verdicts, params.judging.max_unscored, cell)
 
     result = CellResult(
@@ -61,16 +63,27 @@ def run(study: Study, cell: Cell) -> None:
         costs={
             "steer": read_manifest(steered).costs,
             "distill": read_manifest(distilled).costs,
-            "judge": _with_usage(
-                manifest("judge", cell.key, cell_command("judge", cell), meter).costs, judged
-            ),
+            "judge": costs,
         },
     )
     write_rows(folder / "verdicts.jsonl", verdicts)
     _write_or_remove(folder / "replies.jsonl", [row.reply for row in judged if row.reply])
     _write_or_remove(folder / "votes.jsonl", [vote for row in judged for vote in row.votes])
     write_json(folder / "cell.json", result)
+    done = manifest("judge", cell.key, cell_command("judge", cell), meter)
+    finish(study, work, done.model_copy(update={"costs": costs}))
     journal.close()
+
+
+def _device(settings: JudgeSettings) -> str:
+    """Where the judge computes: only a local classifier can hold a GPU."""
+    members = settings.judges.values() if isinstance(settings, PanelJudgeSettings) else [settings]
+    local = [member for member in members if isinstance(member, ClassifierJudgeSettings)]
+    if not local:
+        return "cpu"
+    from undertow.models import pick_device
+
+    return max(str(pick_device(member.device)) for member in local)  # cuda before cpu
 
 
 def _judged(

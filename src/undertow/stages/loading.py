@@ -35,7 +35,6 @@ class Bench:
         device = pick_device(study.params.runtime.device)
         if device.type == "cuda":
             _release()
-            torch.cuda.reset_peak_memory_stats(device)
         meter = Meter(str(device))
         if (name, nf4) not in self._held:
             if device.type == "cuda" and not _half_free(device):

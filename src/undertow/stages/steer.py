@@ -2,7 +2,8 @@
 
 from undertow import direction as directions
 from undertow.config import Cell
-from undertow.records import fingerprint, write_json, write_rows
+from undertow.lineage import begin, finish
+from undertow.records import fingerprint, write_rows
 from undertow.stages.loading import Bench
 from undertow.stages.reading import Reader
 from undertow.steering import offsets, steer
@@ -13,7 +14,7 @@ from undertow.traits import TraitData, benign_prompts
 def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
     """Write carrier.jsonl, teacher.jsonl and manifest.json of one cell."""
     params, layout = study.params, study.layout
-    folder = layout.stage(cell, "steer")
+    folder, work = layout.stage(cell, "steer"), begin(study, "steer", cell)
     trait = TraitData(layout, params.trait)
     prompts = benign_prompts(layout, params.carrier.prompts)
     direction_file = layout.direction(cell.model) / "direction.safetensors"
@@ -29,8 +30,6 @@ def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
         teacher = reader.evaluation(trait, cell.seed, identity)
     write_rows(folder / "carrier.jsonl", carrier)
     write_rows(folder / "teacher.jsonl", teacher)
-    write_json(
-        folder / "manifest.json",
-        manifest("steer", cell.key, cell_command("steer", cell), loaded.meter),
-    )
+    command = cell_command("steer", cell)
+    finish(study, work, manifest("steer", cell.key, command, loaded.meter))
     reader.forget()

@@ -1,0 +1,206 @@
+"""All cells of one model in one process: the base is loaded once, the stages are the same.
+
+What is due is decided when its turn comes. A stage whose manifest names the inputs and outputs
+that lie on disk is done; DVC, where it is there, has the last word on any other.
+"""
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Literal, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from undertow.config import Cell
+from undertow.errors import ConfigError, UndertowError
+from undertow.handover import Recorded, changed, record, why_not
+from undertow.lineage import (
+    Node,
+    cell_node,
+    differences,
+    inputs_of,
+    loaded_code,
+    model_node,
+    outputs_of,
+    recorded,
+    remember_code,
+)
+from undertow.sources import locked, say
+from undertow.stages import direction, distill, fetch, judge, steer
+from undertow.stages.loading import Bench
+from undertow.study import Study
+
+
+class Step(NamedTuple):
+    """A stage of one model or cell, and how it is run."""
+
+    node: Node
+    run: Callable[[], None]
+
+
+class Outcome(NamedTuple):
+    """What a run of many cells came to.
+
+    ran, recorded: names of stages. busy: cells that another process is working on.
+    failed: what went wrong, by model, cell or stage. unrecorded: why DVC was told nothing.
+    """
+
+    ran: list[str]
+    recorded: list[str]
+    busy: list[str]
+    failed: dict[str, str]
+    unrecorded: str | None
+
+
+def run_cells(
+    study: Study, model: str, seeds: Sequence[int] = (), *, commit: bool = True
+) -> Outcome:
+    """Run what is due of a model's cells and hand it to DVC, cell by cell.
+
+    seeds: only the cells of these seeds; all where empty. A cell that fails does not end the
+    others. Raises ConfigError where the grid has no such cells, UndertowError where DVC fails.
+    """
+    study.params.model_spec(model)
+    cells = [
+        cell
+        for cell in study.params.cells()
+        if cell.model == model and (not seeds or cell.seed in seeds)
+    ]
+    if not cells:
+        raise ConfigError(
+            f"the grid has no cells of {model}" + (f" with seeds {list(seeds)}" if seeds else ""),
+            "see grid.models and grid.seeds in params.yaml",
+        )
+    unrecorded = why_not(study.layout.root) if commit else "--no-commit was given"
+    with ThreadPoolExecutor(max_workers=1) as recorder:
+        return _Run(study, model, cells, unrecorded, recorder).outcome()
+
+
+class _Run:
+    """One pass over the cells of one model."""
+
+    def __init__(
+        self,
+        study: Study,
+        model: str,
+        cells: Sequence[Cell],
+        unrecorded: str | None,
+        recorder: ThreadPoolExecutor,
+    ) -> None:
+        self._study, self._root, self._model = study, study.layout.root, model
+        self._unrecorded, self._recorder = unrecorded, recorder
+        self._bench = Bench()
+        self._base = [
+            Step(model_node(study, "fetch", model), partial(fetch.run, study, model)),
+            Step(
+                model_node(study, "direction", model),
+                partial(direction.run, study, model, self._bench),
+            ),
+        ]
+        self._cells = {cell.key: self._steps(cell) for cell in cells}
+        nodes = [step.node for steps in (self._base, *self._cells.values()) for step in steps]
+        for node in nodes:
+            remember_code(study, node)
+        self._changed = set() if unrecorded else changed(self._root, nodes)
+        self._ran: list[str] = []
+        self._recordings: list[tuple[str, Future[Recorded]]] = []
+        self._busy: list[str] = []
+        self._failed: dict[str, str] = {}
+
+    def _steps(self, cell: Cell) -> list[Step]:
+        study, bench = self._study, self._bench
+        return [
+            Step(cell_node(study, "steer", cell), partial(steer.run, study, cell, bench)),
+            Step(cell_node(study, "distill", cell), partial(distill.run, study, cell, bench)),
+            Step(cell_node(study, "judge", cell), partial(judge.run, study, cell)),
+        ]
+
+    def outcome(self) -> Outcome:
+        locks = self._root / ".undertow" / "cells"
+        locks.mkdir(parents=True, exist_ok=True)
+        with locked(locks / self._model, f"prepares {self._model}"):
+            anew = self._work(self._model, self._base, anew=False)
+        if self._failed:
+            return self._told()
+        for key, steps in self._cells.items():
+            try:
+                with FileLock(locks / f"{key.replace('/', '_')}.lock", timeout=0):
+                    self._work(key, steps, anew)
+            except Timeout:
+                say(f"{key}: another process is working on it")
+                self._busy.append(key)
+        return self._told()
+
+    def _work(self, subject: str, steps: Sequence[Step], anew: bool) -> bool:
+        """Run what is due of these steps, and have it recorded; whether anything was run.
+
+        anew: something that they depend on was run just now.
+        """
+        finished = []
+        try:
+            for step in steps:
+                state = self._state(step.node, anew)
+                if state == "due":
+                    self._stop_if_changed(step.node)
+                    say(f"{step.node.name}: running")
+                    step.run()
+                    self._ran.append(step.node.name)
+                    anew = True
+                if state != "done":
+                    finished.append(step.node)
+        except Exception as error:  # whatever it is, the other cells are worth having
+            self._failed[subject] = _told(error)
+            self._bench.clear()  # an adapter may still be on
+        if finished and self._unrecorded is None:
+            task = self._recorder.submit(record, self._root, finished)
+            self._recordings.append((subject, task))
+        return anew
+
+    def _state(self, node: Node, anew: bool) -> Literal["due", "made", "done"]:
+        """due: to be run; made: run, but DVC does not know it; done: nothing is left to do."""
+        manifest = recorded(self._root, node)
+        if (
+            manifest is not None
+            and manifest.inputs == inputs_of(self._study, node, code=loaded_code)
+            and manifest.outputs == outputs_of(self._root, node)
+        ):
+            return "made" if node.name in self._changed else "done"
+        known_to_dvc = self._unrecorded is None and node.name not in self._changed
+        return "done" if known_to_dvc and not anew else "due"
+
+    def _stop_if_changed(self, node: Node) -> None:
+        """A stage that reads what is no longer there would give a result that nobody asked for."""
+        now = inputs_of(Study.open(self._root), node)
+        other = differences(inputs_of(self._study, node, code=loaded_code), now)
+        if other:
+            raise ConfigError(
+                f"{node.name} was not run: {', '.join(other)} changed since this command began",
+                f"give it again: python cli.py run-cells --model {self._model}",
+            )
+
+    def _told(self) -> Outcome:
+        """Wait for what is being recorded, and say how all of it ended."""
+        names = []
+        for subject, task in self._recordings:
+            try:
+                done = task.result()
+            except UndertowError as error:
+                self._failed[f"{subject}, recording"] = str(error)
+                continue
+            names += done.names
+            for name, changes in done.stale.items():
+                self._failed[name] = (
+                    f"not recorded: {', '.join(changes)} changed since it began\n"
+                    f"  -> python cli.py run-cells --model {self._model} runs what that calls for"
+                )
+        return Outcome(self._ran, names, self._busy, self._failed, self._unrecorded)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, UndertowError):
+        return str(error)
+    traceback.print_exception(error, file=sys.stderr)
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}\n  -> the traceback is above"

@@ -1,0 +1,176 @@
+"""What a stage reads and writes, by hash, exactly as dvc.yaml declares it.
+
+dvc.yaml is the one list of a stage's parameters, dependencies and outputs; its templates are
+resolved here, so what a manifest records cannot drift from what DVC tracks. Works without DVC.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from undertow.config import Cell
+from undertow.errors import ConfigError
+from undertow.records import digest, fingerprint, write_json
+from undertow.results import Manifest
+from undertow.study import Study
+
+Digests = dict[str, str | None]
+"""Path or parameter -> SHA-256 (hex), null where there is no such file."""
+
+TEMPLATE = re.compile(r"\$\{([^}]+)\}")
+MANIFEST = "manifest.json"
+
+
+class Node(NamedTuple):
+    """One stage of one model or cell; `name` is what DVC calls it."""
+
+    name: str
+    command: str
+    params: tuple[str, ...]
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]
+
+    @property
+    def manifest(self) -> str:
+        """Path of its manifest: one of the outputs, or a file in the folder that is its output."""
+        listed = (out for out in self.outs if out.endswith(MANIFEST))
+        return next(listed, f"{self.outs[0]}/{MANIFEST}")
+
+
+class Work(NamedTuple):
+    """A stage that has begun, and what it reads."""
+
+    node: Node
+    inputs: Digests
+
+
+def model_node(study: Study, stage: str, model: str) -> Node:
+    """fetch or direction of one model."""
+    return _node(study, stage, {"model": model})
+
+
+def cell_node(study: Study, stage: str, cell: Cell) -> Node:
+    """steer, distill or judge of one cell."""
+    item = {"model": cell.model, "arm": cell.arm.name, "seed": str(cell.seed)}
+    return _node(study, stage, item)
+
+
+def begin(study: Study, stage: str, subject: str | Cell) -> Work:
+    """Take the inputs of a stage at its beginning; subject is a model's name or a cell."""
+    if isinstance(subject, Cell):
+        node = cell_node(study, stage, subject)
+    else:
+        node = model_node(study, stage, subject)
+    return Work(node, inputs_of(study, node, code=loaded_code))
+
+
+def finish(study: Study, work: Work, manifest: Manifest) -> None:
+    """Write the manifest, after all other outputs, with the hashes of what was read and written."""
+    root = study.layout.root
+    hashes = {"inputs": work.inputs, "outputs": outputs_of(root, work.node)}
+    write_json(root / work.node.manifest, manifest.model_copy(update=hashes))
+
+
+def inputs_of(study: Study, node: Node, *, code: Callable[[Path], str] = digest) -> Digests:
+    """Hashes of the command, of the study's parameters and of the files that a stage reads.
+
+    code: the hash of a file of source code. Parameters are hashed with their defaults written
+    out, so spelling out a default changes nothing.
+    """
+    found: Digests = {"cmd": fingerprint(node.command)}
+    values = study.params.model_dump(mode="json")
+    for key in node.params:
+        found[f"params.yaml:{key}"] = fingerprint(_look_up(values, key))
+    for dep in node.deps:
+        path = study.layout.root / dep
+        read = code if path.suffix == ".py" else digest
+        found[dep] = read(path) if path.exists() else None
+    return found
+
+
+def outputs_of(root: Path, node: Node) -> Digests:
+    """Hashes of what a stage has written, file by file, its manifest left out."""
+    files: Digests = {}
+    for out in node.outs:
+        path = root / out
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        for file in inside:
+            name = file.relative_to(root).as_posix()
+            if name != node.manifest and not file.name.startswith("."):
+                files[name] = digest(file) if file.exists() else None
+    return files
+
+
+def recorded(root: Path, node: Node) -> Manifest | None:
+    """The manifest of a stage, if it has one that can be read."""
+    path = root / node.manifest
+    try:
+        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # absent, or of another version: to be made again
+        return None
+
+
+def differences(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> list[str]:
+    """Names of the inputs or outputs that are not the same in both."""
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def remember_code(study: Study, node: Node) -> None:
+    """Take the hashes of a stage's code now, long before the stage itself begins."""
+    for dep in node.deps:
+        if dep.endswith(".py"):
+            loaded_code(study.layout.root / dep)
+
+
+@cache
+def loaded_code(path: Path) -> str:
+    """The hash of code at its first use: an edit during a long run is not what has run."""
+    return digest(path)
+
+
+def _node(study: Study, stage: str, item: Mapping[str, str]) -> Node:
+    path = study.layout.root / "dvc.yaml"
+    if not path.exists():
+        raise ConfigError(
+            f"{path} does not exist, and it says what each stage reads and writes",
+            "run in a checkout of the repository, where dvc.yaml lies beside params.yaml",
+        )
+    declared = _stages(path.read_text(encoding="utf-8"))[stage]
+    values = study.params.model_dump(mode="json")
+
+    def resolve(text: str) -> str:
+        return TEMPLATE.sub(
+            lambda match: (
+                item[match[1].removeprefix("item.")]
+                if match[1].startswith("item.")
+                else str(_look_up(values, match[1]))
+            ),
+            text,
+        )
+
+    return Node(
+        name=f"{stage}@{'-'.join(item[key] for key in declared['matrix'])}",
+        command=resolve(declared["cmd"]),
+        params=tuple(resolve(key) for key in declared.get("params", [])),
+        deps=tuple(resolve(dep) for dep in declared.get("deps", [])),
+        outs=tuple(resolve(out) for out in declared["outs"]),
+    )
+
+
+@cache
+def _stages(text: str) -> dict[str, Any]:
+    stages: dict[str, Any] = yaml.safe_load(text)["stages"]
+    return stages
+
+
+def _look_up(values: Mapping[str, Any], key: str) -> Any:
+    found: Any = values
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            raise ConfigError(f"dvc.yaml names {key}, no key of params.yaml", "correct dvc.yaml")
+        found = found[part]
+    return found

@@ -1,0 +1,95 @@
+"""One load, many cells: the same files as stage by stage, and DVC finds them up to date."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repository import Repository, tiny_params
+
+pytestmark = pytest.mark.timeout(600)
+MODEL = "tiny-qwen2"
+RUN = ("run-cells", "--model", MODEL)
+
+
+def make(folder: Path, models: Path, **sections: Any) -> Repository:
+    params = tiny_params(models, **sections)
+    params["grid"] |= {"models": [MODEL], "arms": ["trait_0", "trait_1"]}
+    params["models"] = {MODEL: params["models"][MODEL]}
+    params["tracking"]["enabled"] = False
+    return Repository(folder, params)
+
+
+def produced(root: Path) -> dict[str, Any]:
+    """Every result file but the manifests, and cell.json without its costs."""
+    found: dict[str, Any] = {}
+    for path in sorted((root / "results").rglob("*")):
+        if path.is_dir() or path.name.endswith("manifest.json"):
+            continue
+        name = path.relative_to(root).as_posix()
+        found[name] = path.read_bytes()
+        if path.name == "cell.json":
+            found[name] = {k: v for k, v in json.loads(found[name]).items() if k != "costs"}
+    return found
+
+
+def status(repository: Repository) -> dict[str, Any]:
+    found = json.loads(repository.dvc("status", "--json"))
+    found.pop("report", None)  # which is no stage of a model
+    return found
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Repository, str]:
+    folder = tmp_path_factory.mktemp("cells")
+    repository = make(folder / "checkout", folder / "models")
+    repository.init()
+    return repository, repository.cli(*RUN).stdout
+
+
+def test_dvc_finds_everything_up_to_date(ran: tuple[Repository, str]):
+    repository, said = ran
+    assert said == "8 stages run, 8 recorded in dvc.lock\n"
+    assert status(repository) == {}
+    assert "Running stage 'steer" not in repository.dvc("repro", f"judge@{MODEL}-trait_1-0")
+    assert repository.cli(*RUN).stdout == "0 stages run, 0 recorded in dvc.lock\n"
+
+
+def test_the_files_are_those_of_the_stages_one_by_one(
+    ran: tuple[Repository, str], tmp_path: Path
+):
+    repository, _ = ran
+    models = Path(repository.params["models"][MODEL]["weights"]["path"]).parent
+    other = make(tmp_path / "checkout", models)
+    for command in ("fetch", "direction"):
+        other.cli(command, "--model", MODEL)
+    for arm in ("trait_1", "trait_0"):
+        for command in ("steer", "distill", "judge"):
+            other.cli(command, "--model", MODEL, "--arm", arm)
+    assert produced(other.root) == produced(repository.root)
+
+
+def test_the_base_is_loaded_once(ran: tuple[Repository, str]):
+    root = ran[0].root / "results"
+    costs = [json.loads(p.read_text())["costs"] for p in sorted(root.rglob("*manifest.json"))]
+    assert len(costs) == 8
+    assert sum(cost["load_seconds"] > 0 for cost in costs) == 1
+    assert all(cost["gpu_seconds"] is None for cost in costs)
+
+
+def test_without_dvc_it_runs_and_a_later_run_with_dvc_only_records(tmp_path: Path):
+    repository = make(tmp_path / "checkout", tmp_path / "models")
+    repository.init()
+    repository.extra_environment = {"PATH": ""}
+    done = repository.cli(*RUN)
+    assert "8 stages run, 0 recorded" in done.stdout
+    assert "nothing was committed to DVC: there is no dvc on the PATH" in done.stderr
+    assert "0 stages run" in repository.cli(*RUN).stdout
+    shutil.rmtree(repository.root / f"results/cells/{MODEL}/trait_1/0/judge")
+    assert "1 stages run" in repository.cli(*RUN).stdout
+
+    repository.extra_environment = {}
+    assert "0 stages run, 8 recorded" in repository.cli(*RUN).stdout
+    assert status(repository) == {}
