@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from repository import Repository, tiny_params
 
@@ -92,4 +94,58 @@ def test_without_dvc_it_runs_and_a_later_run_with_dvc_only_records(tmp_path: Pat
 
     repository.extra_environment = {}
     assert "0 stages run, 8 recorded" in repository.cli(*RUN).stdout
+    assert status(repository) == {}
+
+
+def test_an_edit_during_the_run_is_neither_recorded_nor_run_with(tmp_path: Path):
+    repository = make(tmp_path / "checkout", tmp_path / "models")
+    repository.init()
+    process = repository.start(*RUN)
+    cells = repository.root / "results" / "cells" / MODEL
+    steered = cells / "trait_0" / "0" / "steer" / "manifest.json"
+    deadline = time.monotonic() + 120
+    while not steered.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    edited = repository.params | {"carrier": {"prompts": 9, "max_new_tokens": 8}}
+    repository.write_params(edited)
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert f"steer@{MODEL}-trait_0-0: not recorded: params.yaml:carrier changed" in said
+    assert f"steer@{MODEL}-trait_1-0 was not run: params.yaml:carrier changed" in said
+    assert f"python cli.py run-cells --model {MODEL}" in said
+    assert not (cells / "trait_1").exists()
+    assert f"steer@{MODEL}-trait_0-0" in status(repository)
+    lock = yaml.safe_load((repository.root / "dvc.lock").read_text())["stages"]
+    assert f"steer@{MODEL}-trait_0-0" not in lock
+    assert f"direction@{MODEL}" in lock
+
+
+def test_a_failed_cell_leaves_the_others(tmp_path: Path):
+    repository = make(tmp_path / "checkout", tmp_path / "models")
+    repository.init()
+    cells = repository.root / "results" / "cells" / MODEL
+    in_the_way = cells / "trait_0" / "0" / "distill"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("a file where a folder has to be")
+    done = repository.cli(*RUN, expect=1)
+    assert f"error: {MODEL}/trait_0/seed0: " in done.stderr
+    assert "6 stages run, 6 recorded" in done.stdout
+    assert {name for name in status(repository) if MODEL in name} == {
+        f"distill@{MODEL}-trait_0-0",
+        f"judge@{MODEL}-trait_0-0",
+    }
+    in_the_way.unlink()
+    assert "2 stages run, 2 recorded" in repository.cli(*RUN).stdout
+    assert status(repository) == {}
+
+
+def test_two_processes_share_the_cells_between_them(tmp_path: Path):
+    repository = make(tmp_path / "checkout", tmp_path / "models")
+    repository.init()
+    both = [repository.start(*RUN) for _ in range(2)]
+    said = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sum(int(out.split()[0]) for out, _ in said) == 8
     assert status(repository) == {}
