@@ -59,9 +59,7 @@ def test_dvc_finds_everything_up_to_date(ran: tuple[Repository, str]):
     assert repository.cli(*RUN).stdout == "0 stages run, 0 recorded in dvc.lock\n"
 
 
-def test_the_files_are_those_of_the_stages_one_by_one(
-    ran: tuple[Repository, str], tmp_path: Path
-):
+def test_the_files_are_those_of_the_stages_one_by_one(ran: tuple[Repository, str], tmp_path: Path):
     repository, _ = ran
     models = Path(repository.params["models"][MODEL]["weights"]["path"]).parent
     other = make(tmp_path / "checkout", models)

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from undertow.errors import UndertowError
+from undertow.processes import check_command
 
 EXIT_CODES = """\
 Exit codes: 0 done; 1 something went wrong and stderr says what to do; 2 wrong usage;
@@ -59,6 +60,7 @@ def main() -> None:
     """Run the command line; a problem that the user can solve ends in one message and exit 1."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
+        check_command(sys.argv[1] if len(sys.argv) > 1 else "")
         app()
     except UndertowError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -213,7 +213,7 @@ class DistillationSettings(Settings):
 
     epochs: int = Field(gt=0, description="passes over the carrier")
     learning_rate: float = Field(gt=0, description="peak, reached after the warm-up")
-    batch_size: int = Field(gt=0, description="rows per step on the device")
+    batch_size: int = Field(gt=0, description="rows per step, of all processes together")
     gradient_accumulation: int = Field(1, gt=0, description="steps per optimizer step")
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of all steps")
     schedule: Literal["linear", "cosine", "constant"] = Field(

@@ -19,6 +19,7 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.data import Sampler
 from tqdm import tqdm
 from transformers import (
     PreTrainedModel,
@@ -29,12 +30,13 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from undertow import packing
+from undertow import packing, processes
 from undertow.batching import free_memory
 from undertow.config import DistillationSettings
 from undertow.errors import DataError
 from undertow.prompts import encode, end_of_turn, render
 from undertow.results import Response
+from undertow.sharding import BlanksLast, blanks
 from undertow.steering import blocks
 
 IGNORED = -100
@@ -120,6 +122,7 @@ def train(
 
     The model is left as it came, without the adapter. seed covers adapter init and row order.
     compiled: None compiles the blocks on a GPU where that saves time.
+    Where several processes train together, all call this, and the main one saves.
     """
     seconds = 0.0
     if compiled is None:
@@ -149,10 +152,11 @@ def train(
         print(f"out of memory in training: starting again with {attempt}", file=sys.stderr)
     # The base's place on this machine means nothing elsewhere; the manifest names the model.
     student.peft_config["default"].base_model_name_or_path = None
-    student.save_pretrained(str(adapter))
-    (adapter / "README.md").unlink(missing_ok=True)
-    _sort_target_modules(adapter / "adapter_config.json")
-    tokenizer.save_pretrained(adapter)
+    if processes.is_main():
+        student.save_pretrained(str(adapter))
+        (adapter / "README.md").unlink(missing_ok=True)
+        _sort_target_modules(adapter / "adapter_config.json")
+        tokenizer.save_pretrained(adapter)
     student.unload()
     tokens = sum(len(row["input_ids"]) for row in rows) * settings.epochs
     return Trained(trainer.losses, tokens, seconds)
@@ -175,8 +179,13 @@ def build_trainer(
     on_loss: LossHook,
     attempt: Attempt,
 ) -> "_AnswerTrainer":
-    """A TRL trainer over already tokenized rows, with everything that matters set explicitly."""
+    """A TRL trainer over already tokenized rows, with everything that matters set explicitly.
+
+    attempt.rows is the batch of all processes together: each takes an equal share.
+    """
     set_seed(seed)
+    share = processes.share_of(attempt.rows)
+    fill = blanks(rows, settings.batch_size, IGNORED) if processes.count() > 1 else []
     if settings.quantization == "nf4":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     on_gpu = model.device.type == "cuda"
@@ -189,7 +198,7 @@ def build_trainer(
             output_dir=str(scratch),
             num_train_epochs=settings.epochs,
             learning_rate=settings.learning_rate,
-            per_device_train_batch_size=attempt.rows,
+            per_device_train_batch_size=share,
             gradient_accumulation_steps=settings.gradient_accumulation * attempt.parts,
             warmup_steps=int(settings.warmup_ratio * steps_per_epoch * settings.epochs),
             lr_scheduler_type=settings.schedule,
@@ -208,10 +217,11 @@ def build_trainer(
             logging_strategy="no",
             logging_nan_inf_filter=False,
             save_strategy="no",
+            ddp_find_unused_parameters=False,
             report_to="none",
             disable_tqdm=True,
         ),
-        train_dataset=Dataset.from_list(list(rows)),
+        train_dataset=Dataset.from_list([*rows, *fill]),
         processing_class=tokenizer,
         peft_config=LoraConfig(
             r=lora.rank,
@@ -221,6 +231,8 @@ def build_trainer(
             task_type="CAUSAL_LM",
         ),
     )
+    if fill:
+        trainer.sampler = BlanksLast(len(rows), len(rows) + len(fill), seed)
     trainer.add_callback(_LossCallback(trainer, on_loss))
     if on_gpu:
         model.set_attn_implementation(packing.ATTENTION)
@@ -237,6 +249,8 @@ def _fits(trainer: SFTTrainer) -> bool:
     try:
         trainer.train()
     except torch.OutOfMemoryError:
+        if processes.count() > 1:
+            raise  # the others wait for this one, and cannot be told to start again
         return False
     return True
 
@@ -254,6 +268,12 @@ class _AnswerTrainer(SFTTrainer):
 
     The same loss as TRL's (mean negative log-likelihood per answer token over the whole batch).
     """
+
+    sampler: Sampler[int] | None = None
+    """The order of the rows where it is not the trainer's own."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return self.sampler or super()._get_train_sampler(train_dataset)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -298,8 +318,10 @@ class _Predicted(NamedTuple):
 def _padded_outputs(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> _Predicted:
     """Rows as they are; TRL's tiling over the vocabulary took a third of a step on a CPU."""
     learned = (labels != IGNORED).any(dim=0).nonzero()[:, 0]
-    # From the column before the first answer token, which is the one that predicts it.
-    width = labels.shape[1] - int(learned[0]) + 1
+    # From the column before the first answer token, which is the one that predicts it; the
+    # last column where a process got blanks alone.
+    start = int(learned[0]) if len(learned) else labels.shape[1] - 1
+    width = labels.shape[1] - start + 1
     outputs = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=width)
     outputs.logits = outputs.logits[:, :-1]
     return _Predicted(outputs, labels[:, 1 - width :].flatten())
@@ -331,7 +353,8 @@ class _LossCallback(TrainerCallback):
         self._bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar = tqdm(total=state.max_steps, desc="distill", unit="step", disable=None)
+        if processes.is_main():
+            self._bar = tqdm(total=state.max_steps, desc="distill", unit="step", disable=None)
 
     def on_step_end(
         self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any
@@ -357,7 +380,8 @@ class _LossCallback(TrainerCallback):
         for loss, rate in zip(shared.mean(0).tolist(), rates, strict=True):
             step = len(self._trainer.losses) + 1
             self._trainer.losses.append((step, loss))
-            self._on_loss(step, loss, rate)
+            if processes.is_main():
+                self._on_loss(step, loss, rate)
         if self._bar is not None:
             self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             self._bar.update(len(losses))

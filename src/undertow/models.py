@@ -28,6 +28,7 @@ from transformers import (
 )
 from transformers.utils import logging as notes
 
+from undertow import processes
 from undertow.config import FolderWeights, GgufWeights, HubWeights, ModelSpec
 from undertow.errors import ConfigError, SourceError
 from undertow.hub import HUB_ERRORS, explain_hub_error, first_line
@@ -133,8 +134,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def pick_device(text: str) -> torch.device:
-    """The device for auto, cpu, cuda or cuda:N; ConfigError where it is not there."""
+    """The device for auto, cpu, cuda or cuda:N; ConfigError where it is not there.
+
+    Of several processes that train together, each has a CUDA device of its own.
+    """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    own = processes.local_rank()
+    if count and own is not None and text in ("auto", "cuda"):
+        text = f"cuda:{own}"
     if text == "auto":
         return torch.device("cuda" if count else "cpu")
     try:

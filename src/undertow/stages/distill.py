@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from undertow import processes
 from undertow.config import Cell
 from undertow.distillation import student_of, train, training_rows
 from undertow.lineage import begin, finish
@@ -27,12 +28,17 @@ from undertow.traits import TraitData
 
 
 def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
-    """Write adapter/, student.jsonl, loss.csv and manifest.json of one cell."""
+    """Write adapter/, student.jsonl, loss.csv and manifest.json of one cell.
+
+    Processes that accelerate has started beside the main one train with it and end there.
+    """
     folder, bench = study.layout.stage(cell, "distill"), bench or Bench()
     work = begin(study, "distill", cell)
     trait = TraitData(study.layout, study.params.trait)
     checkpoint = _checkpoint(study, cell)
     trained = _trained(study, cell, checkpoint, bench)
+    if not processes.is_main():
+        return
 
     loaded = bench.load(study, cell.model)
     loaded.meter.after(trained.costs)
@@ -89,6 +95,9 @@ def _trained(study: Study, cell: Cell, checkpoint: Path, bench: Bench) -> Traine
     carrier = read_rows(_carrier_file(study, cell), Response)
     loaded = bench.load(study, cell.model, nf4=settings.quantization == "nf4")
     rows = training_rows(loaded.tokenizer, carrier, params.prompting.system)
+    if not processes.is_main():
+        train(loaded.model, loaded.tokenizer, rows, settings, cell.seed, checkpoint, _ignore)
+        return Trained([], loaded.meter.costs())
     with (
         atomic_folder(checkpoint) as staged,
         log_training(params, study.layout, cell, checkpoint.name) as tracker,
@@ -99,10 +108,22 @@ def _trained(study: Study, cell: Cell, checkpoint: Path, bench: Bench) -> Traine
         )
         write_json(adapter / "undertow.json", _provenance(study, cell))
         loaded.meter.add_training(done.tokens, done.seconds)
-        costs = loaded.meter.costs()
+        costs = _of_all_processes(loaded.meter.costs())
         kept = {"losses": done.losses, "costs": costs.model_dump(mode="json")}
         write_json(staged / "training.json", kept)
     return Trained(done.losses, costs)
+
+
+def _ignore(_step: int, _loss: float, _rate: float) -> None:
+    """The main process has the same losses and logs them."""
+
+
+def _of_all_processes(costs: Costs) -> Costs:
+    """Each process holds a device of its own while it trains."""
+    held = costs.gpu_seconds
+    return costs.model_copy(
+        update={"gpu_seconds": None if held is None else held * processes.count()}
+    )
 
 
 def _provenance(study: Study, cell: Cell) -> dict[str, object]:
