@@ -2,15 +2,16 @@
 configuration, provenance."""
 
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import yaml
 
 from undertow.config import GgufWeights, HubWeights, ModelSpec, Params
+from undertow.costs import CostTotal, total
 from undertow.page import Code, Column, Details, Paragraph, Section, Table
 from undertow.records import fingerprint
-from undertow.results import Costs, Layout, Manifest, read_grid
+from undertow.results import Layout, Manifest, read_grid
 from undertow.summary import Summary
 
 STAGES: tuple[Literal["steer", "distill", "judge"], ...] = ("steer", "distill", "judge")
@@ -18,31 +19,42 @@ GIBIBYTE = 2**30
 
 
 def costs_section(summary: Summary, params: Params, layout: Layout) -> Section:
-    """Tokens, seconds and memory per stage, in total, and per cell."""
-    directions = {
-        f"{name} (direction)": {"direction": manifest.costs}
+    """GPU hours, tokens, memory and money per model and stage, in total, and per cell."""
+    # Directions belong to no cell, so the summary of the cells does not hold them.
+    directions = [
+        total(name, "direction", [manifest.costs], 1)
         for name, manifest in _manifests(params, layout).items()
         if manifest.stage == "direction"
-    }
-    by_cell = {**directions, **summary.costs}
-    stages = list(dict.fromkeys(stage for costs in by_cell.values() for stage in costs))
-    rows = [
-        _cost_row(stage, [costs[stage] for costs in by_cell.values() if stage in costs])
-        for stage in stages
     ]
-    everything = [cost for costs in by_cell.values() for cost in costs.values()]
-    devices = ", ".join(sorted({cost.device for cost in everything})) or "unknown"
-    caption = "What each stage took, over all cells; the memory is the peak of any one cell"
+    each = [
+        (cell, total(None, stage, [costs], 1))
+        for cell, stages in summary.costs.items()
+        for stage, costs in stages.items()
+    ]
+    devices = {cost.device for stages in summary.costs.values() for cost in stages.values()}
     measures = [Column(title) for title in MEASURES]
     return Section(
         "costs",
         "Costs",
         (
-            Paragraph(f"Device: {devices}. Seconds are wall clock; loading stands beside them."),
+            Paragraph(
+                f"Device: {', '.join(sorted(devices)) or 'unknown'}. Seconds are wall clock; "
+                "loading stands beside them, because one load may serve many cells. GPU hours are "
+                "the time that a device was held, loading included. The total is of the cells."
+            ),
             Table(
-                caption,
-                (Column("Stage", numeric=False), Column("Cells"), *measures),
-                [*rows, _cost_row("total", everything, count=str(len(summary.costs)))],
+                "What each stage took, over all cells; the memory is the peak of any one cell",
+                (
+                    Column("Model", numeric=False),
+                    Column("Stage", numeric=False),
+                    Column("Cells"),
+                    *measures,
+                ),
+                [
+                    (row.model or "total", row.stage or "", str(row.cells), *_measures(row))
+                    for row in (*directions, *summary.cost_totals)
+                ],
+                headers=2,
             ),
             Details(
                 "Costs of every cell",
@@ -50,11 +62,7 @@ def costs_section(summary: Summary, params: Params, layout: Layout) -> Section:
                     Table(
                         "What each stage of each cell took",
                         (Column("Cell", numeric=False), Column("Stage", numeric=False), *measures),
-                        [
-                            (cell, stage, *_measures([cost]))
-                            for cell, costs in by_cell.items()
-                            for stage, cost in costs.items()
-                        ],
+                        [(cell, row.stage or "", *_measures(row)) for cell, row in each],
                         headers=2,
                     ),
                 ),
@@ -68,39 +76,32 @@ MEASURES = (
     "Loading, seconds",
     "GPU hours",
     "Tokens generated",
-    "Per second",
+    "Generated per second",
     "Tokens trained",
-    "Per second",
+    "Trained per second",
     "Memory, GiB",
     "Judge tokens",
     "USD",
 )
 
 
-def _cost_row(name: str, costs: list[Costs], count: str | None = None) -> tuple[str, ...]:
-    return (name, count or str(len(costs)), *_measures(costs))
-
-
-def _measures(costs: list[Costs]) -> tuple[str, ...]:
-    held = [cost.gpu_seconds for cost in costs if cost.gpu_seconds is not None]
-    priced = [cost.usd for cost in costs if cost.usd is not None]
+def _measures(row: CostTotal) -> tuple[str, ...]:
     return (
-        f"{sum(cost.seconds for cost in costs):,.1f}",
-        f"{sum(cost.load_seconds for cost in costs):,.1f}",
-        f"{sum(held) / 3600:,.3f}" if held else "",
-        f"{sum(cost.tokens_generated for cost in costs):,}",
-        _mean(cost.generated_per_second for cost in costs),
-        f"{sum(cost.tokens_trained for cost in costs):,}",
-        _mean(cost.trained_per_second for cost in costs),
-        f"{max((cost.peak_memory_bytes for cost in costs), default=0) / GIBIBYTE:.2f}",
-        f"{sum(cost.prompt_tokens + cost.completion_tokens for cost in costs):,}",
-        f"{sum(priced):,.2f}" if priced else "",
+        f"{row.seconds:,.1f}",
+        f"{row.load_seconds:,.1f}",
+        _known(row.gpu_hours, 3),
+        f"{row.tokens_generated:,}",
+        _known(row.generated_per_second, 0),
+        f"{row.tokens_trained:,}",
+        _known(row.trained_per_second, 0),
+        f"{row.peak_memory_bytes / GIBIBYTE:.2f}",
+        f"{row.judge_tokens:,}",
+        _known(row.usd, 2),
     )
 
 
-def _mean(speeds: Iterable[float | None]) -> str:
-    known = [speed for speed in speeds if speed is not None]
-    return f"{sum(known) / len(known):,.0f}" if known else ""
+def _known(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
 
 
 def configuration_section(params: Params) -> Section:

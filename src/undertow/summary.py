@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from undertow.config import Arm, Cell, Params
+from undertow.costs import CostTotal, totals_of
 from undertow.errors import DataError
 from undertow.results import CellResult, Costs, Layout, Record
 from undertow.transfer import Estimate, Readings, Transfer, estimate_transfer, wilson
@@ -93,6 +94,7 @@ class Summary(Record):
     resamples: int
     arms: tuple[ArmSummary, ...]
     costs: dict[str, dict[str, Costs]]  # cell key -> stage -> costs
+    cost_totals: tuple[CostTotal, ...]  # by model and stage, and of the whole study
     unscored: dict[str, int]
 
     def of_model(self, model: str) -> list[ArmSummary]:
@@ -158,6 +160,7 @@ def summarise(params: Params, grid: Mapping[Cell, CellResult]) -> Summary:
         resamples=settings.resamples,
         arms=tuple(arms),
         costs={cell.key: result.costs for cell, result in grid.items()},
+        cost_totals=totals_of(grid),
         unscored=unscored,
     )
 
