@@ -30,6 +30,7 @@ def test_two_processes_train_to_the_losses_of_one(tmp_path: Path):
     params = tiny_params(tmp_path / "models")
     params["grid"] |= {"models": [MODEL], "arms": ["trait_0", "trait_1"]}
     params["carrier"]["prompts"] = 5
+    params["evaluation"]["prompts"] = 2
     params["tracking"]["enabled"] = False
     repository = Repository(tmp_path / "checkout", params)
     for command in ("fetch", "direction"):
