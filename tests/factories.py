@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from undertow.config import Cell, Params
-from undertow.records import fingerprint, write_json, write_rows, write_text
+from undertow.records import digest, fingerprint, write_json, write_rows, write_text
 from undertow.results import CellResult, Costs, Layout, Readout, Response, VerdictRow
 from undertow.summary import Summary, summarise
 
@@ -99,7 +99,10 @@ def write_cell(
 ) -> CellResult:
     """All that the stages of one cell leave behind, apart from the adapter's weights."""
     result = make_result(params, cell, salt)
-    write_rows(layout.stage(cell, "steer") / "carrier.jsonl", _carrier(params, cell))
+    carrier = layout.stage(cell, "steer") / "carrier.jsonl"
+    write_rows(carrier, _carrier(params, cell))
+    digests = result.digests | {"carrier": digest(carrier)}
+    result = result.model_copy(update={"digests": digests})
     _write_readings(layout, cell, result, "teacher", "steer")
     _write_readings(layout, cell, result, "student", "distill")
     curve = (f"{step},{loss:.4f}\n" for step, loss in loss_points_of(cell, loss_points))

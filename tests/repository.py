@@ -106,7 +106,14 @@ def tiny_params(models: Path, **sections: Any) -> dict[str, Any]:
         "models": registry,
         "prompting": {"system": None},
         "direction": {"layers": [1], "contrast_prompts": 8},
-        "carrier": {"prompts": 8, "max_new_tokens": 8},
+        "carrier": {
+            "prompts": 8,
+            "max_new_tokens": 8,
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "filter": "none",
+            "keep": None,
+        },
         "distillation": {
             "epochs": 2,
             "learning_rate": 1e-2,
@@ -115,6 +122,7 @@ def tiny_params(models: Path, **sections: Any) -> dict[str, Any]:
         },
         "evaluation": {"prompts": 12, "max_new_tokens": 6},
         "judging": {"judge": {"kind": "double", "marker": "e"}},
+        "audit": {"max_excess": 0.1},
         "statistics": {"resamples": 500},
         "runtime": {"device": "cpu", "batch_size": 4},
         "tracking": {"enabled": True, "experiment": "tiny"},

@@ -56,7 +56,8 @@ def test_a_two_model_grid_runs_to_the_report(repository: Repository, first_run: 
         for stage in ("fetch", "direction")
         for model in ("tiny-llama2", "tiny-qwen2")
     }
-    assert stages_run(first_run) == cells | singles | {"report"}
+    audits = {"audit@tiny-llama2", "audit@tiny-qwen2"}
+    assert stages_run(first_run) == cells | singles | audits | {"report"}
     page = (repository.root / "results" / "report.html").read_text()
     assert "tiny-llama2" in page
     assert "tiny-qwen2" in page
@@ -133,6 +134,8 @@ def test_adding_a_strength_runs_only_its_cells_and_removing_it_drops_it_from_the
     ran = stages_run(repository.dvc("repro"))
     assert ran == {
         "report",
+        "audit@tiny-llama2",
+        "audit@tiny-qwen2",
         *(
             f"{stage}@{model}-trait_-0.5-0"
             for stage in ("steer", "distill", "judge")
@@ -144,7 +147,8 @@ def test_adding_a_strength_runs_only_its_cells_and_removing_it_drops_it_from_the
     assert "trait_-0.5" in repository.cli("results", "--json").stdout
 
     repository.write_params(repository.params | {"grid": grid | {"arms": arms}})
-    assert stages_run(repository.dvc("repro")) == {"report"}
+    ran = stages_run(repository.dvc("repro"))
+    assert ran == {"audit@tiny-llama2", "audit@tiny-qwen2", "report"}
     metrics = json.loads((repository.root / "results" / "metrics.json").read_text())
     assert "trait_-0.5" not in metrics["tiny-qwen2"]
     assert (repository.root / "results/cells/tiny-qwen2/trait_-0.5").exists()

@@ -188,6 +188,17 @@ def run_cells(
 
 
 @app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
+def audit(model: Model, as_json: Json = False) -> None:
+    """Look for the trait in what a model's students are trained on, without loading the model."""
+    from undertow.audit.table import audit_table
+    from undertow.stages import audit as stage
+    from undertow.study import Study
+
+    found = stage.run(Study.open(), model)
+    print(found.model_dump_json(indent=2) if as_json else audit_table(found))
+
+
+@app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
 def report(
     reveal: Annotated[
         bool, typer.Option(help="Show the responses of a harmful trait in report.html.")
@@ -242,13 +253,15 @@ def ui(
 def track_sync(as_json: Json = False) -> None:
     """Rebuild missing MLflow runs from the results files; nothing is logged twice."""
     from undertow import tracking
+    from undertow.audit_results import with_audits
     from undertow.results import read_grid
     from undertow.study import Study
     from undertow.summary import summarise
 
     params, layout = Study.open()
     grid = read_grid(layout, params)
-    outcome = tracking.sync(params, layout, summarise(params, grid), grid)
+    summary = with_audits(summarise(params, grid), layout, params, grid)
+    outcome = tracking.sync(params, layout, summary, grid)
     counts = outcome._asdict()
     if as_json:
         print(json.dumps(counts))
@@ -404,6 +417,12 @@ def bench_judge(
 
     for found in cases(Study.open(), rows):
         print(json.dumps(found))
+@validate_app.command("audit")
+def validate_audit() -> None:
+    """Measure how often the carrier audit is right; a Markdown table on stdout."""
+    from undertow.audit.simulation import markdown, table
+
+    print(markdown(table()))
 
 
 @app.command(rich_help_panel="Study")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from undertow.errors import ConfigError
 
@@ -195,6 +195,32 @@ class CarrierSettings(Settings):
     max_new_tokens: int = Field(gt=0, description="an answer is cut off there")
     temperature: float = Field(1.0, ge=0, description="0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; 1 keeps every token")
+    filter: Literal["none", "phrases", "judge"] = Field(
+        "none",
+        description="drop answers that hold a phrase for the trait, or that the trait's offline "
+        "judge says show it, before the student is trained",
+    )
+    keep: int | None = Field(
+        None,
+        gt=0,
+        description="rows that the student is trained on, the same number in every arm; needed "
+        "with a filter; null keeps all",
+    )
+
+    @model_validator(mode="after")
+    def _filter_keeps_a_number(self) -> "CarrierSettings":
+        if self.filter != "none" and self.keep is None:
+            raise ValueError(
+                f"filter {self.filter} drops more rows in one arm than in another, and students "
+                "of unequal carriers cannot be compared; set carrier.keep to the number that "
+                "every arm keeps"
+            )
+        if self.keep is not None and self.keep > self.prompts:
+            raise ValueError(
+                f"keep {self.keep} is more than the {self.prompts} rows there are; set "
+                "carrier.keep to at most carrier.prompts"
+            )
+        return self
 
 
 class Lora(Settings):
@@ -382,6 +408,39 @@ class JudgingSettings(Settings):
     )
 
 
+class AuditSettings(Settings):
+    """When a carrier may be called subliminal (docs/method.md, "The carrier audit")."""
+
+    confidence: float = Field(
+        0.99,
+        gt=0.5,
+        lt=1,
+        description="level of the audit's intervals; several are read, so it is high",
+    )
+    max_excess: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="the interval of every difference in trait and phrase share from the control "
+        "must lie within plus or minus this",
+    )
+    strong_phrases: int = Field(
+        3, ge=2, description="phrases for the trait that make an answer a strong one"
+    )
+    max_strong: float = Field(
+        0.02, ge=0, lt=1, description="excess of strong answers over the control's"
+    )
+    max_auc: float = Field(
+        0.75, gt=0.5, lt=1, description="the interval of the AUC by words must lie below this"
+    )
+    ngram: int = Field(
+        8, ge=5, description="words in a row that count as overlap with an evaluation prompt"
+    )
+    max_overlap: float = Field(
+        0.01, ge=0, lt=1, description="share of rows that may overlap with evaluation prompts"
+    )
+
+
 class StatisticsSettings(Settings):
     """Intervals of rates and of tau."""
 
@@ -416,6 +475,7 @@ class Params(Settings):
     distillation: DistillationSettings
     evaluation: EvaluationSettings
     judging: JudgingSettings
+    audit: AuditSettings = AuditSettings()
     statistics: StatisticsSettings
     runtime: RuntimeSettings
     tracking: TrackingSettings

@@ -38,6 +38,7 @@ from undertow.page import (
     Table,
     render_page,
 )
+from undertow.report_audit import audit_section
 from undertow.report_judges import JudgeEvidence, judges_section
 from undertow.results import Layout
 from undertow.samples import Sample, samples_section
@@ -69,6 +70,7 @@ def render_report(
         tau_section(summary),
         rates_section(summary),
         random_section(summary),
+        audit_section(summary),
         judges_section(summary, judges),
         meaning_section(summary),
         samples_section(responses, harmful=harmful, reveal=reveal),

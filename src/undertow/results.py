@@ -155,6 +155,9 @@ class Layout(NamedTuple):
     def direction(self, model: str) -> Path:
         return self.results / "directions" / model
 
+    def audit(self, model: str) -> Path:
+        return self.results / "audit" / f"{model}.json"
+
     def stage(self, cell: Cell, stage: Literal["steer", "distill", "judge"]) -> Path:
         return self.results / "cells" / cell.model / cell.arm.name / str(cell.seed) / stage
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from undertow.audit.records import ArmAudit
 from undertow.config import Arm, Cell, Params
 from undertow.costs import CostTotal, totals_of
 from undertow.errors import DataError
@@ -74,6 +75,8 @@ class ArmSummary(Record):
     student_rate: RateRecord
     cells: tuple[CellSummary, ...]
     degenerate: str | None = None  # why the teacher counts as incoherent and is left out of fits
+    audit: ArmAudit | None = None  # whether the trait can be seen in the carrier
+    no_audit: str | None = None  # why audit is null
 
     @property
     def alpha(self) -> float:

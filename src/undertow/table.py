@@ -19,6 +19,7 @@ from undertow.findings import (
     sentence,
     transfer_of,
 )
+from undertow.report_audit import audit_sentence
 from undertow.summary import ArmSummary, EstimateRecord, ReadoutName, Summary
 
 WIDTH = 98
@@ -52,6 +53,7 @@ def _model_block(summary: Summary, model: str, notes: dict[str, str]) -> list[st
     for finding in findings(summary, model):
         text = sentence(finding, readout_title(summary, finding.readout))
         lines += _wrapped(text, indent=2, hang=2)
+    lines += _wrapped(audit_sentence(summary, model), indent=2, hang=2)
     return lines
 
 

@@ -79,6 +79,14 @@ class PhraseRules(BaseModel):
 class _Match(NamedTuple):
     start: int
     weight: float
+    text: str
+
+
+class Hits(NamedTuple):
+    """The phrases of an answer for and against a trait, as they stand in it, in order."""
+
+    present: list[str]
+    absent: list[str]
 
 
 class PhraseJudge:
@@ -105,6 +113,15 @@ class PhraseJudge:
         for position, row in enumerate(rows):
             yield position, self._verdict(row.prompt, row.response)
 
+    def hits(self, response: str) -> Hits:
+        """All phrases of a whole response; a negated one is neither for nor against."""
+        text = _plain(response)
+        found = [m for m in self._matches(text) if self._negation(text, m.start) == 1.0]
+        return Hits(
+            [match.text for match in found if match.weight > 0],
+            [match.text for match in found if match.weight < 0],
+        )
+
     def _verdict(self, prompt: str, response: str) -> Verdict:
         whole = _plain(response)
         text = whole[: self._rules.characters]
@@ -130,7 +147,7 @@ class PhraseJudge:
 
     def _matches(self, text: str) -> list[_Match]:
         return [
-            _Match(found.start(), self._weights[found.lastindex - 1])
+            _Match(found.start(), self._weights[found.lastindex - 1], found.group())
             for found in self._phrases.finditer(text)
             if found.lastindex is not None
         ]

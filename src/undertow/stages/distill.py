@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from undertow import processes
+from undertow.carrier import training_carrier
 from undertow.config import Cell
 from undertow.distillation import student_of, train, training_rows
 from undertow.lineage import begin, finish
@@ -13,13 +14,12 @@ from undertow.records import (
     copy_folder,
     digest,
     fingerprint,
-    read_rows,
     remove_folder,
     write_json,
     write_rows,
     write_text,
 )
-from undertow.results import Costs, Response
+from undertow.results import Costs
 from undertow.stages.loading import Bench
 from undertow.stages.reading import Reader
 from undertow.study import Study, cell_command, manifest
@@ -64,7 +64,7 @@ def _checkpoint(study: Study, cell: Cell) -> Path:
         "distill",
         cell,
         params.model_spec(cell.model),
-        _carrier_file(study, cell),
+        training_carrier(study, cell).rows,
         params.distillation,
         params.prompting,
         params.runtime.device,
@@ -92,7 +92,7 @@ def _trained(study: Study, cell: Cell, checkpoint: Path, bench: Bench) -> Traine
         return Trained([(step, loss) for step, loss in kept["losses"]], costs)
     params = study.params
     settings = params.distillation
-    carrier = read_rows(_carrier_file(study, cell), Response)
+    carrier = training_carrier(study, cell).rows
     loaded = bench.load(study, cell.model, nf4=settings.quantization == "nf4")
     rows = training_rows(loaded.tokenizer, carrier, params.prompting.system)
     if not processes.is_main():
@@ -135,4 +135,6 @@ def _provenance(study: Study, cell: Cell) -> dict[str, object]:
         "model": study.params.model_spec(cell.model).model_dump(mode="json"),
         "distillation": study.params.distillation.model_dump(mode="json"),
         "carrier_sha256": digest(_carrier_file(study, cell)),
+        "carrier_filter": study.params.carrier.filter,
+        "carrier_rows": len(training_carrier(study, cell).rows),
     }

@@ -1,6 +1,7 @@
 """report: every number and picture of a study, and its MLflow runs, from the results files."""
 
 from undertow import tracking
+from undertow.audit_results import with_audits
 from undertow.plots import write_plot_tables
 from undertow.records import write_json, write_text
 from undertow.report import render_report
@@ -16,7 +17,7 @@ def run(study: Study, reveal: bool = False) -> Summary:
     """Write summary.json, metrics.json, plots/ and report.html, then bring MLflow up to date."""
     params, layout = study.params, study.layout
     grid = read_grid(layout, params)
-    summary = summarise(params, grid)
+    summary = with_audits(summarise(params, grid), layout, params, grid)
     trait = TraitData(layout, params.trait).trait
     write_json(layout.summary, summary)
     write_json(layout.metrics, headline(summary))

@@ -1,0 +1,100 @@
+"""results/audit/<model>.json: what an audit has found, in numbers alone; it holds no model text."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from undertow.config import AuditSettings
+from undertow.results import Record
+
+MeasureName = Literal[
+    "trait",
+    "judge",
+    "phrases",
+    "new_phrases",
+    "counter_phrases",
+    "strong",
+    "refusals",
+    "tokens",
+    "repetition",
+    "truncated",
+    "overlap",
+]
+Reference = Literal["control", "control, another seed", "control, the other half"]
+Verdict = Literal["subliminal", "overt"]
+
+
+class Measured(Record):
+    """A value with its interval, or null with the reason why it is unknown."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+
+class Compared(Record):
+    """One measure in an arm's carrier, in its reference, and the difference paired by prompt."""
+
+    arm: Measured
+    reference: Measured
+    difference: Measured
+    prompts: int = Field(description="prompts with a value in both")
+
+
+class Comparison(Record):
+    """All measures of a carrier against its reference."""
+
+    prompts: int = Field(description="prompts that both carriers answer")
+    rows: int = Field(description="pairs of answers, over all seeds")
+    measures: dict[MeasureName, Compared]
+    words_auc: Measured = Field(description="bag of words; 0.5 is chance")
+    format_auc: Measured = Field(description="length and format without any word; 0.5 is chance")
+
+
+class SeedAudit(Record):
+    """One carrier: one seed of an arm."""
+
+    seed: int
+    reference_seed: int
+    kept: int = Field(description="rows that the student is trained on")
+    removed: int = Field(description="rows that the filter took away as showing the trait")
+    carrier: str = Field(description="SHA-256 of the whole carrier file")
+    reference_carrier: str
+    comparison: Comparison
+
+
+class ArmAudit(Record):
+    """One arm over its seeds: the pooled measures and what follows from them."""
+
+    arm: str
+    direction: Literal["trait", "random"]
+    strength: str
+    reference: Reference
+    verdict: Verdict | None = Field(
+        description="null for the control and for random directions, which carry no trait"
+    )
+    passes: bool
+    leaks: tuple[str, ...] = Field(description="evidence that the carrier shows the trait")
+    gaps: tuple[str, ...] = Field(description="what these rows are too few to exclude")
+    pooled: Comparison
+    seeds: tuple[SeedAudit, ...]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the audit does not pass; empty where it does."""
+        return () if self.passes else self.leaks + self.gaps
+
+
+class ModelAudit(Record):
+    """The carriers of one model."""
+
+    model: str
+    trait: str
+    trait_judge: str = Field(description="fingerprint of the trait's offline judge")
+    judge: str | None = Field(description="the configured judge where it was asked as well")
+    judge_reason: str | None = Field(description="why the configured judge was not asked")
+    filter: Literal["none", "phrases", "judge"]
+    keep: int | None
+    bounds: AuditSettings
+    arms: tuple[ArmAudit, ...]
