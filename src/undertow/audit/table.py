@@ -20,6 +20,8 @@ def audit_table(found: ModelAudit) -> str:
     )
     arms = sorted(found.arms, key=lambda a: (float(a.strength) != 0, a.direction == "random"))
     lines += ["", *_deciding(arms), "", *_phrases(arms), "", *_telling(arms)]
+    overlap = ", ".join(f"{arm.arm} {level(arm.pooled, 'overlap')}" for arm in arms)
+    lines += ["", *_wrapped(f"Rows that overlap with evaluation prompts, %: {overlap}.", hang=2)]
     for arm in arms:
         for reason in arm.leaks + arm.gaps:
             lines += _wrapped(f"{arm.arm}: {reason}.", hang=2)
@@ -53,7 +55,7 @@ def _phrases(arms: Sequence[ArmAudit]) -> list[str]:
 
 
 def _telling(arms: Sequence[ArmAudit]) -> list[str]:
-    head = ("arm", "refusals", "tokens", "repeated", "cut off", "overlap, %")
+    head = ("arm", "refusals", "tokens", "repeated", "cut off")
     return _columns(
         head,
         [
@@ -63,7 +65,6 @@ def _telling(arms: Sequence[ArmAudit]) -> list[str]:
                 tokens(arm.pooled),
                 points(arm.pooled, "repetition"),
                 points(arm.pooled, "truncated"),
-                level(arm.pooled, "overlap"),
             )
             for arm in arms
         ],
