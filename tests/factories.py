@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from undertow.config import Cell, Params
+from undertow.cross import with_cross
 from undertow.records import digest, fingerprint, write_json, write_rows, write_text
 from undertow.results import CellResult, Costs, Layout, Readout, Response, VerdictRow
 from undertow.summary import Summary, summarise
@@ -43,6 +44,7 @@ def make_params(
     raw: dict[str, Any] = {
         "trait": "pessimism",
         "grid": {"models": list(models), "arms": list(arms), "seeds": list(seeds)},
+        "cross": {"pairs": [], "arms": []},
         "models": {
             name: {
                 "weights": {"kind": "folder", "path": f"weights/{name}"},
@@ -80,7 +82,10 @@ def make_study(
     write_text(layout.params, yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False))
     _write_data(layout, params)
     grid = {cell: write_cell(layout, params, cell, loss_points, salt) for cell in params.cells()}
-    return Study(layout, params, grid, summarise(params, grid))
+    cross = {
+        cell: write_cell(layout, params, cell, loss_points, salt) for cell in params.cross_cells()
+    }
+    return Study(layout, params, grid, with_cross(summarise(params, grid), params, cross))
 
 
 def _write_data(layout: Layout, params: Params) -> None:
@@ -121,6 +126,8 @@ def write_cell(
 
 def make_result(params: Params, cell: Cell, salt: str = "") -> CellResult:
     """A plausible CellResult: rates and margins that follow the arm's strength."""
+    if cell.donor is not None:
+        return _cross_result(params, cell, salt)
     teacher, student = _rates(params, cell)
     prompts = _ids(params)
     # Difficulty belongs to the prompt, not to the cell: readouts of one prompt go together,
@@ -148,6 +155,30 @@ def make_result(params: Params, cell: Cell, salt: str = "") -> CellResult:
         carrier_rows=params.carrier.prompts,
         digests={name: fingerprint(cell.key, name, salt) for name in names},
         costs=_costs(params),
+    )
+
+
+def _cross_result(params: Params, cell: Cell, salt: str) -> CellResult:
+    """The donor's teacher, and a student that no steering of it moves."""
+    donor = make_result(params, Cell(cell.teacher_model, cell.arm, cell.seed), salt)
+    control = make_result(params, Cell(cell.model, params.control, cell.seed), salt)
+    shift = np.random.default_rng([3, *cell.key.encode()]).normal(0, 0.2, params.evaluation.prompts)
+    margins = control.student.margins.items()
+    return donor.model_copy(
+        update={
+            "model": cell.model,
+            "teacher_model": cell.donor,
+            "student": control.student.model_copy(
+                update={
+                    "margins": {
+                        id: round(margin + float(by), 6)
+                        for (id, margin), by in zip(margins, shift, strict=True)
+                    }
+                }
+            ),
+            "digests": donor.digests | {"adapter": fingerprint(cell.key, "adapter", salt)},
+            "costs": {name: cost for name, cost in donor.costs.items() if name != "steer"},
+        }
     )
 
 

@@ -103,6 +103,7 @@ def tiny_params(models: Path, **sections: Any) -> dict[str, Any]:
             "arms": ["trait_0", "trait_-0.5", "trait_1", "random_1"],
             "seeds": [0],
         },
+        "cross": {"pairs": [], "arms": []},
         "models": registry,
         "prompting": {"system": None},
         "direction": {"layers": [1], "contrast_prompts": 8},

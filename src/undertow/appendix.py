@@ -11,7 +11,7 @@ from undertow.config import GgufWeights, HubWeights, ModelSpec, Params
 from undertow.costs import CostTotal, total
 from undertow.page import Code, Column, Details, Paragraph, Section, Table
 from undertow.records import fingerprint
-from undertow.results import Layout, Manifest, read_grid
+from undertow.results import Layout, Manifest, read_cross, read_grid
 from undertow.summary import Summary
 
 STAGES: tuple[Literal["steer", "distill", "judge"], ...] = ("steer", "distill", "judge")
@@ -119,7 +119,7 @@ def configuration_section(params: Params) -> Section:
 
 def provenance_section(params: Params, layout: Layout) -> Section:
     """Commit, versions and digests: what it takes to get the same numbers again."""
-    grid = read_grid(layout, params)
+    grid = read_grid(layout, params) | read_cross(layout, params)
     facts = [
         ("Commit", _commit(layout)),
         ("Configuration, SHA-256", fingerprint(params)),
@@ -171,7 +171,7 @@ def _weights(spec: ModelSpec) -> str:
 def _manifests(params: Params, layout: Layout) -> dict[str, Manifest]:
     """Every manifest.json of the study, by model or by cell and stage."""
     folders = {name: layout.direction(name) for name in params.grid.models}
-    for cell in params.cells():
+    for cell in (*params.cells(), *params.cross_cells()):
         for stage in STAGES:
             folders[f"{cell.key} {stage}"] = layout.stage(cell, stage)
     return {

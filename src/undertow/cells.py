@@ -43,7 +43,8 @@ class Step(NamedTuple):
 class Outcome(NamedTuple):
     """What a run of many cells came to.
 
-    ran, recorded: names of stages. busy: cells that another process is working on.
+    ran, recorded: names of stages. busy: cells that another process is working on, or whose
+    teacher has yet to write.
     failed: what went wrong, by model, cell or stage. unrecorded: why DVC was told nothing.
     """
 
@@ -65,7 +66,7 @@ def run_cells(
     study.params.model_spec(model)
     cells = [
         cell
-        for cell in study.params.cells()
+        for cell in (*study.params.cells(), *study.params.cross_cells())
         if cell.model == model and (not seeds or cell.seed in seeds)
     ]
     if not cells:
@@ -99,7 +100,7 @@ class _Run:
                 partial(direction.run, study, model, self._bench),
             ),
         ]
-        self._cells = {cell.key: self._steps(cell) for cell in cells}
+        self._cells = {cell: self._steps(cell) for cell in cells}
         nodes = [step.node for steps in (self._base, *self._cells.values()) for step in steps]
         for node in nodes:
             remember_code(study, node)
@@ -111,10 +112,15 @@ class _Run:
 
     def _steps(self, cell: Cell) -> list[Step]:
         study, bench = self._study, self._bench
-        return [
-            Step(cell_node(study, "steer", cell), partial(steer.run, study, cell, bench)),
+        taught = [
             Step(cell_node(study, "distill", cell), partial(distill.run, study, cell, bench)),
             Step(cell_node(study, "judge", cell), partial(judge.run, study, cell)),
+        ]
+        if cell.donor is not None:
+            return taught
+        return [
+            Step(cell_node(study, "steer", cell), partial(steer.run, study, cell, bench)),
+            *taught,
         ]
 
     def outcome(self) -> Outcome:
@@ -124,7 +130,15 @@ class _Run:
             anew = self._work(self._model, self._base, anew=False)
         if self._failed:
             return self._told()
-        for key, steps in self._cells.items():
+        for cell, steps in self._cells.items():
+            key = cell.key
+            if cell.donor and not self._study.layout.stage(cell, "steer").exists():
+                say(
+                    f"{key}: waits for the teacher; give this command again after "
+                    f"python cli.py run-cells --model {cell.donor}"
+                )
+                self._busy.append(key)
+                continue
             try:
                 with FileLock(locks / f"{key.replace('/', '_')}.lock", timeout=0):
                     self._work(key, steps, anew)

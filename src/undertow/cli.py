@@ -33,6 +33,10 @@ judge_app = typer.Typer(
     help="Give a verdict on every answer of teacher and student.", invoke_without_command=True
 )
 app.add_typer(judge_app, name="judge", rich_help_panel="Stages (the same words as in dvc.yaml)")
+cross_app = typer.Typer(
+    help="Students of another base model, trained on this teacher's text.", no_args_is_help=True
+)
+app.add_typer(cross_app, name="cross", rich_help_panel="Stages (the same words as in dvc.yaml)")
 app.add_typer(preset_app, name="preset", rich_help_panel="Study")
 validate_app = typer.Typer(
     help="Simulations that show how far the statistics can be believed.", no_args_is_help=True
@@ -105,6 +109,30 @@ def distill(model: Model, arm: ArmName, seed: Seed = 0) -> None:
     stage.run(study, study.params.cell(model, arm, seed))
 
 
+Student = Annotated[str, typer.Option(help="The model that is trained; a key of models.")]
+Teacher = Annotated[str, typer.Option(help="The model whose teacher wrote the text.")]
+
+
+@cross_app.command("distill")
+def cross_distill(student: Student, teacher: Teacher, arm: ArmName, seed: Seed = 0) -> None:
+    """Train a student of another base on the teacher's answers, and read it on the trait."""
+    from undertow.stages import distill as stage
+    from undertow.study import Study
+
+    study = Study.open()
+    stage.run(study, study.params.cell(student, arm, seed, donor=teacher))
+
+
+@cross_app.command("judge")
+def cross_judge(student: Student, teacher: Teacher, arm: ArmName, seed: Seed = 0) -> None:
+    """Give a verdict on every answer of the teacher and of the other base's student."""
+    from undertow.stages import judge as stage
+    from undertow.study import Study
+
+    study = Study.open()
+    stage.run(study, study.params.cell(student, arm, seed, donor=teacher))
+
+
 @judge_app.callback()
 def judge(
     context: typer.Context,
@@ -126,7 +154,7 @@ def judge(
     if model is not None and arm is not None:
         cells = [study.params.cell(model, arm, seed)]
     elif estimate:
-        cells = study.params.cells()
+        cells = [*study.params.cells(), *study.params.cross_cells()]
     else:
         raise typer.BadParameter("give --model and --arm, or --estimate for the whole grid")
     if estimate:
@@ -254,13 +282,15 @@ def track_sync(as_json: Json = False) -> None:
     """Rebuild missing MLflow runs from the results files; nothing is logged twice."""
     from undertow import tracking
     from undertow.audit_results import with_audits
-    from undertow.results import read_grid
+    from undertow.cross import with_cross
+    from undertow.results import read_cross, read_grid
     from undertow.study import Study
     from undertow.summary import summarise
 
     params, layout = Study.open()
     grid = read_grid(layout, params)
     summary = with_audits(summarise(params, grid), layout, params, grid)
+    summary = with_cross(summarise(params, grid), params, read_cross(layout, params))
     outcome = tracking.sync(params, layout, summary, grid)
     counts = outcome._asdict()
     if as_json:
@@ -417,6 +447,8 @@ def bench_judge(
 
     for found in cases(Study.open(), rows):
         print(json.dumps(found))
+
+
 @validate_app.command("audit")
 def validate_audit() -> None:
     """Measure how often the carrier audit is right; a Markdown table on stdout."""

@@ -47,15 +47,28 @@ class Arm(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One (model, arm, seed)."""
+    """One (model, arm, seed); a cross cell where a donor of another base wrote the carrier."""
 
-    model: str
+    model: str  # the student's base
     arm: Arm
     seed: int
+    donor: str | None = None  # the teacher's base; None: the student's own
+
+    @property
+    def teacher_model(self) -> str:
+        return self.donor or self.model
 
     @property
     def key(self) -> str:
-        return f"{self.model}/{self.arm.name}/seed{self.seed}"
+        own = f"{self.arm.name}/seed{self.seed}"
+        return f"{self.model}/{own}" if self.donor is None else f"{self.model}<-{self.donor}/{own}"
+
+    def command(self, stage: str) -> str:
+        """What runs one of its stages by hand; a cross cell has no steer of its own."""
+        which = f"--arm {self.arm.name} --seed {self.seed}"
+        if self.donor is None or stage == "steer":
+            return f"python cli.py {stage} --model {self.teacher_model} {which}"
+        return f"python cli.py cross {stage} --student {self.model} --teacher {self.donor} {which}"
 
 
 def parse_arm(text: str) -> Arm:
@@ -162,6 +175,23 @@ class Grid(Settings):
         for arm in arms:
             parse_arm(arm)
         return arms
+
+
+class CrossPair(Settings):
+    """A student of one base on the text of another base's teacher."""
+
+    student: str = Field(description="the model that is trained; one of grid.models")
+    teacher: str = Field(description="the model whose teacher wrote the text; one of grid.models")
+
+
+class CrossSettings(Settings):
+    """Cross-model students: pairs x arms x grid.seeds; empty lists run none."""
+
+    pairs: tuple[CrossPair, ...] = Field((), description="student and teacher of different bases")
+    arms: tuple[str, ...] = Field(
+        (),
+        description="some of grid.arms; the control trait_0 is one of them where there are pairs",
+    )
 
 
 class Prompting(Settings):
@@ -468,6 +498,7 @@ class Params(Settings):
 
     trait: str = Field(pattern=NAME, description="a folder under data/traits")
     grid: Grid
+    cross: CrossSettings = CrossSettings()
     models: dict[Annotated[str, Field(pattern=NAME)], ModelSpec] = Field(min_length=1)
     prompting: Prompting
     direction: DirectionSettings
@@ -497,15 +528,36 @@ class Params(Settings):
             for seed in self.grid.seeds
         ]
 
-    def cell(self, model: str, arm: str, seed: int) -> Cell:
-        """The cell with these names.
+    @property
+    def cross_arms(self) -> tuple[Arm, ...]:
+        return tuple(parse_arm(arm) for arm in self.cross.arms)
 
-        Raises ConfigError where a name is unknown. The cell need not be in the grid: a strength
-        may be tried by hand before it is added.
+    def cross_cells(self) -> list[Cell]:
+        """All cross cells, in the order pairs, arms, seeds."""
+        return [
+            Cell(pair.student, arm, seed, donor=pair.teacher)
+            for pair in self.cross.pairs
+            for arm in self.cross_arms
+            for seed in self.grid.seeds
+        ]
+
+    def cell(self, model: str, arm: str, seed: int, donor: str | None = None) -> Cell:
+        """The cell with these names; with a donor, the student of `model` on the donor's text.
+
+        Raises ConfigError where a name is unknown or a donor is the model itself. The cell need
+        not be in the grid: a strength may be tried by hand before it is added.
         """
         self.model_spec(model)
+        if donor is not None:
+            self.model_spec(donor)
+        if donor == model:
+            raise ConfigError(
+                f"--student and --teacher are both {model!r}, which is the cell of the grid itself",
+                f"name two models, or: python cli.py distill --model {model} --arm {arm} "
+                f"--seed {seed}",
+            )
         try:
-            return Cell(model, parse_arm(arm), seed)
+            return Cell(model, parse_arm(arm), seed, donor)
         except ValueError as error:
             raise ConfigError(f"--arm: {error}", "see grid.arms in params.yaml") from None
 
@@ -593,6 +645,50 @@ def _cross_problems(raw: dict[str, Any]) -> Iterator[Problem]:
                 )
     if isinstance(grid.get("arms"), list):
         yield from _arm_problems([arm for arm in grid["arms"] if isinstance(arm, str)])
+    if isinstance(raw.get("cross"), dict):
+        yield from _pair_problems(grid, raw["cross"])
+
+
+def _pair_problems(grid: dict[str, Any], cross: dict[str, Any]) -> Iterator[Problem]:
+    """Cross-model students lean on the grid: its fetched models and its teachers' texts."""
+    models, arms, chosen = (
+        [str(name) for name in values] if isinstance(values, list) else []
+        for values in (grid.get("models"), grid.get("arms"), cross.get("arms"))
+    )
+    listed = cross.get("pairs")
+    pairs = [pair for pair in listed if isinstance(pair, dict)] if isinstance(listed, list) else []
+    for index, pair in enumerate(pairs):
+        for role in ("student", "teacher"):
+            if isinstance(pair.get(role), str) and pair[role] not in models:
+                yield Problem(
+                    f"cross.pairs.{index}.{role}",
+                    f"{pair[role]!r} is not in grid.models; write one of: {', '.join(models)}, "
+                    "or add it there",
+                )
+        if pair.get("student") is not None and pair.get("student") == pair.get("teacher"):
+            yield Problem(
+                f"cross.pairs.{index}",
+                f"student and teacher are both {pair['student']!r}, which the grid runs already; "
+                "name two models or remove the pair",
+            )
+        if pair in pairs[:index]:
+            yield Problem(f"cross.pairs.{index}", "is there twice; keep one")
+    for index, arm in enumerate(chosen):
+        if arm not in arms:
+            yield Problem(
+                f"cross.arms.{index}",
+                f"{arm!r} is not in grid.arms, so no teacher writes its text; write one of: "
+                f"{', '.join(arms)}, or add it there",
+            )
+    if len(set(chosen)) < len(chosen):
+        yield Problem("cross.arms", f"{chosen} names something twice; keep one of each")
+    controls = [arm for arm in arms if (match := ARM.fullmatch(arm)) and float(match[2]) == 0]
+    if pairs and not set(chosen) & set(controls):
+        yield Problem(
+            "cross.arms",
+            "the control arm is missing, and without the student of the unsteered teacher's text "
+            f"no shift can be measured; add {next(iter(controls), 'trait_0')}",
+        )
 
 
 def _arm_problems(names: list[str]) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from undertow.config import Cell
+from undertow.config import Cell, CrossPair
 from undertow.errors import ConfigError
 from undertow.records import digest, fingerprint, write_json
 from undertow.results import Manifest
@@ -54,9 +54,16 @@ def model_node(study: Study, stage: str, model: str) -> Node:
 
 
 def cell_node(study: Study, stage: str, cell: Cell) -> Node:
-    """steer, distill or judge of one cell."""
-    item = {"model": cell.model, "arm": cell.arm.name, "seed": str(cell.seed)}
-    return _node(study, stage, item)
+    """steer, distill or judge of one cell; a cross cell has no steer of its own."""
+    item = {"arm": cell.arm.name, "seed": str(cell.seed)}
+    if cell.donor is None or stage == "steer":
+        return _node(study, stage, item | {"model": cell.teacher_model})
+    pair = CrossPair(student=cell.model, teacher=cell.donor)
+    pairs = study.params.cross.pairs
+    # What DVC calls the items of a list; a pair that is tried by hand has no such name.
+    name = f"pair{pairs.index(pair)}" if pair in pairs else f"{pair.student}<-{pair.teacher}"
+    roles = {"pair": name, "pair.student": pair.student, "pair.teacher": pair.teacher}
+    return _node(study, f"cross-{stage}", item | roles)
 
 
 def begin(study: Study, stage: str, subject: str | Cell) -> Work:

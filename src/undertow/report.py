@@ -39,6 +39,7 @@ from undertow.page import (
     render_page,
 )
 from undertow.report_audit import audit_section
+from undertow.report_cross import cross_sections
 from undertow.report_judges import JudgeEvidence, judges_section
 from undertow.results import Layout
 from undertow.samples import Sample, samples_section
@@ -71,6 +72,7 @@ def render_report(
         rates_section(summary),
         random_section(summary),
         audit_section(summary),
+        *cross_sections(summary),
         judges_section(summary, judges),
         meaning_section(summary),
         samples_section(responses, harmful=harmful, reveal=reveal),

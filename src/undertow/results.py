@@ -106,7 +106,12 @@ class CellResult(Record):
     digests: dict[str, str] = Field(
         description="SHA-256 of direction, carrier, teacher, adapter and student"
     )
-    costs: dict[str, Costs] = Field(description="by stage: steer, distill, judge")
+    costs: dict[str, Costs] = Field(
+        description="by stage: steer, distill, judge; a cross cell has no steer of its own"
+    )
+    teacher_model: str | None = Field(
+        None, description="base of the teacher where it is not `model`: a cross cell"
+    )
 
 
 class Layout(NamedTuple):
@@ -159,7 +164,11 @@ class Layout(NamedTuple):
         return self.results / "audit" / f"{model}.json"
 
     def stage(self, cell: Cell, stage: Literal["steer", "distill", "judge"]) -> Path:
-        return self.results / "cells" / cell.model / cell.arm.name / str(cell.seed) / stage
+        """A stage's folder; a cross cell has its donor's teacher, and lies beside it."""
+        of_teacher = self.results / "cells" / cell.teacher_model / cell.arm.name / str(cell.seed)
+        if cell.donor is None or stage == "steer":
+            return of_teacher / stage
+        return of_teacher / "cross" / cell.model / stage
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -173,8 +182,7 @@ def read_cell(layout: Layout, cell: Cell) -> CellResult:
     if not path.exists():
         raise DataError(
             f"no result for {cell.key}: {path} does not exist",
-            "dvc repro, or: python cli.py judge "
-            f"--model {cell.model} --arm {cell.arm.name} --seed {cell.seed}",
+            f"dvc repro, or: {cell.command('judge')}",
         )
     return CellResult.model_validate_json(path.read_text(encoding="utf-8"))
 
@@ -186,6 +194,11 @@ def read_grid(layout: Layout, params: Params) -> dict[Cell, CellResult]:
     would bring them back.
     """
     return {cell: read_cell(layout, cell) for cell in params.cells()}
+
+
+def read_cross(layout: Layout, params: Params) -> dict[Cell, CellResult]:
+    """All cross cells that params.yaml asks for; empty where it asks for none."""
+    return {cell: read_cell(layout, cell) for cell in params.cross_cells()}
 
 
 def loss_curve(layout: Layout, cell: Cell) -> list[tuple[int, float]]:

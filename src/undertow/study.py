@@ -101,7 +101,7 @@ def _peak_memory(device: str) -> int:
 
 def cell_command(stage: str, cell: Cell) -> str:
     """The command that runs one stage of one cell by hand."""
-    return f"python cli.py {stage} --model {cell.model} --arm {cell.arm.name} --seed {cell.seed}"
+    return cell.command(stage)
 
 
 def manifest(stage: str, subject: str, command: str, meter: Meter) -> Manifest:

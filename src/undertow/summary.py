@@ -87,6 +87,19 @@ class ArmSummary(Record):
         return self.alpha == 0
 
 
+class CrossArm(ArmSummary):
+    """A student of `model` on the text of another base's teacher, over all seeds.
+
+    Base and teacher are read on `teacher_model`, control and student on `model`; tau_margin is
+    therefore in nats of the one per nat of the other. A gap is the shift of teacher_model's own
+    student minus this student's.
+    """
+
+    teacher_model: str
+    rate_gap: EstimateRecord
+    margin_gap: EstimateRecord
+
+
 class Summary(Record):
     """summary.json: one study."""
 
@@ -99,6 +112,7 @@ class Summary(Record):
     costs: dict[str, dict[str, Costs]]  # cell key -> stage -> costs
     cost_totals: tuple[CostTotal, ...]  # by model and stage, and of the whole study
     unscored: dict[str, int]
+    cross: tuple[CrossArm, ...] = ()  # students of another base than their teacher's
 
     def of_model(self, model: str) -> list[ArmSummary]:
         """Arms of one model: control first, trait by strength, then random."""

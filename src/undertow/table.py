@@ -5,6 +5,7 @@ Writes ASCII; all numbers come from the summary, all words from `findings`.
 
 import textwrap
 
+from undertow.cross_findings import pair_title, pairs, sentences
 from undertow.findings import (
     PERCENT,
     RATIO,
@@ -37,6 +38,10 @@ def strength_table(summary: Summary) -> str:
     notes: dict[str, str] = {}
     for model in summary.models:
         lines += ["", *_model_block(summary, model, notes)]
+    for student, teacher in pairs(summary):
+        lines += ["", *_wrapped(f"{pair_title(student, teacher)} (cross-model)"), ""]
+        for text in sentences(summary, student, teacher):
+            lines += _wrapped(text, indent=2, hang=2)
     if notes:
         lines.append("")
     for reason, mark in notes.items():

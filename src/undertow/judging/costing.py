@@ -122,10 +122,10 @@ def _rows(study: Study, cells: list[Cell]) -> tuple[list[JudgeRow], int]:
     rows: list[JudgeRow] = []
     missing = 0
     for cell in cells:
-        for path in (
-            study.layout.stage(cell, "steer") / "teacher.jsonl",
-            study.layout.stage(cell, "distill") / "student.jsonl",
-        ):
+        paths = [study.layout.stage(cell, "distill") / "student.jsonl"]
+        if cell.donor is None:  # a cross cell's teacher is judged once, with its donor's cell
+            paths.insert(0, study.layout.stage(cell, "steer") / "teacher.jsonl")
+        for path in paths:
             if path.exists():
                 answers = read_rows(path, Response)
                 rows += [JudgeRow(row.id, row.prompt, row.response) for row in answers]

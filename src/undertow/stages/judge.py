@@ -54,17 +54,19 @@ def run(study: Study, cell: Cell) -> None:
         unscored=Counter(row.reason for row in verdicts if row.reason is not None),
         carrier_rows=len(read_rows(steered / "carrier.jsonl", Response)),
         digests={
-            "direction": digest(layout.direction(cell.model) / "direction.safetensors"),
+            "direction": digest(layout.direction(cell.teacher_model) / "direction.safetensors"),
             "carrier": digest(steered / "carrier.jsonl"),
             "teacher": digest(steered / "teacher.jsonl"),
             "adapter": digest(distilled / "adapter"),
             "student": digest(distilled / "student.jsonl"),
         },
         costs={
-            "steer": read_manifest(steered).costs,
+            # The text of a cross cell was paid for by its donor's own cell.
+            **({} if cell.donor else {"steer": read_manifest(steered).costs}),
             "distill": read_manifest(distilled).costs,
             "judge": costs,
         },
+        teacher_model=cell.donor,
     )
     write_rows(folder / "verdicts.jsonl", verdicts)
     _write_or_remove(folder / "replies.jsonl", [row.reply for row in judged if row.reply])

@@ -2,11 +2,12 @@
 
 from undertow import tracking
 from undertow.audit_results import with_audits
+from undertow.cross import with_cross
 from undertow.plots import write_plot_tables
 from undertow.records import write_json, write_text
 from undertow.report import render_report
 from undertow.report_judges import judge_evidence
-from undertow.results import loss_curve, read_grid
+from undertow.results import loss_curve, read_cross, read_grid
 from undertow.samples import read_samples
 from undertow.study import Study
 from undertow.summary import Summary, headline, summarise
@@ -18,6 +19,7 @@ def run(study: Study, reveal: bool = False) -> Summary:
     params, layout = study.params, study.layout
     grid = read_grid(layout, params)
     summary = with_audits(summarise(params, grid), layout, params, grid)
+    summary = with_cross(summary, params, read_cross(layout, params))
     trait = TraitData(layout, params.trait).trait
     write_json(layout.summary, summary)
     write_json(layout.metrics, headline(summary))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from undertow.config import Cell, Params
 from undertow.records import digest, fingerprint
-from undertow.results import CellResult, Costs, Layout, loss_curve
+from undertow.results import CellResult, Costs, Layout, loss_curve, read_cross
 from undertow.summary import ArmSummary, CellSummary, Summary, TransferRecord
 
 Metrics = dict[str, float]
@@ -74,7 +74,7 @@ class RunContent:
 def contents(
     params: Params, layout: Layout, summary: Summary, grid: Mapping[Cell, CellResult]
 ) -> list[RunContent]:
-    """A run per cell, a curve per model and seed, and one for the study as a whole."""
+    """A run per cell, cross ones too, a curve per model and seed, and one for the whole study."""
     shared = git_tags(layout.root) | {"trait": summary.trait, "judge": summary.judge}
     arms = {(arm.model, arm.arm): arm for arm in summary.arms}
     data = _data_files(params, layout)
@@ -82,27 +82,48 @@ def contents(
         _cell(params, layout, arms[cell.model, cell.arm.name], cell, grid, data, shared)
         for cell in grid
     ]
+    others = read_cross(layout, params)
+    cross = [
+        _cell(params, layout, arm, cell, others, data, shared)
+        for arm in summary.cross
+        for cell in others
+        if (cell.model, cell.donor, cell.arm.name) == (arm.model, arm.teacher_model, arm.arm)
+    ]
     curves = [
         _curve(params, summary.of_model(model), model, seed, grid, shared)
         for model in params.grid.models
         for seed in params.grid.seeds
     ]
-    return [*cells, *curves, _study(params, layout, summary, grid, shared)]
+    return [*cells, *cross, *curves, _study(params, layout, summary, grid, shared)]
 
 
 def cell_name(cell: Cell) -> str:
-    return f"{cell.model} {cell.arm.name} seed{cell.seed}"
+    of = cell.model if cell.donor is None else f"{cell.model} from {cell.donor}"
+    return f"{of} {cell.arm.name} seed{cell.seed}"
 
 
 def cell_identity(cell: Cell) -> dict[str, str]:
     """The tags that say which cell a run is, the same while it trains and when it is complete."""
     return {
-        "kind": "cell",
+        "kind": "cell" if cell.donor is None else "cross",
         "model": cell.model,
         "direction": cell.arm.direction,
         "arm": cell.arm.name,
         "seed": str(cell.seed),
-    }
+    } | _donor(cell)
+
+
+def _donor(cell: Cell) -> dict[str, str]:
+    return {} if cell.donor is None else {"teacher_model": cell.donor}
+
+
+def _dvc_stage(params: Params, cell: Cell) -> str:
+    if cell.donor is None:
+        return f"judge@{cell.model}-{cell.arm.name}-{cell.seed}"
+    # DVC counts matrix items that are no plain values.
+    pairs = [(pair.student, pair.teacher) for pair in params.cross.pairs]
+    pair = pairs.index((cell.model, cell.donor))
+    return f"cross-judge@pair{pair}-{cell.arm.name}-{cell.seed}"
 
 
 def _cell(
@@ -120,6 +141,7 @@ def _cell(
         "arm": cell.arm.name,
         "strength": cell.arm.strength,
         "seed": str(cell.seed),
+        **_donor(cell),
     }
     carrier = DatasetInput(
         "carrier",
@@ -145,7 +167,7 @@ def _cell(
         tags=cell_identity(cell)
         | dict(shared)
         | hashes
-        | {"dvc.stage": f"judge@{cell.model}-{cell.arm.name}-{cell.seed}"}
+        | {"dvc.stage": _dvc_stage(params, cell)}
         | reasons(estimates),
         params=described,
         points=_points(measured, step=0),
@@ -205,7 +227,7 @@ def _study(
     shared: Mapping[str, str],
 ) -> RunContent:
     """One run for what spans all models and seeds: the report, the plots and the total costs."""
-    stages = [cost for result in grid.values() for cost in result.costs.values()]
+    stages = [cost for stages in summary.costs.values() for cost in stages.values()]
     totals = costs({str(index): cost for index, cost in enumerate(stages)}, by_stage=False)
     files = [path for path in (layout.report, layout.metrics, layout.plots) if path.exists()]
     report = {"sha256.report": fingerprint(*files)} if files else {}
@@ -389,7 +411,7 @@ def _data_files(params: Params, layout: Layout) -> list[DatasetInput]:
 
 
 def _control(params: Params, grid: Mapping[Cell, CellResult], cell: Cell) -> CellResult:
-    return grid[Cell(cell.model, params.control, cell.seed)]
+    return grid[cell._replace(arm=params.control)]
 
 
 def _of_seed(arm: ArmSummary, seed: int) -> CellSummary:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 BATCH = 1000
-IDENTITY = ("kind", "model", "arm", "seed")
+IDENTITY = ("kind", "model", "teacher_model", "arm", "seed")
 
 
 class SyncReport(NamedTuple):
