@@ -160,7 +160,7 @@ def test_report_and_table_say_what_the_pair_shows(study: Study) -> None:
     assert 'id="cross"' in html
     assert f"{STUDENT} on the text of {TEACHER}" in text
     for view in (html, text):
-        assert "the cross-model student went less far in its direction" in view
+        assert "the cross-model student went less far that way" in view
     assert f"difference {arm.margin_gap.value:+.2f} nats" in text
     assert all(line.isascii() for line in strength_table(study.summary).splitlines())
 
@@ -177,9 +177,9 @@ def test_without_pairs_no_view_mentions_cross_students(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("own", "gap", "words"),
     [
-        ((2.0, 1.0, 3.0), (1.9, 0.9, 2.9), "went less far in its direction"),
-        ((-2.0, -3.0, -1.0), (-1.9, -2.9, -0.9), "went less far in its direction"),
-        ((2.0, 1.0, 3.0), (-2.0, -3.0, -1.0), "went further in its direction"),
+        ((2.0, 1.0, 3.0), (1.9, 0.9, 2.9), "went less far that way"),
+        ((-2.0, -3.0, -1.0), (-1.9, -2.9, -0.9), "went less far that way"),
+        ((2.0, 1.0, 3.0), (-2.0, -3.0, -1.0), "went further that way"),
         ((2.0, 1.0, 3.0), (0.5, -1.0, 2.0), "cannot be told apart"),
         ((0.5, -1.0, 2.0), (3.0, 1.0, 5.0), "the own student's shift covers 0 itself"),
         ((None, None, None), (None, None, None), "no comparison with"),

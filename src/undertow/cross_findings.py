@@ -55,7 +55,7 @@ def compared(summary: Summary, arm: CrossArm, readout: ReadoutName) -> str:
     if own.value is None or gap.value is None:
         return f"There is no comparison with {arm.teacher_model}'s own student: {gap.reason}."
     beside = (
-        f"{arm.teacher_model}'s own student: {scale.estimate(own)}; "
+        f"{arm.teacher_model}'s own student on the same text: {scale.estimate(own)}; "
         f"difference {scale.estimate(gap)}"
     )
     if covers_zero(gap):
@@ -63,4 +63,4 @@ def compared(summary: Summary, arm: CrossArm, readout: ReadoutName) -> str:
     if covers_zero(own):
         return f"{beside}, which excludes 0; but the own student's shift covers 0 itself."
     course = "less far" if gap.value * own.value > 0 else "further"
-    return f"{beside}, which excludes 0: the cross-model student went {course} in its direction."
+    return f"{beside}, which excludes 0: the cross-model student went {course} that way."
