@@ -1,5 +1,7 @@
 """The report on students of another base model: does transfer need a shared base?"""
 
+from collections.abc import Sequence
+
 from undertow.cross_findings import (
     CROSS_READOUTS,
     gap_of,
@@ -18,7 +20,7 @@ from undertow.findings import (
     transfer_of,
 )
 from undertow.page import Column, Heading, Items, Paragraph, Part, Section, Table
-from undertow.summary import EstimateRecord, ReadoutName, Summary
+from undertow.summary import CrossArm, EstimateRecord, ReadoutName, Summary
 
 
 def cross_sections(summary: Summary) -> tuple[Section, ...]:
@@ -34,11 +36,17 @@ def cross_sections(summary: Summary) -> tuple[Section, ...]:
         )
     ]
     for student, teacher in pairs(summary):
+        title = pair_title(student, teacher)
         said = tuple(sentences(summary, student, teacher))
-        parts += [Heading(pair_title(student, teacher)), *([Items(said)] if said else [])]
-    for readout in CROSS_READOUTS:
-        parts.append(_table(summary, readout))
-    parts += [Items(reasons) for reasons in [_undefined(summary)] if reasons]
+        parts += [Heading(title), *([Items(said)] if said else [])]
+        arms = [
+            arm for arm in summary.cross if (arm.model, arm.teacher_model) == (student, teacher)
+        ]
+        moved = [arm for arm in arms if not arm.is_control]
+        for readout in CROSS_READOUTS:
+            parts.append(_table(summary, title, moved, readout))
+            reasons = _undefined(moved, readout)
+            parts += [Items(reasons)] if reasons else []
     parts.append(
         Paragraph(
             "The difference is the same-base student's shift minus the cross-model student's, "
@@ -50,18 +58,15 @@ def cross_sections(summary: Summary) -> tuple[Section, ...]:
     return (Section("cross", "Cross-model students", tuple(parts)),)
 
 
-def _table(summary: Summary, readout: ReadoutName) -> Table:
+def _table(summary: Summary, title: str, arms: Sequence[CrossArm], readout: ReadoutName) -> Table:
+    """The arms of one pair."""
     scale = SCALES[readout]
     rows = []
-    for arm in summary.cross:
-        if arm.is_control:
-            continue
+    for arm in arms:
         transfer = transfer_of(arm, readout)
         own = transfer_of(same_base(summary, arm), readout).student_shift
         rows.append(
             (
-                arm.model,
-                arm.teacher_model,
                 arm_name(arm),
                 arm.strength,
                 *_cells(transfer.student_shift, scale, signed=True),
@@ -70,16 +75,17 @@ def _table(summary: Summary, readout: ReadoutName) -> Table:
                 *_cells(transfer.tau, RATIO, signed=False),
             )
         )
-    names = [f"{name}, {scale.unit}" for name in ("Shift", "Same-base shift", "Difference")]
+    shifts = ("Student shift", "Same-base student's shift", "Difference")
+    names = (*(f"{name}, {scale.unit}" for name in shifts), "tau")
     return Table(
-        f"Cross-model students by {readout_title(summary, readout)} ({UNIT_NAMES[readout]})",
+        f"{title} by {readout_title(summary, readout)} ({UNIT_NAMES[readout]})",
         (
-            *(Column(title, numeric=False) for title in ("Student", "Text of", "Arm")),
+            Column("Arm", numeric=False),
             Column("Strength"),
-            *(Column(title) for name in (*names, "tau") for title in (name, "interval")),
+            *(Column(head) for name in names for head in (name, "interval")),
         ),
         rows,
-        headers=4,
+        headers=2,
     )
 
 
@@ -89,13 +95,11 @@ def _cells(estimate: EstimateRecord, scale: Scale, *, signed: bool) -> tuple[str
     return scale.number(estimate.value, signed=signed), scale.interval(estimate, signed=signed)
 
 
-def _undefined(summary: Summary) -> tuple[str, ...]:
-    """Why a tau of the tables is undefined."""
+def _undefined(arms: Sequence[CrossArm], readout: ReadoutName) -> tuple[str, ...]:
+    """Why a tau of the table is undefined."""
+    taus = [(arm, transfer_of(arm, readout).tau) for arm in arms]
     return tuple(
-        f"{pair_title(arm.model, arm.teacher_model)}, {arm.arm} by "
-        f"{readout_title(summary, readout)}: tau is undefined; {tau.reason}"
-        for readout in CROSS_READOUTS
-        for arm in summary.cross
-        for tau in [transfer_of(arm, readout).tau]
-        if tau.value is None and not arm.is_control
+        f"{arm_name(arm)} {arm.strength}: tau is undefined; {tau.reason}"
+        for arm, tau in taus
+        if tau.value is None
     )
