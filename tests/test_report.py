@@ -18,6 +18,7 @@ from undertow.judging.double import ScriptedJudge
 from undertow.judging.records import Vote
 from undertow.page import typeset, visible
 from undertow.plots import rate_table, shift_table, tau_table
+from undertow.rate_figures import dose_table
 from undertow.records import write_rows
 from undertow.report import render_report
 from undertow.report_judges import judge_evidence
@@ -202,6 +203,7 @@ def test_downloads_are_the_plot_tables(study: Study) -> None:
     tables = {
         "tau.csv": tau_table(study.summary),
         "rates.csv": rate_table(study.summary),
+        "dose.csv": dose_table(study.summary),
         "shifts.csv": shift_table(study.summary),
     }
     assert links.keys() == tables.keys()

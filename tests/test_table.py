@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from factories import make_params, make_study
+from undertow.contrasts import ContrastRecord, standing
 from undertow.findings import Finding, covers_zero, findings, random_twin, sentence
 from undertow.summary import ArmSummary, EstimateRecord, Summary
 from undertow.table import strength_table
@@ -26,11 +27,22 @@ def with_shift(
     return arm.model_copy(update={"margin": arm.margin.model_copy(update={"student_shift": shift})})
 
 
-def finding_of(summary: Summary, trait: Triple, random: Triple) -> Finding:
+def finding_of(summary: Summary, trait: Triple, random: Triple, difference: Triple) -> Finding:
     arms = {arm.arm: arm for arm in summary.of_model(summary.models[0])}
-    return Finding(
-        "margin", with_shift(arms["trait_1"], *trait), with_shift(arms["random_1"], *random)
+    arm = with_shift(arms["trait_1"], *trait)
+    value, low, high = difference
+    estimate = EstimateRecord(value=value, low=low, high=high, reason=None)
+    contrast = ContrastRecord(
+        model=arm.model,
+        arm=arm.arm,
+        seed=None,
+        readout="margin",
+        against="random",
+        reference="random_1",
+        estimate=estimate,
+        verdict=standing(arm.margin.student_shift, estimate),
     )
+    return Finding("margin", arm, with_shift(arms["random_1"], *random), contrast)
 
 
 def test_no_line_is_wider_than_a_hundred_columns_and_all_is_ascii(summary: Summary) -> None:
@@ -88,23 +100,51 @@ def test_the_control_row_claims_no_shift(summary: Summary) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trait", "random", "words"),
+    ("trait", "random", "difference", "words"),
     [
-        ((2.0, 1.0, 3.0), (0.1, -0.5, 0.7), ["excludes 0, towards the trait", "stands clear"]),
-        ((2.0, 1.0, 3.0), (1.0, 0.5, 1.5), ["excludes 0, towards", "does not stand clear"]),
-        ((0.2, -1.0, 1.0), (0.1, -0.5, 0.7), ["covers 0: not distinguishable from noise"]),
-        ((-2.0, -3.0, -1.0), (0.1, -0.5, 0.7), ["excludes 0, away from", "stands clear"]),
-        ((2.0, 1.0, 3.0), (5.0, 4.0, 6.0), ["went less far than the random control"]),
-        ((0.0, 0.0, 0.0), (0.1, 0.05, 0.7), ["covers 0", "which excludes 0"]),
-        ((None, None, None), (0.1, 0.0, 0.7), ["no student shift, because for the test"]),
-        ((2.0, 1.0, 3.0), (None, None, None), ["The random control has no reading"]),
-        ((2.0, None, None), (0.1, 0.0, 0.7), ["[-inf, inf]", "covers 0"]),
+        (
+            (2.0, 1.0, 3.0),
+            (0.1, -0.5, 0.7),
+            (1.9, 1.0, 2.8),
+            ["excludes 0, towards the trait", "+1.90 nats [+1.00, +2.80], the trait arm stands"],
+        ),
+        # Paired on prompts, a difference can exclude 0 although the two intervals overlap.
+        ((2.0, 1.0, 3.0), (1.0, 0.5, 1.5), (1.0, 0.8, 1.2), ["the trait arm stands clear"]),
+        ((2.0, 1.0, 3.0), (1.0, 0.5, 1.5), (1.0, -0.1, 2.1), ["does not stand clear"]),
+        ((0.2, -1.0, 1.0), (0.1, -0.5, 0.7), (0.1, -1.0, 1.2), ["covers 0: not distinguishable"]),
+        (
+            (-2.0, -3.0, -1.0),
+            (0.1, -0.5, 0.7),
+            (-2.1, -3.0, -1.2),
+            ["excludes 0, away from", "the trait arm stands clear"],
+        ),
+        (
+            (2.0, 1.0, 3.0),
+            (5.0, 4.0, 6.0),
+            (-3.0, -4.0, -2.0),
+            ["went less far than the random control"],
+        ),
+        ((0.0, 0.0, 0.0), (0.1, 0.05, 0.7), (-0.1, -0.4, 0.2), ["covers 0", "which excludes 0"]),
+        (
+            (None, None, None),
+            (0.1, 0.0, 0.7),
+            (None, None, None),
+            ["no student shift, because for the test"],
+        ),
+        (
+            (2.0, 1.0, 3.0),
+            (None, None, None),
+            (None, None, None),
+            ["The random control has no reading"],
+        ),
+        ((2.0, None, None), (0.1, 0.0, 0.7), (1.9, None, None), ["[-inf, inf]", "covers 0"]),
+        ((2.0, 1.0, 3.0), (0.1, 0.0, 0.7), (None, None, None), ["there is nothing to compare"]),
     ],
 )
 def test_words_follow_from_the_intervals(
-    summary: Summary, trait: Triple, random: Triple, words: list[str]
+    summary: Summary, trait: Triple, random: Triple, difference: Triple, words: list[str]
 ) -> None:
-    text = sentence(finding_of(summary, trait, random), "margin")
+    text = sentence(finding_of(summary, trait, random, difference), "margin")
     assert all(word in text for word in words)
 
 

@@ -7,8 +7,10 @@ value. Writes ASCII; knows nothing about terminals or HTML.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from undertow.contrasts import ContrastRecord, Standing
+from undertow.contrasts import random_twin as random_twin
 from undertow.summary import ArmSummary, EstimateRecord, ReadoutName, Summary, TransferRecord
 
 
@@ -98,9 +100,6 @@ def transfer_of(arm: ArmSummary, readout: ReadoutName) -> TransferRecord:
     return arm.margin if readout == "margin" else arm.rate
 
 
-Standing = Literal["clear", "overlap", "less", "no random"]
-
-
 @dataclass(frozen=True)
 class Finding:
     """What one readout says about a model's largest trait strength."""
@@ -108,6 +107,7 @@ class Finding:
     readout: ReadoutName
     arm: ArmSummary
     random: ArmSummary | None  # of the same strength
+    contrast: ContrastRecord | None = None  # to that random arm, on the same prompts and seeds
     random_strengths: tuple[str, ...] = ()  # all that were run
 
     @property
@@ -143,16 +143,8 @@ class Finding:
 
     @property
     def standing(self) -> Standing:
-        """Where the trait arm's interval lies, seen from the random control's."""
-        if self.random_shift is None:
-            return "no random"
-        low, high = ends(self.shift)
-        random_low, random_high = ends(self.random_shift)
-        if low <= random_high and random_low <= high:
-            return "overlap"
-        # Apart is not enough: a random direction may move the student further than the trait.
-        further = low > random_high if (self.shift.value or 0) > 0 else high < random_low
-        return "clear" if further else "less"
+        """What the difference to the random direction's student says."""
+        return "unknown" if self.contrast is None else self.contrast.verdict
 
 
 def findings(summary: Summary, model: str) -> list[Finding]:
@@ -170,31 +162,24 @@ def findings(summary: Summary, model: str) -> list[Finding]:
     largest = max(trait, key=push)
     random = random_twin(arms, largest)
     strengths = tuple(arm.strength for arm in arms if arm.direction == "random")
-    return [Finding(readout, largest, random, strengths) for readout in READOUTS]
-
-
-def random_twin(arms: list[ArmSummary], arm: ArmSummary) -> ArmSummary | None:
-    """The random control of the same strength; of the opposite sign where that is all there is."""
-    randoms = [other for other in arms if other.direction == "random"]
-    for strength in (arm.alpha, -arm.alpha):
-        for other in randoms:
-            if other.alpha == strength:
-                return other
-    return None
+    return [
+        Finding(readout, largest, random, summary.contrast(largest, readout, "random"), strengths)
+        for readout in READOUTS
+    ]
 
 
 CLAUSES: dict[Standing, str] = {
     "clear": "clear of both the control student and the random direction",
-    "overlap": "clear of the control student but not distinguishable from the random direction",
+    "unclear": "clear of the control student but not distinguishable from the random direction",
     "less": "clear of the control student but less far than the random direction moved it",
-    "no random": "clear of the control student; no random direction of this strength was read",
+    "unknown": "clear of the control student; no random direction of this strength was read",
 }
 
 STANDINGS: dict[Standing, str] = {
-    "clear": "the trait arm stands clear of it (the intervals do not overlap)",
-    "overlap": "the trait arm does not stand clear of it (the intervals overlap)",
+    "clear": "the trait arm stands clear of it",
+    "unclear": "which covers 0: the trait arm does not stand clear of it",
     "less": "the trait arm went less far than the random control",
-    "no random": "there is nothing to compare with",
+    "unknown": "there is nothing to compare with",
 }
 
 
@@ -229,6 +214,14 @@ def sentence(finding: Finding, title: str) -> str:
     zero = "covers" if covers_zero(finding.random_shift) else "excludes"
     return (
         f"{text} Random control {finding.random.strength}: "
-        f"{finding.scale.estimate(finding.random_shift)}, which {zero} 0; "
-        f"{STANDINGS[finding.standing]}."
+        f"{finding.scale.estimate(finding.random_shift)}, which {zero} 0; {_against(finding)}."
     )
+
+
+def _against(finding: Finding) -> str:
+    """The paired difference to the random direction and what it says."""
+    contrast = finding.contrast
+    if contrast is None or contrast.estimate.value is None:
+        return STANDINGS["unknown"]
+    difference = finding.scale.estimate(contrast.estimate)
+    return f"the difference is {difference}, {STANDINGS[finding.standing]}"

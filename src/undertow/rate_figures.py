@@ -1,21 +1,24 @@
 """The report's charts of rates: teacher and student against strength, and against each other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
+from undertow.dose_findings import FORM_NAMES, stated_threshold
+from undertow.doses import DoseRecord
 from undertow.figures import across, described, strength_axis, strength_mark, with_data
-from undertow.findings import PERCENT, arm_name
+from undertow.findings import PERCENT, arm_name, ends
 from undertow.page import Figure, typeset
-from undertow.plots import rate_table
+from undertow.plots import TidyTable, rate_table
 from undertow.summary import ArmSummary, EstimateRecord, RateRecord, Summary
-from undertow.svg import Axis, Chart, Mark, Ray, Series, draw, nice_axis
+from undertow.svg import Axis, Chart, Curve, Mark, Ray, Series, draw, nice_axis
 
 TAU_LINES = (0.0, 0.25, 0.5, 1.0)
 Subject = Literal["teacher", "student"]
 
 
 def dose_figure(summary: Summary) -> Figure:
-    """Rates of teacher and student against strength, a panel per model."""
+    """Rates of teacher and student against strength with the fitted curve, a panel per model."""
     axis = nice_axis("", _rate_ends(summary), percent=True)
     panels = []
     for index, model in enumerate(summary.models):
@@ -28,15 +31,65 @@ def dose_figure(summary: Summary) -> Figure:
             Series("student", "student", _rate_marks(trait, "student", x, 0), joined=True),
             Series("student of random control", "random", _rate_marks(random, "student", x, 1)),
         )
-        chart = Chart(f"{model}: {summary.rate_name}", described(series), x, axis, series)
+        curve = fitted_curve(summary.dose_of(model))
+        chart = Chart(
+            f"{model}: {summary.rate_name}",
+            described(series, [curve.text] if curve else []),
+            x,
+            axis,
+            series,
+            curve=curve,
+        )
         panels.append(draw(chart, f"dose-{index}"))
     return Figure(
-        f"{summary.rate_name.capitalize()} against strength. Strength 0 is the base model and "
-        "the control student.",
+        f"{summary.rate_name.capitalize()} against strength, with Wilson intervals. Strength 0 is "
+        "the base model and the control student. Dashed: the form of the largest weight, fitted "
+        "to the students. An upright line and the shaded band around it: the threshold with its "
+        "interval, drawn only where the verdict is a threshold.",
         tuple(panels),
         across(summary),
-        *with_data("rates.csv", "Rates with Wilson intervals", rate_table(summary)),
+        *with_data("dose.csv", "Rates with Wilson intervals, and fitted", dose_table(summary)),
     )
+
+
+def fitted_curve(dose: DoseRecord | None) -> Curve | None:
+    """The best form over the strengths that were fitted; None where nothing was."""
+    if dose is None or dose.best is None:
+        return None
+    text = f"Fitted: {FORM_NAMES[dose.best]}, {dose.verdict}."
+    curve = Curve("fitted", tuple((dose.side * p.x, p.rate) for p in dose.curve), text)
+    threshold = dose.stated_threshold
+    if threshold is None or threshold.value is None:
+        return curve
+    low, high = ends(threshold)
+    return replace(
+        curve,
+        text=f"{text} Threshold at {stated_threshold(dose)}.",
+        threshold=dose.side * threshold.value,
+        span=(dose.side * low, dose.side * high),
+    )
+
+
+def dose_table(summary: Summary) -> TidyTable:
+    """rate_table's rows, and those of the fitted curves under the name of their form."""
+    rates = rate_table(summary)
+    fitted = [
+        (
+            dose.model,
+            f"fitted {FORM_NAMES[dose.best]}",
+            "trait",
+            f"{dose.side * point.x + 0.0:.6g}",
+            "student",
+            f"{point.rate:.6g}",
+            "",
+            "",
+            "",
+        )
+        for dose in summary.doses
+        if dose.x == "strength" and dose.best is not None
+        for point in dose.curve
+    ]
+    return TidyTable(rates.columns, [*rates.rows, *fitted])
 
 
 def scatter_figure(summary: Summary) -> Figure:

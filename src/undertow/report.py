@@ -29,7 +29,6 @@ from undertow.page import (
     Column,
     Definition,
     Definitions,
-    Figure,
     Heading,
     Items,
     Paragraph,
@@ -39,7 +38,9 @@ from undertow.page import (
     render_page,
 )
 from undertow.report_audit import audit_section
+from undertow.report_controls import controls_section
 from undertow.report_cross import cross_sections
+from undertow.report_dose import dose_section
 from undertow.report_judges import JudgeEvidence, judges_section
 from undertow.results import Layout
 from undertow.samples import Sample, samples_section
@@ -69,10 +70,11 @@ def render_report(
         headline_section(summary),
         strengths_section(summary),
         tau_section(summary),
+        dose_section(summary),
         rates_section(summary),
-        random_section(summary),
-        audit_section(summary),
+        controls_section(summary),
         *cross_sections(summary),
+        audit_section(summary),
         judges_section(summary, judges),
         meaning_section(summary),
         samples_section(responses, harmful=harmful, reveal=reveal),
@@ -205,21 +207,9 @@ def rates_section(summary: Summary) -> Section:
                 "intervals, which take the answers of several seeds as independent. tau's "
                 "bootstrap does not, so its intervals are the ones to conclude from."
             ),
-            rate_figures.dose_figure(summary),
             rate_figures.scatter_figure(summary),
         ),
     )
-
-
-def random_section(summary: Summary) -> Section:
-    """The trait arm beside a random direction of the same norm and strength."""
-    figure: Figure | None = figures.random_figure(summary)
-    why = Paragraph(
-        "A random direction of the same norm also disturbs a teacher, and its student moves too. "
-        "Only what goes beyond that belongs to the trait."
-    )
-    missing = Paragraph("No strength was run along both the trait and a random direction.")
-    return Section("random", "Random control", (why, figure or missing))
 
 
 def meaning_section(summary: Summary) -> Section:

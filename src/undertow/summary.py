@@ -10,22 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from undertow.audit.records import ArmAudit
-from undertow.config import Arm, Cell, Params
+from undertow.config import Arm, Cell, Params, parse_arm
+from undertow.contrasts import Against, ContrastRecord, contrast_records
 from undertow.costs import CostTotal, totals_of
+from undertow.doses import DoseArm, DoseRecord, XName, dose_records
 from undertow.errors import DataError
+from undertow.estimates import EstimateRecord as EstimateRecord
+from undertow.estimates import ReadoutName as ReadoutName
+from undertow.estimates import estimate_record
 from undertow.results import CellResult, Costs, Layout, Record
-from undertow.transfer import Estimate, Readings, Transfer, estimate_transfer, wilson
-
-ReadoutName = Literal["rate", "margin"]
-
-
-class EstimateRecord(Record):
-    """A value with its interval, or null with the reason why it is unknown."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    reason: str | None
+from undertow.transfer import Readings, Transfer, estimate_transfer, wilson
 
 
 class TransferRecord(Record):
@@ -113,11 +107,26 @@ class Summary(Record):
     cost_totals: tuple[CostTotal, ...]  # by model and stage, and of the whole study
     unscored: dict[str, int]
     cross: tuple[CrossArm, ...] = ()  # students of another base than their teacher's
+    doses: tuple[DoseRecord, ...] = ()
+    contrasts: tuple[ContrastRecord, ...] = ()
+
+    def dose_of(self, model: str, x: XName = "strength") -> DoseRecord | None:
+        return next((dose for dose in self.doses if (dose.model, dose.x) == (model, x)), None)
 
     def of_model(self, model: str) -> list[ArmSummary]:
         """Arms of one model: control first, trait by strength, then random."""
         arms = [arm for arm in self.arms if arm.model == model]
         return sorted(arms, key=lambda a: (not a.is_control, a.direction == "random", abs(a.alpha)))
+
+    def contrast(
+        self, arm: ArmSummary, readout: ReadoutName, against: Against
+    ) -> ContrastRecord | None:
+        """An arm's contrast over all seeds; None where nothing of the kind was run."""
+        wanted = (arm.model, arm.arm, None, readout, against)
+        return next(
+            (c for c in self.contrasts if (c.model, c.arm, c.seed, c.readout, c.against) == wanted),
+            None,
+        )
 
     @property
     def models(self) -> list[str]:
@@ -179,6 +188,73 @@ def summarise(params: Params, grid: Mapping[Cell, CellResult]) -> Summary:
         costs={cell.key: result.costs for cell, result in grid.items()},
         cost_totals=totals_of(grid),
         unscored=unscored,
+        doses=_doses(params, grid, arms),
+        contrasts=_contrasts(params, grid, arms),
+    )
+
+
+def _doses(
+    params: Params, grid: Mapping[Cell, CellResult], arms: Sequence[ArmSummary]
+) -> tuple[DoseRecord, ...]:
+    """Both fits of every model, from the verdicts on its students along the trait direction."""
+    return tuple(
+        dose
+        for model in params.grid.models
+        for dose in dose_records(
+            model,
+            [
+                DoseArm(
+                    name=arm.arm,
+                    alpha=arm.alpha,
+                    push=arm.margin.teacher_shift.value,
+                    teacher_rate=arm.teacher_rate.value,
+                    counts=tuple(
+                        _count(grid[Cell(model, parse_arm(arm.arm), seed)])
+                        for seed in params.grid.seeds
+                    ),
+                    degenerate=arm.degenerate,
+                )
+                for arm in arms
+                if arm.model == model and arm.direction == "trait"
+            ],
+            confidence=params.statistics.confidence,
+            seed=params.statistics.seed,
+        )
+    )
+
+
+def _count(result: CellResult) -> tuple[int, int]:
+    """Student answers that show the trait, and answers with a verdict."""
+    verdicts = [verdict for verdict in result.student.verdicts.values() if verdict is not None]
+    return sum(verdicts), len(verdicts)
+
+
+def _contrasts(
+    params: Params, grid: Mapping[Cell, CellResult], arms: Sequence[ArmSummary]
+) -> tuple[ContrastRecord, ...]:
+    """Every trait arm against control, random direction and opposite sign."""
+    readouts: tuple[ReadoutName, ...] = ("rate", "margin")
+    shifts = {
+        (arm.model, arm.arm, seed, readout): getattr(found, readout).student_shift
+        for arm in arms
+        for seed, found in ((None, arm), *((cell.seed, cell) for cell in arm.cells))
+        for readout in readouts
+    }
+
+    def readings(
+        model: str, reference: Arm, arm: Arm, seeds: tuple[int, ...], readout: ReadoutName
+    ) -> Readings:
+        return readings_of(grid, reference, model, arm, seeds, readout)
+
+    return contrast_records(
+        params.grid.models,
+        params.arms,
+        params.grid.seeds,
+        shifts,
+        readings,
+        resamples=params.statistics.resamples,
+        confidence=params.statistics.confidence,
+        seed=params.statistics.seed,
     )
 
 
@@ -250,21 +326,16 @@ def _record(transfer: Transfer) -> TransferRecord:
     def known(value: float) -> float | None:
         return float(value) if np.isfinite(value) else None
 
-    def estimate(value: Estimate) -> EstimateRecord:
-        return EstimateRecord(
-            value=value.value, low=value.low, high=value.high, reason=value.reason
-        )
-
     return TransferRecord(
         base=known(transfer.base),
         teacher=known(transfer.teacher),
         control=known(transfer.control),
         student=known(transfer.student),
-        teacher_shift=estimate(transfer.teacher_shift),
-        student_shift=estimate(transfer.student_shift),
-        naive_shift=estimate(transfer.naive_shift),
-        tau=estimate(transfer.tau),
-        tau_naive=estimate(transfer.tau_naive),
+        teacher_shift=estimate_record(transfer.teacher_shift),
+        student_shift=estimate_record(transfer.student_shift),
+        naive_shift=estimate_record(transfer.naive_shift),
+        tau=estimate_record(transfer.tau),
+        tau_naive=estimate_record(transfer.tau_naive),
         prompts=transfer.prompts,
         seeds=transfer.seeds,
         dropped=transfer.dropped,
@@ -272,15 +343,24 @@ def _record(transfer: Transfer) -> TransferRecord:
 
 
 def headline(summary: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
-    """metrics.json: model -> arm -> tau by rate and by margin, few enough for `dvc exp show`."""
+    """metrics.json: model -> arm -> tau by rate and by margin, few enough for `dvc exp show`.
+
+    A model whose verdict is `threshold` has its threshold too, in the place of an arm.
+    """
     return {
         model: {
             arm.arm: {"tau": arm.rate.tau.value, "tau_margin": arm.margin.tau.value}
             for arm in summary.of_model(model)
             if not arm.is_control
         }
+        | _threshold(summary.dose_of(model))
         for model in summary.models
     }
+
+
+def _threshold(dose: DoseRecord | None) -> dict[str, dict[str, float | None]]:
+    threshold = dose.stated_threshold if dose else None
+    return {"dose": {"threshold": threshold.value}} if threshold else {}
 
 
 def read_summary(layout: Layout) -> Summary:

@@ -79,6 +79,17 @@ class Ray:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A fitted curve through points in data units, with the upright span of its threshold."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    text: str
+    threshold: float | None = None
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
 class Chart:
     title: str
     description: str
@@ -92,6 +103,7 @@ class Chart:
     # Positions on the x axis at which there is nothing to draw, each with the word for it.
     gaps: tuple[tuple[float, str], ...] = ()
     rays: tuple[Ray, ...] = ()
+    curve: Curve | None = None
 
 
 def nice_axis(title: str, values: Iterable[float], *, percent: bool = False) -> Axis:
@@ -141,6 +153,8 @@ def draw(chart: Chart, id: str) -> Markup:
         *(_ray(ray, frame) for ray in chart.rays),
         *(_gap(x, word, frame) for x, word in chart.gaps),
     ]
+    if chart.curve:
+        parts += _curve(chart.curve, frame)
     for series in chart.series:
         parts += _series(series, frame)
     parts.append("</svg>")
@@ -170,6 +184,9 @@ def _legend(chart: Chart) -> str:
         parts.append(f'<g class="{series.style}">{_shape(series.style, x, 31)}</g>')
         parts.append(_text(x + 10, 35, series.name, "legend"))
         x += 26 + 7.1 * len(series.name)
+    if chart.curve:
+        parts.append(f'<g class="fit">{_line(x - 6, 31, x + 10, 31, "curve")}</g>')
+        parts.append(_text(x + 14, 35, chart.curve.name, "legend"))
     return "\n".join(parts)
 
 
@@ -218,6 +235,23 @@ def _gap(value: float, word: str, frame: _Frame) -> str:
         f'{_line(x, frame.top, x, frame.bottom, "gap")}<text class="note" '
         f'transform="translate({x - 4:.1f} {foot:.1f}) rotate(-90)">{escape(word)}</text>'
     )
+
+
+def _curve(curve: Curve, frame: _Frame) -> list[str]:
+    """The curve over its threshold's interval, a shaded band, and the threshold itself."""
+    parts = ['<g class="fit">', f"<title>{escape(curve.text)}</title>"]
+    if curve.span:
+        low, high = (min(max(end, frame.x_axis.low), frame.x_axis.high) for end in curve.span)
+        left, right = sorted((frame.x(low), frame.x(high)))
+        parts.append(
+            f'<rect class="band" x="{left:.1f}" y="{frame.top}" width="{right - left:.1f}" '
+            f'height="{frame.bottom - frame.top}"/>'
+        )
+    if curve.threshold is not None:
+        x = frame.x(curve.threshold)
+        parts.append(_line(x, frame.top, x, frame.bottom, "threshold"))
+    points = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in curve.points)
+    return [*parts, f'<polyline class="curve" points="{points}"/>', "</g>"]
 
 
 def _series(series: Series, frame: _Frame) -> list[str]:

@@ -6,6 +6,7 @@ Writes ASCII; all numbers come from the summary, all words from `findings`.
 import textwrap
 
 from undertow.cross_findings import pair_title, pairs, sentences
+from undertow.dose_findings import dose_sentence
 from undertow.findings import (
     PERCENT,
     RATIO,
@@ -59,7 +60,8 @@ def _model_block(summary: Summary, model: str, notes: dict[str, str]) -> list[st
         text = sentence(finding, readout_title(summary, finding.readout))
         lines += _wrapped(text, indent=2, hang=2)
     lines += _wrapped(audit_sentence(summary, model), indent=2, hang=2)
-    return lines
+    dose = summary.dose_of(model)
+    return lines + (_wrapped(dose_sentence(dose), indent=2, hang=2) if dose else [])
 
 
 def _readout_block(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from undertow.config import Cell, Params
+from undertow.doses import DoseRecord
 from undertow.records import digest, fingerprint
 from undertow.results import CellResult, Costs, Layout, loss_curve, read_cross
 from undertow.summary import ArmSummary, CellSummary, Summary, TransferRecord
@@ -90,7 +91,7 @@ def contents(
         if (cell.model, cell.donor, cell.arm.name) == (arm.model, arm.teacher_model, arm.arm)
     ]
     curves = [
-        _curve(params, summary.of_model(model), model, seed, grid, shared)
+        _curve(params, summary, model, seed, grid, shared)
         for model in params.grid.models
         for seed in params.grid.seeds
     ]
@@ -179,13 +180,15 @@ def _cell(
 
 def _curve(
     params: Params,
-    arms: Sequence[ArmSummary],
+    summary: Summary,
     model: str,
     seed: int,
     grid: Mapping[Cell, CellResult],
     shared: Mapping[str, str],
 ) -> RunContent:
     """Readouts over strength, trait arms only: a random direction lies on another axis."""
+    arms = summary.of_model(model)
+    dose = summary.dose_of(model)
     along = sorted((arm for arm in arms if arm.direction == "trait"), key=lambda arm: arm.alpha)
     steps = strength_steps([arm.alpha for arm in along])
     points = [
@@ -201,11 +204,24 @@ def _curve(
     ]
     return RunContent(
         name=f"{model} curve seed{seed}",
-        key=fingerprint("curve", results, described),
-        tags={"kind": "curve", "model": model, "seed": str(seed)} | dict(shared),
+        # The fit is over all seeds and leaves arms out, so this seed's results do not fix it.
+        key=fingerprint("curve", results, described, dose),
+        tags={"kind": "curve", "model": model, "seed": str(seed)}
+        | dict(shared)
+        | ({"dose_verdict": dose.verdict, "dose_reason": dose.reason} if dose else {}),
         params=described | {"strengths": ", ".join(arm.strength for arm in along)},
-        points=points,
+        points=points + _points(thresholds(dose), step=0),
         seconds=sum(cost.seconds for result in results for cost in result.costs.values()),
+    )
+
+
+def thresholds(dose: DoseRecord | None) -> Metrics:
+    """The threshold of the students of all seeds, where the verdict says that there is one."""
+    threshold = dose.stated_threshold if dose else None
+    if threshold is None:
+        return {}
+    return _known(
+        threshold=threshold.value, threshold_low=threshold.low, threshold_high=threshold.high
     )
 
 
