@@ -458,6 +458,36 @@ def validate_audit() -> None:
 
 
 @app.command(rich_help_panel="Study")
+def plan(
+    teacher: Annotated[float | None, typer.Option(help="Expected rate of the teacher.")] = None,
+    tau: Annotated[float | None, typer.Option(help="Expected transfer ratio.")] = None,
+    other_tau: Annotated[
+        float | None, typer.Option(help="Another model's tau, to be told from it.")
+    ] = None,
+    base: Annotated[float | None, typer.Option(help="Rate of the base model.")] = None,
+    control: Annotated[float | None, typer.Option(help="Rate of the control student.")] = None,
+    prompts: Annotated[int | None, typer.Option(min=2, help="Evaluation prompts.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Students per strength.")] = None,
+    seed_sd: Annotated[
+        float | None, typer.Option(help="Spread of students over seeds; 0: none, 0.3: usual.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate a study before it is run: interval, power, sizes that would do, and its cost.
+
+    Rates are shares (0.6, not 60). What is not given comes from results/summary.json where it
+    exists, and from params.yaml.
+    """
+    from undertow.plan import Wishes, make_plan
+    from undertow.plan_text import describe_plan
+    from undertow.study import Study
+
+    wishes = Wishes(teacher, tau, other_tau, base, control, prompts, seeds, seed_sd)
+    found = make_plan(Study.open(), wishes)
+    print(found.model_dump_json(indent=2) if as_json else describe_plan(found))
+
+
+@app.command(rich_help_panel="Study")
 def doctor(as_json: Json = False) -> None:
     """Check this machine and say what to do about each problem."""
     from undertow import config

@@ -1,0 +1,49 @@
+"""How fast a model shape runs where it was measured: one small table, dated, for planning.
+
+A rate that nobody measured is None, and a plan that needs it says so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from undertow.config import HubWeights, ModelSpec
+
+
+@dataclass(frozen=True)
+class ShapeRate:
+    """Measured speed of one model shape on one device; None is not measured.
+
+    trained_per_second goes by distillation.quantization (none, nf4). other_seconds is what a
+    cell takes beside generation and training: loading twice and reading margins.
+    """
+
+    shape: str
+    repos: tuple[str, ...]  # hub repositories of this shape
+    device: str | None = None
+    date: str | None = None
+    command: str | None = None  # what measured it
+    generated_per_second: float | None = None
+    trained_per_second: Mapping[str, float | None] = field(default_factory=dict)
+    other_seconds: float | None = None
+
+
+TABLE = (
+    ShapeRate(
+        shape="Llama-2-7B",
+        repos=("meta-llama/Llama-2-7b-chat-hf",),
+        trained_per_second={"none": None, "nf4": None},
+    ),
+    ShapeRate(
+        shape="Qwen2.5-7B",
+        repos=("Qwen/Qwen2.5-7B-Instruct",),
+        trained_per_second={"none": None, "nf4": None},
+    ),
+)
+
+
+def shipped_rate(spec: ModelSpec) -> ShapeRate | None:
+    """The table's entry for a model, by its hub repository."""
+    if not isinstance(spec.weights, HubWeights):
+        return None
+    repo = spec.weights.repo
+    return next((rate for rate in TABLE if repo in rate.repos), None)
