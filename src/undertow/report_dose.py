@@ -34,15 +34,15 @@ def _table(summary: Summary) -> Table:
     numbers = (
         "Threshold",
         "interval",
-        *(f"Weight of {FORM_NAMES[form]}" for form in FORMS),
+        *(FORM_NAMES[form].capitalize() for form in FORMS),
         "Dispersion",
         "Monotone, p",
         "Students",
     )
     return Table(
-        "Dose-response fits. Weights are AICc weights; the dispersion is the variance between "
-        "seeds over the binomial one; a small p says that the rates turn back. A threshold is "
-        "given only under the verdict threshold",
+        "Dose-response fits. Under the names of the forms: AICc weights. The dispersion "
+        "is the variance between seeds over the binomial one; a small p says that the "
+        "rates turn back. A threshold is given only under the verdict threshold",
         (*(Column(word, numeric=False) for word in words), *map(Column, numbers)),
         [_row(dose) for dose in summary.doses],
         headers=2,
