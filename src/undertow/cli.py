@@ -281,16 +281,11 @@ def ui(
 def track_sync(as_json: Json = False) -> None:
     """Rebuild missing MLflow runs from the results files; nothing is logged twice."""
     from undertow import tracking
-    from undertow.audit_results import with_audits
-    from undertow.cross import with_cross
-    from undertow.results import read_cross, read_grid
+    from undertow.conclusions import conclude
     from undertow.study import Study
-    from undertow.summary import summarise
 
     params, layout = Study.open()
-    grid = read_grid(layout, params)
-    summary = with_audits(summarise(params, grid), layout, params, grid)
-    summary = with_cross(summarise(params, grid), params, read_cross(layout, params))
+    grid, summary = conclude(params, layout)
     outcome = tracking.sync(params, layout, summary, grid)
     counts = outcome._asdict()
     if as_json:

@@ -1,25 +1,22 @@
 """report: every number and picture of a study, and its MLflow runs, from the results files."""
 
 from undertow import tracking
-from undertow.audit_results import with_audits
-from undertow.cross import with_cross
+from undertow.conclusions import conclude
 from undertow.plots import write_plot_tables
 from undertow.records import write_json, write_text
 from undertow.report import render_report
 from undertow.report_judges import judge_evidence
-from undertow.results import loss_curve, read_cross, read_grid
+from undertow.results import loss_curve
 from undertow.samples import read_samples
 from undertow.study import Study
-from undertow.summary import Summary, headline, summarise
+from undertow.summary import Summary, headline
 from undertow.traits import TraitData
 
 
 def run(study: Study, reveal: bool = False) -> Summary:
     """Write summary.json, metrics.json, plots/ and report.html, then bring MLflow up to date."""
     params, layout = study.params, study.layout
-    grid = read_grid(layout, params)
-    summary = with_audits(summarise(params, grid), layout, params, grid)
-    summary = with_cross(summary, params, read_cross(layout, params))
+    grid, summary = conclude(params, layout)
     trait = TraitData(layout, params.trait).trait
     write_json(layout.summary, summary)
     write_json(layout.metrics, headline(summary))
