@@ -68,6 +68,10 @@ class Repository:
         self._run(["git", "add", "--all"], 0)
         self._run(["git", *identity, "commit", "--quiet", "--message", message], 0)
 
+    def git(self, *arguments: str) -> str:
+        """Run git and return its stdout."""
+        return self._run(["git", *arguments], 0).stdout
+
     @property
     def environment(self) -> dict[str, str]:
         # `python` in dvc.yaml must be the interpreter that runs the tests.

@@ -253,6 +253,25 @@ def results(as_json: Json = False) -> None:
 
 
 @app.command(rich_help_panel="Results")
+def compare(
+    before: Annotated[str, typer.Argument(metavar="REV_A", help="A commit, branch or tag.")],
+    after: Annotated[
+        str | None, typer.Argument(metavar="[REV_B]", help="Another; default: the working tree.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print what changed between two revisions, as Markdown; runs and writes nothing."""
+    from undertow.compare.comparison import compare as between
+    from undertow.compare.markdown import markdown
+    from undertow.compare.revisions import open_revision
+    from undertow.study import find_root
+
+    root = find_root()
+    found = between(open_revision(root, before), open_revision(root, after))
+    print(found.model_dump_json(indent=2) if as_json else markdown(found), end="")
+
+
+@app.command(rich_help_panel="Results")
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
     print_only: Annotated[

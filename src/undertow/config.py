@@ -579,12 +579,19 @@ class Problem(NamedTuple):
 def load(path: Path) -> Params:
     """Read and check a parameter file; ConfigError lists every problem with its remedy."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
             f"{path} does not exist",
             "run in the repository root, or: python cli.py preset use demo",
         ) from None
+    return parse(text, str(path))
+
+
+def parse(text: str, path: str) -> Params:
+    """Check the text of a parameter file; `path` is what the messages call it."""
+    try:
+        raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}", "mend the line named above") from None
     if not isinstance(raw, dict):

@@ -124,11 +124,11 @@ def estimate_transfer(
     _check_confidence(confidence)
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
-    draws = _Draws(resamples, seed, confidence)
+    draws = Draws(resamples, seed, confidence)
     return {key: _estimate(key, arm, draws) for key, arm in arms.items()}
 
 
-class _Draws:
+class Draws:
     """Random numbers by sample size, drawn once and shared by every arm of that size."""
 
     def __init__(self, resamples: int, seed: int, confidence: float) -> None:
@@ -170,13 +170,13 @@ class _Shift:
     value: float
     score: Interval | None  # stands in where the bootstrap of a constant sees no error
 
-    def estimate(self, draws: _Draws, bound: float) -> Estimate:
-        error = _seed_error(self.difference, draws)
-        low, high = self.score or _percentiles(self.resampled + error, draws.confidence)
+    def estimate(self, draws: Draws, bound: float) -> Estimate:
+        error = seed_error(self.difference, draws)
+        low, high = self.score or percentiles(self.resampled + error, draws.confidence)
         return Estimate(self.value, max(low, -bound), min(high, bound))
 
 
-def _estimate(key: object, arm: Readings, draws: _Draws) -> Transfer:
+def _estimate(key: object, arm: Readings, draws: Draws) -> Transfer:
     models = _checked(key, arm)
     known = ~np.isnan(np.concatenate(models)).any(axis=0)
     seeds, prompts = models[-1].shape[0], int(known.sum())
@@ -241,7 +241,7 @@ def _undefined(shift: _Shift, estimate: Estimate) -> str | None:
     return None
 
 
-def _ratio(above: _Shift, below: _Shift, draws: _Draws) -> Estimate:
+def _ratio(above: _Shift, below: _Shift, draws: Draws) -> Estimate:
     """above / below with its interval; the interval of below excludes 0.
 
     Per resample this inverts the test of above - t below = 0 (Fieller 1954), with the
@@ -249,14 +249,14 @@ def _ratio(above: _Shift, below: _Shift, draws: _Draws) -> Estimate:
     """
     value = above.value / below.value
     sign = math.copysign(1.0, below.value)
-    error = _seed_error(above.difference - value * below.difference, draws)
+    error = seed_error(above.difference - value * below.difference, draws)
     numerator = above.resampled + sign * error
     # A resampled denominator of 0 or of the other sign stands for a ratio beyond every
     # bound. Dividing by it would put it at NaN, or at the wrong end of the interval.
     usable = below.resampled * sign > 0
     ratios = np.where(numerator * sign < 0, -math.inf, math.inf)
     np.divide(numerator, below.resampled, out=ratios, where=usable)
-    low, high = _percentiles(ratios, draws.confidence)
+    low, high = percentiles(ratios, draws.confidence)
     if above.score:
         # The numerator's own interval says how far a rate that no prompt moved could be off.
         ends = (above.score.low / below.value, above.score.high / below.value)
@@ -264,7 +264,7 @@ def _ratio(above: _Shift, below: _Shift, draws: _Draws) -> Estimate:
     return Estimate(value, low, high)
 
 
-def _seed_error(difference: Floats, draws: _Draws) -> Floats | float:
+def seed_error(difference: Floats, draws: Draws) -> Floats | float:
     """Errors [resamples] of the mean of difference [seeds, prompts] that seeds explain.
 
     Two-way analysis of variance (seeds crossed with prompts) with half of the residual mean
@@ -283,7 +283,7 @@ def _seed_error(difference: Floats, draws: _Draws) -> Floats | float:
     return error * draws.seed_errors(seeds)
 
 
-def _percentiles(resampled: Floats, confidence: float) -> Interval:
+def percentiles(resampled: Floats, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     # Order statistics, not interpolation: between a finite and an infinite ratio
     # interpolation gives infinity or NaN.

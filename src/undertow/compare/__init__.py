@@ -1,0 +1,1 @@
+"""Two revisions of a study side by side, from git and the DVC cache, without running anything."""

@@ -1,0 +1,84 @@
+"""The estimates of one snapshot, computed anew from its cells."""
+
+from typing import NamedTuple
+
+from undertow.compare.revisions import Snapshot
+from undertow.config import Cell, StatisticsSettings
+from undertow.findings import transfer_of
+from undertow.summary import ArmSummary, EstimateRecord, ReadoutName, Summary, summarise
+
+
+class StatedVerdict(NamedTuple):
+    """What a verdict of a summary is about."""
+
+    model: str
+    arm: str | None
+    readout: ReadoutName | None
+    subject: str
+
+
+class Computed:
+    """The estimates of one side; an arm that lacks a cell has none."""
+
+    def __init__(self) -> None:
+        self.arms: dict[tuple[str, str], ArmSummary] = {}
+        self.stated: dict[StatedVerdict, str] = {}
+
+    def add(self, summary: Summary) -> None:
+        self.arms |= {(arm.model, arm.arm): arm for arm in summary.arms}
+        self.stated |= _stated(summary)
+
+    def tau(self, model: str, arm: str, readout: ReadoutName) -> EstimateRecord | None:
+        found = self.arms.get((model, arm))
+        return None if found is None else transfer_of(found, readout).tau
+
+
+def compute(side: Snapshot, statistics: StatisticsSettings) -> Computed:
+    """Estimates of every arm that is whole; of all at once where no cell is missing."""
+    found = Computed()
+    params = side.params.model_copy(update={"statistics": statistics})
+    if not side.missing:
+        found.add(summarise(params, side.results))
+        return found
+    for model in params.grid.models:
+        whole = [
+            arm
+            for arm in params.arms
+            if all(Cell(model, arm, seed) in side.results for seed in params.grid.seeds)
+        ]
+        if params.control not in whole:
+            continue
+        names = tuple(arm.name for arm in whole)
+        grid = params.grid.model_copy(update={"models": (model,), "arms": names})
+        reduced = params.model_copy(update={"grid": grid})
+        summary = summarise(reduced, {cell: side.results[cell] for cell in reduced.cells()})
+        found.add(summary)
+        if len(whole) < len(params.arms):
+            # A curve through other points is another curve.
+            found.stated = {
+                key: verdict
+                for key, verdict in found.stated.items()
+                if key.model != model or key.arm is not None
+            }
+    return found
+
+
+def _stated(summary: Summary) -> dict[StatedVerdict, str]:
+    """Verdicts that the summary itself states: dose-response fits and contrasts of students.
+
+    Read by name from its JSON form, so that a summary without them has none.
+    """
+    raw = summary.model_dump(mode="json")
+    doses = {
+        StatedVerdict(dose["model"], None, None, f"dose-response over {dose['x']}"): dose["verdict"]
+        for dose in raw.get("doses", [])
+    }
+    contrasts = {
+        StatedVerdict(each["model"], each["arm"], each["readout"], f"against {each['against']}"): (
+            each["verdict"]
+        )
+        for each in raw.get("contrasts", [])
+        # The one against the control is the student's own shift, which has its interval here.
+        if each["seed"] is None and each["against"] != "control"
+    }
+    return doses | contrasts

@@ -1,0 +1,222 @@
+"""Differences of one arm between two snapshots: paired over shared prompts, else independent."""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from functools import cached_property
+
+from undertow.compare.paired import Differences, Same, Side, paired_differences
+from undertow.compare.records import Difference, Word
+from undertow.compare.revisions import Snapshot
+from undertow.config import Arm, Cell, parse_arm
+from undertow.findings import covers_zero
+from undertow.power import difference as independent
+from undertow.results import CellResult, Readout
+from undertow.summary import EstimateRecord, ReadoutName, readings_of
+from undertow.transfer import Estimate
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Two snapshots, and which evaluation prompts they have in common."""
+
+    before: Snapshot
+    after: Snapshot
+
+    @cached_property
+    def alike(self) -> Set[str] | None:
+        """Ids of the prompts with the same text; None says that all ids mean the same text."""
+        if self.before.trait_hash and self.before.trait_hash == self.after.trait_hash:
+            return None
+        first, second = self.before.prompts, self.after.prompts
+        if first is None or second is None:
+            return set()
+        return {id for id, text in first.items() if second.get(id) == text}
+
+    @property
+    def other_trait(self) -> bool:
+        return self.before.params.trait != self.after.params.trait
+
+    @cached_property
+    def unpaired(self) -> str | None:
+        """Why no pairing is possible, in words; None where it is."""
+        if self.other_trait or self.alike is None or self.alike:
+            return None
+        if self.before.prompts is None or self.after.prompts is None:
+            return "the evaluation prompts of one side could not be read"
+        return "they share no evaluation prompt"
+
+
+def differences_of(
+    sides: Sides, model: str, arm: str, readout: ReadoutName
+) -> "PairedArm | IndependentArm":
+    """The differences of an arm that both sides have whole."""
+    if sides.other_trait:
+        return IndependentArm("the two sides follow different traits")
+    if sides.unpaired:
+        return IndependentArm(None)
+    grids = [_restricted(side, model, parse_arm(arm)) for side in (sides.before, sides.after)]
+    shared = _ids(grids[0]) & _ids(grids[1])
+    if sides.alike is not None:
+        shared &= sides.alike
+    if len(shared) < 2:
+        return IndependentArm(None)
+    return _paired(sides, grids, shared, model, parse_arm(arm), readout)
+
+
+@dataclass(frozen=True)
+class PairedArm:
+    found: Differences
+    same: Same
+    same_seeds: bool
+
+    def tau(self, before: EstimateRecord, after: EstimateRecord) -> Difference:
+        undefined = next((tau.reason for tau in (before, after) if tau.value is None), None)
+        if all(self.same) and self.same_seeds:
+            return self._difference(self.found.tau, "same data")
+        # Over fewer prompts a tau may be defined that is not over all; the table says it is not.
+        return unknown(undefined) if undefined else self._difference(self.found.tau)
+
+    def teacher_shift(self, before: EstimateRecord, after: EstimateRecord) -> Difference:
+        return self._difference(self.found.teacher_shift)
+
+    def student_shift(self, before: EstimateRecord, after: EstimateRecord) -> Difference:
+        return self._difference(self.found.student_shift)
+
+    def _difference(self, estimate: Estimate, word: Word | None = None) -> Difference:
+        record = _record(estimate)
+        return Difference(
+            estimate=record,
+            basis="paired",
+            prompts=self.found.prompts,
+            word=word or word_for(record),
+        )
+
+
+@dataclass(frozen=True)
+class IndependentArm:
+    """No prompts in common; `reason` says why not even that can be compared."""
+
+    reason: str | None
+
+    def tau(self, before: EstimateRecord, after: EstimateRecord) -> Difference:
+        return unknown(self.reason) if self.reason else independent_difference(before, after)
+
+    teacher_shift = tau
+    student_shift = tau
+
+
+def independent_difference(before: EstimateRecord, after: EstimateRecord) -> Difference:
+    found = _record(independent(_estimate(after), _estimate(before)))
+    return Difference(estimate=found, basis="independent", prompts=None, word=word_for(found))
+
+
+def unknown(reason: str) -> Difference:
+    estimate = EstimateRecord(value=None, low=None, high=None, reason=reason)
+    return Difference(estimate=estimate, basis=None, prompts=None, word="unknown")
+
+
+def word_for(estimate: EstimateRecord) -> Word:
+    if estimate.value is None:
+        return "unknown"
+    if covers_zero(estimate):
+        return "not distinguishable"
+    return "higher" if estimate.value > 0 else "lower"
+
+
+def _restricted(side: Snapshot, model: str, arm: Arm) -> dict[Cell, CellResult]:
+    """The cells of one arm and of its control."""
+    return {
+        cell: result
+        for cell, result in side.results.items()
+        if cell.model == model and cell.arm in (arm, side.params.control)
+    }
+
+
+def _ids(grid: Mapping[Cell, CellResult]) -> set[str]:
+    return {id for result in grid.values() for id in result.teacher.margins}
+
+
+def _paired(
+    sides: Sides,
+    grids: list[dict[Cell, CellResult]],
+    shared: Set[str],
+    model: str,
+    arm: Arm,
+    readout: ReadoutName,
+) -> PairedArm:
+    kept = [{cell: _only(result, shared) for cell, result in grid.items()} for grid in grids]
+    snapshots = (sides.before, sides.after)
+    pair = [
+        Side(readings_of(grid, side.params.control, model, arm, seeds, readout), seeds)
+        for grid, side in zip(kept, snapshots, strict=True)
+        for seeds in [_seeds(side)]
+    ]
+    same = _same(kept, snapshots, model, arm)
+    settings = sides.after.params.statistics
+    found = paired_differences(
+        pair[0],
+        pair[1],
+        same,
+        resamples=settings.resamples,
+        confidence=settings.confidence,
+        seed=settings.seed,
+    )
+    return PairedArm(found, same, pair[0].seeds == pair[1].seeds)
+
+
+def _seeds(side: Snapshot) -> tuple[int, ...]:
+    return tuple(sorted(side.params.grid.seeds))
+
+
+def _only(result: CellResult, ids: Set[str]) -> CellResult:
+    def only(readout: Readout) -> Readout:
+        return Readout(
+            verdicts={id: readout.verdicts[id] for id in readout.verdicts if id in ids},
+            margins={id: readout.margins[id] for id in readout.margins if id in ids},
+        )
+
+    return result.model_copy(
+        update={"teacher": only(result.teacher), "student": only(result.student)}
+    )
+
+
+def _same(
+    grids: list[dict[Cell, CellResult]], sides: tuple[Snapshot, Snapshot], model: str, arm: Arm
+) -> Same:
+    """Which models are the same: real-valued margins are equal only if the model is."""
+
+    def readouts(index: int, of_control: bool) -> list[tuple[Readout, Readout]]:
+        side = sides[index]
+        chosen = side.params.control if of_control else arm
+        results = [grids[index][Cell(model, chosen, seed)] for seed in _seeds(side)]
+        return [(result.teacher, result.student) for result in results]
+
+    controls = [readouts(index, True) for index in (0, 1)]
+    arms = [readouts(index, False) for index in (0, 1)]
+
+    def equal(pair: list[list[tuple[Readout, Readout]]], which: int) -> bool:
+        first, second = ([each[which] for each in side] for side in pair)
+        return first == second
+
+    return Same(
+        base=equal(controls, 0),
+        teacher=equal(arms, 0),
+        control=equal(controls, 1),
+        student=equal(arms, 1),
+    )
+
+
+def _estimate(record: EstimateRecord) -> Estimate:
+    return Estimate(record.value, record.low, record.high, record.reason)
+
+
+def _record(estimate: Estimate) -> EstimateRecord:
+    def finite(value: float | None) -> float | None:
+        return None if value is None or value in (float("inf"), float("-inf")) else value
+
+    return EstimateRecord(
+        value=estimate.value,
+        low=finite(estimate.low),
+        high=finite(estimate.high),
+        reason=estimate.reason,
+    )

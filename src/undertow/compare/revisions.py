@@ -1,0 +1,167 @@
+"""A study as one revision holds it: parameters, lock and the cells whose results can be had."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from undertow.compare.lock import PARAMS_FILE, Lock, cell_folder, outdated, parse_lock
+from undertow.compare.objects import Cache, MissingObjectError, Repository
+from undertow.config import Cell, Params, parse
+from undertow.errors import ConfigError
+from undertow.results import CellResult
+
+WORKING_TREE = "the working tree"
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A cell of a revision's grid whose result cannot be had."""
+
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known of a study at one revision; every cell is in `results` or in `missing`."""
+
+    label: str
+    commit: str | None  # None for the working tree
+    params: Params
+    lock: Lock
+    results: Mapping[Cell, CellResult]
+    missing: Mapping[Cell, Missing]
+    trait_hash: str | None  # MD5 of the trait's folder, as its stages read it
+    prompts: Mapping[str, str] | None  # evaluation prompt id -> text; None where not to be had
+
+
+def open_revision(root: Path, revision: str | None) -> Snapshot:
+    """The study at a commit, or in the working tree where revision is None.
+
+    Reads git's objects and DVC's cache; writes nothing and runs no stage.
+    Raises DataError for an unknown revision and ConfigError for a params.yaml that this version
+    of Undertow cannot read.
+    """
+    source = _WorkingTree(root) if revision is None else _Commit(root, revision)
+    text = source.read(PARAMS_FILE)
+    if text is None:
+        raise ConfigError(
+            f"{source.label} has no {PARAMS_FILE} in {root}",
+            "name a revision that has one: git log --oneline -- params.yaml",
+        )
+    params = _params(text, source.label)
+    raw = yaml.safe_load(text)
+    lock = parse_lock(source.read("dvc.lock"), f"dvc.lock at {source.label}")
+    cache = Cache(root)
+    results: dict[Cell, CellResult] = {}
+    missing: dict[Cell, Missing] = {}
+    for cell in params.cells():
+        found = _cell(source, cache, lock, raw, cell)
+        if isinstance(found, Missing):
+            missing[cell] = found
+        else:
+            results[cell] = found
+    trait = f"data/traits/{params.trait}"
+    hashes = (stage.deps[trait] for stage in lock.stages if trait in stage.deps)
+    return Snapshot(
+        label=source.label,
+        commit=source.commit,
+        params=params,
+        lock=lock,
+        results=results,
+        missing=missing,
+        trait_hash=next(hashes, None),
+        prompts=_prompts(source, cache, params.trait),
+    )
+
+
+class _Commit:
+    def __init__(self, root: Path, revision: str) -> None:
+        self._repository = Repository(root)
+        self.commit: str | None = self._repository.commit(revision)
+        short = self.commit[:10] if self.commit else ""
+        self.label = short if short.startswith(revision[:10]) else f"{revision} ({short})"
+        self.fetch = "dvc fetch --all-commits"
+
+    def read(self, path: str) -> bytes | None:
+        return self._repository.show(self.commit or "", path)
+
+
+class _WorkingTree:
+    commit: str | None = None
+    label = WORKING_TREE
+    fetch = "dvc fetch"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def read(self, path: str) -> bytes | None:
+        file = self._root / path
+        return file.read_bytes() if file.is_file() else None
+
+
+def _params(text: bytes, label: str) -> Params:
+    try:
+        return parse(text.decode("utf-8"), f"{PARAMS_FILE} at {label}")
+    except UnicodeDecodeError:
+        problem = f"{PARAMS_FILE} at {label} is not UTF-8 text"
+    except ConfigError as error:
+        problem = error.message
+    raise ConfigError(
+        problem,
+        "this version of Undertow cannot read that revision's parameters; compare with a later "
+        "revision, or run compare in a checkout of the version that wrote them",
+    )
+
+
+def _cell(
+    source: _Commit | _WorkingTree, cache: Cache, lock: Lock, raw: Mapping[str, Any], cell: Cell
+) -> CellResult | Missing:
+    folder = cell_folder(cell, "judge")
+    repro = "dvc repro" if source.commit is None else "check the revision out, then: dvc repro"
+    reason = outdated(lock, cell, raw)
+    if reason:
+        return Missing(
+            f"the result at {source.label} is out of date: {reason}",
+            f"{repro}; or dvc commit, where the stages were run by hand",
+        )
+    data = source.read(f"{folder}/cell.json")
+    hash = lock.hash_of(folder)
+    if data is None:
+        if hash is None:
+            return Missing(f"dvc.lock at {source.label} names no result for this cell", repro)
+        try:
+            data = cache.file_in(hash, "cell.json")
+        except MissingObjectError as error:
+            return Missing(
+                f"{folder} at {source.label}: {error}", f"{source.fetch} {folder}; or {repro}"
+            )
+    try:
+        return CellResult.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        return Missing(
+            f"cell.json at {source.label} was written by another version of Undertow "
+            f"({key}: {first['msg']})",
+            "compare in a checkout of that version",
+        )
+
+
+def _prompts(source: _Commit | _WorkingTree, cache: Cache, trait: str) -> dict[str, str] | None:
+    """The evaluation prompts' texts, as a file in the tree or behind data/traits.dvc."""
+    data = source.read(f"data/traits/{trait}/evaluation.jsonl")
+    try:
+        if data is None:
+            pointer = yaml.safe_load(source.read("data/traits.dvc") or b"")
+            data = cache.file_in(str(pointer["outs"][0]["md5"]), f"{trait}/evaluation.jsonl")
+        rows = [json.loads(line) for line in data.splitlines() if line.strip()]
+        return {str(row["id"]): str(row["prompt"]) for row in rows}
+    except (MissingObjectError, yaml.YAMLError, ValueError, KeyError, IndexError, TypeError):
+        # Without texts the prompts count as different, which only widens intervals.
+        return None
