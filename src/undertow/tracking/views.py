@@ -35,6 +35,14 @@ How to read this:
 - A cell without `tau` has none: the teacher did not clearly move. The tag `tau.reason` says so.
 - `tau_naive` leaves out the control; arms named `random_` have a direction of equal norm.
 
+Saved views (`python cli.py ui` prints their links):
+
+- *tau against strength*: a line per model, the mean over seeds, with their range as a band. The \
+band is no interval: look that up in the report before two lines are called apart.
+- *Cells compared*: teacher shift against student shift, a point per cell (on the diagonal all \
+came across), the same as parallel coordinates, and the cells' metrics side by side.
+- *Runs table*: every cell with tau and its interval.
+
 The runs are a view of the results files: `python cli.py track sync` rebuilds them.
 """
 
