@@ -355,16 +355,16 @@ def test_dvc_has_two_stages_per_cross_cell_and_none_for_empty_lists(repository: 
         for stage in ("distill", "judge")
         for arm in ("trait_0", "trait_1")
     }
-    planned = repository.dvc("repro", "--dry", "cross-judge@pair0-trait_1-0")
+    planned = repository.dvc("repro", "--dry", "--allow-missing", "cross-judge@pair0-trait_1-0")
     assert "steer@tiny-llama2-trait_1-0" in planned
     assert f"python cli.py cross distill {' '.join(CELL)} --seed 0" in planned
     assert "distill@tiny-llama2" not in planned.replace("cross-distill", "")
-    assert repository.dvc("repro", "--dry", "report").count("cross-judge@") == 2
+    assert repository.dvc("repro", "--dry", "--allow-missing", "report").count("cross-judge@") == 2
     shown = dict(repository.params)
     try:
         repository.write_params(shown | {"cross": {"pairs": [], "arms": []}})
         assert "cross" not in repository.dvc("stage", "list", "--name-only")
-        assert "cross" not in repository.dvc("repro", "--dry", "report")
+        assert "cross" not in repository.dvc("repro", "--dry", "--allow-missing", "report")
     finally:
         repository.write_params(shown)
 

@@ -141,16 +141,21 @@ def _measured(layout: Layout, summary: Summary | None, model: str) -> dict[Stage
     # A stage whose own rate is unknown (killed and taken up again) measured nothing.
     for stage in STAGES[:2]:
         found[stage] = [
-            cost for cost in found[stage] if cost.device == device and cost.tokens_per_second
+            cost for cost in found[stage] if cost.device == device and _speed(stage, cost)
         ]
     return found if found["steer"] and found["distill"] else {}
+
+
+def _speed(stage: Stage, cost: Costs) -> float | None:
+    """Tokens per second of what the stage is about: writing or training."""
+    return cost.trained_per_second if stage == "distill" else cost.generated_per_second
 
 
 def _from_results(found: dict[Stage, list[Costs]], tokens: _Tokens) -> dict[Stage, float]:
     """Planned tokens at the measured rate, and what the stage took beside it."""
 
     def stage(name: Stage, planned: int, counts: Sequence[int]) -> float:
-        rates = [cost.tokens_per_second or 0.0 for cost in found[name]]
+        rates = [_speed(name, cost) or 0.0 for cost in found[name]]
         beside = [
             max(cost.seconds - count / rate, 0.0)
             for cost, count, rate in zip(found[name], counts, rates, strict=True)
