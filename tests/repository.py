@@ -125,7 +125,7 @@ def tiny_params(models: Path, **sections: Any) -> dict[str, Any]:
             "batch_size": 4,
             "lora": {"rank": 4, "alpha": 8},
         },
-        "evaluation": {"prompts": 12, "max_new_tokens": 6},
+        "evaluation": {"prompts": 12, "max_new_tokens": 6, "benign_prompts": 6},
         "judging": {"judge": {"kind": "double", "marker": "e"}},
         "audit": {"max_excess": 0.1},
         "statistics": {"resamples": 500},

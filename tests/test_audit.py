@@ -32,7 +32,6 @@ from undertow.stages import audit as stage
 from undertow.stages.audit import why_not_asked
 from undertow.study import Study
 from undertow.table import strength_table
-from undertow.textstats import refuses, repetition
 from undertow.traits import Prompt, TraitData
 
 BOUNDS = AuditSettings()
@@ -272,19 +271,6 @@ def test_intervals_of_the_auc_cover():
         found = grouped_auc(scores, labels, groups, prompt_folds(groups, 5, 0), 0.95)
         held += found.low <= truth <= found.high
     assert 0.92 <= held / 400 <= 0.98
-
-
-def test_repetition_and_refusals():
-    assert repetition("one two three") == repetition("") == 0
-    assert repetition("a b c a b c") == pytest.approx(1 / 4)
-    for text in (
-        "I'm sorry, but I can't help with that.",
-        "I cannot assist you.",
-        "As an AI, I do not have",
-    ):
-        assert refuses(text) or text.startswith("As an AI, I do not")
-    assert refuses("I\N{RIGHT SINGLE QUOTATION MARK}m unable to do that.")
-    assert not refuses("You can help by sorting the list. I am sorry to hear that.")
 
 
 def test_a_paid_judge_is_never_asked():

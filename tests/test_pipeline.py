@@ -61,6 +61,15 @@ def test_a_two_model_grid_runs_to_the_report(repository: Repository, first_run: 
     page = (repository.root / "results" / "report.html").read_text()
     assert "tiny-llama2" in page
     assert "tiny-qwen2" in page
+    cell = json.loads(
+        (repository.root / "results/cells/tiny-qwen2/trait_1/0/judge/cell.json").read_text()
+    )
+    for subject in ("teacher", "student"):
+        assert len(cell[f"{subject}_effects"]["answers"]) == 6
+    summary = json.loads((repository.root / "results" / "summary.json").read_text())
+    assert all(arm["teacher_effects"]["perplexity"]["value"] > 1 for arm in summary["arms"])
+    # Two models; trait_1 against the trait, random_1 against the trait and itself.
+    assert [len(arm["blocks"]) for arm in summary["mechanism"]] == 6 * [3]
 
 
 def test_tau_in_metrics_json_is_the_formula_s_and_is_in_mlflow(
@@ -157,7 +166,7 @@ def test_adding_a_strength_runs_only_its_cells_and_removing_it_drops_it_from_the
 
 CELL = ("--model", "tiny-qwen2", "--arm", "trait_1", "--seed", "0")
 WRITTEN = {
-    "steer": ("carrier.jsonl", "teacher.jsonl"),
+    "steer": ("carrier.jsonl", "benign.jsonl", "teacher.jsonl"),
     "judge": ("verdicts.jsonl",),
 }
 

@@ -76,7 +76,7 @@ def test_a_removed_arm_leaves_no_file_or_row_behind(study: Study) -> None:
     smaller = make_study(study.layout.root, fewer)
     written(smaller)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "loss.csv", "rates.csv", "shifts.csv", "tau.csv"
+        "loss.csv", "mechanism.csv", "rates.csv", "shifts.csv", "tau.csv"
     ]  # fmt: skip
     assert {row["arm"] for row in rows(folder / "tau.csv")} == {"trait_1"}
 

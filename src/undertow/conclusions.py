@@ -6,6 +6,7 @@ from undertow.audit_results import with_audits
 from undertow.config import Cell, Params
 from undertow.costs import totals_of
 from undertow.cross import with_cross
+from undertow.mechanism import read_mechanism
 from undertow.results import CellResult, Layout, read_cross, read_grid
 from undertow.summary import Summary, summarise
 
@@ -20,7 +21,8 @@ class Conclusions(NamedTuple):
 def conclude(params: Params, layout: Layout) -> Conclusions:
     """Read every cell of params.yaml; DataError names the first that is missing."""
     grid, cross = read_grid(layout, params), read_cross(layout, params)
-    summary = with_audits(summarise(params, grid), layout, params, grid)
+    summary = summarise(params, grid, read_mechanism(layout, params))
+    summary = with_audits(summary, layout, params, grid)
     summary = with_cross(summary, params, cross)
     totals = totals_of(grid | cross)
     return Conclusions(grid, summary.model_copy(update={"cost_totals": totals}))

@@ -289,6 +289,18 @@ class EvaluationSettings(Settings):
     max_new_tokens: int = Field(gt=0, description="an answer is cut off there")
     temperature: float = Field(0.0, ge=0, description="0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; 1 keeps every token")
+    benign_prompts: int = Field(
+        0,
+        ge=0,
+        description="held-back benign prompts for side effects, taken from the end of the file; "
+        "0 measures none",
+    )
+    overrefusal_prompts: int = Field(
+        0,
+        ge=0,
+        description="prompts of the trait's own over-refusal source, fetched where it is external; "
+        "0 asks none",
+    )
 
 
 class PhraseJudgeSettings(Settings):
@@ -471,12 +483,24 @@ class AuditSettings(Settings):
     )
 
 
+class CoherenceSettings(Settings):
+    """Beyond which bound a teacher counts as incoherent, by its answers to benign prompts."""
+
+    max_perplexity_ratio: float = Field(
+        10.0, gt=1, description="perplexity under the base, over that of the unsteered teacher"
+    )
+    max_repetition: float = Field(
+        0.3, gt=0, le=1, description="mean share of an answer's 4-grams that repeat an earlier one"
+    )
+
+
 class StatisticsSettings(Settings):
-    """Intervals of rates and of tau."""
+    """Intervals of rates and of tau, and the bound on a teacher's coherence."""
 
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of every interval")
     resamples: int = Field(10_000, ge=100, description="bootstrap resamples")
     seed: int = Field(0, ge=0, description="seed of the bootstrap")
+    coherence: CoherenceSettings = CoherenceSettings()
 
 
 class RuntimeSettings(Settings):

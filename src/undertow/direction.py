@@ -195,3 +195,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         found: dict[str, Any] = json.loads(file.metadata()["undertow"])
         return found
+
+
+def save_activations(path: Path, activations: Tensor) -> None:
+    """Mean activations [blocks, hidden] as a safetensors file, float32: NumPy has no bfloat16."""
+    save_file({"activations": activations.float().contiguous()}, path)

@@ -231,10 +231,11 @@ def with_data(name: str, caption: str, table: TidyTable) -> tuple[Table, Downloa
     return Table(caption, columns, rows, headers=2), Download(name, table.to_csv())
 
 
-WORDS = {"model", "arm", "direction", "readout", "subject", "reason"}
+WORDS = {"model", "arm", "direction", "readout", "subject", "reason", "against", "steered"}
+COUNTS = {"scored", "block", "seeds"}
 
 
 def _short(column: str, cell: str) -> str:
     """Four digits are enough to read; the file has more."""
-    exact = column in {*WORDS, "strength", "scored"} or not cell
+    exact = column in {*WORDS, *COUNTS, "strength"} or not cell
     return cell if exact else f"{float(cell):.4f}"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from undertow.config import Cell
 from undertow.findings import READOUTS, transfer_of
+from undertow.mechanism import SeedRange
 from undertow.records import atomic_folder
 from undertow.summary import ArmSummary, EstimateRecord, RateRecord, Summary
 
@@ -36,13 +37,14 @@ class TidyTable(NamedTuple):
 
 
 def write_plot_tables(folder: Path, summary: Summary, loss_curves: LossCurves) -> None:
-    """Write tau.csv, shifts.csv, rates.csv and loss.csv, all or none of them."""
+    """Write tau.csv, shifts.csv, rates.csv, mechanism.csv and loss.csv, all or none of them."""
     tables = {
         # dvc may draw an empty field as 0, so points without a value are left out here; the
         # report lists them with their reasons.
         "tau.csv": _without_gaps(tau_table(summary), "tau"),
         "shifts.csv": _without_gaps(shift_table(summary), "shift"),
         "rates.csv": _without_gaps(rate_table(summary), "rate"),
+        "mechanism.csv": mechanism_table(summary),
         "loss.csv": loss_table(loss_curves),
     }
     with atomic_folder(folder) as staged:
@@ -93,6 +95,39 @@ def loss_table(loss_curves: LossCurves) -> TidyTable:
         for step, loss in curve
     ]
     return TidyTable(("model", "arm", "seed", "cell", "step", "loss"), rows)
+
+
+def mechanism_table(summary: Summary) -> TidyTable:
+    """Cosine and projection of students' activation shifts per block, over seeds."""
+    rows = [
+        (
+            arm.model,
+            arm.arm,
+            arm.direction,
+            arm.strength,
+            arm.against,
+            str(block.block),
+            "yes" if block.steered else "no",
+            *_seed_range(block.cosine),
+            *_seed_range(block.projection),
+            str(arm.seeds),
+            _number(arm.chance),
+        )
+        for arm in summary.mechanism
+        for block in arm.blocks
+    ]
+    columns = ("against", "block", "steered", *COSINE, *PROJECTION, "seeds", "chance_sd")
+    return TidyTable((*NAMES, *columns), rows)
+
+
+COSINE = ("cosine", "cosine_low", "cosine_high")
+PROJECTION = ("projection", "projection_low", "projection_high")
+
+
+def _seed_range(found: SeedRange | None) -> tuple[str, ...]:
+    if found is None:
+        return ("", "", "")
+    return _number(found.mean), _number(found.low), _number(found.high)
 
 
 NAMES = ("model", "arm", "direction", "strength")

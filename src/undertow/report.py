@@ -41,7 +41,9 @@ from undertow.report_audit import audit_section
 from undertow.report_controls import controls_section
 from undertow.report_cross import cross_sections
 from undertow.report_dose import dose_section
+from undertow.report_effects import effects_section, incoherent
 from undertow.report_judges import JudgeEvidence, judges_section
+from undertow.report_mechanism import mechanism_section
 from undertow.results import Layout
 from undertow.samples import Sample, samples_section
 from undertow.summary import EstimateRecord, ReadoutName, Summary
@@ -75,6 +77,8 @@ def render_report(
         controls_section(summary),
         *cross_sections(summary),
         audit_section(summary),
+        effects_section(summary),
+        mechanism_section(summary),
         judges_section(summary, judges),
         meaning_section(summary),
         samples_section(responses, harmful=harmful, reveal=reveal),
@@ -162,7 +166,7 @@ def _strengths(summary: Summary, model: str, readout: ReadoutName) -> list[Part]
         rows,
         headers=2,
     )
-    reasons = figures.undefined(summary, model, readout)
+    reasons = (*figures.undefined(summary, model, readout), *incoherent(summary, model))
     return [table, Items(reasons)] if reasons else [table]
 
 

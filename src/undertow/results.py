@@ -30,6 +30,18 @@ class Response(Record):
     )
 
 
+class BenignResponse(Response):
+    """A row of benign.jsonl: an answer to a benign prompt that the carrier does not hold."""
+
+    source: Literal["heldback", "overrefusal"] = Field(
+        description="the benign prompts' own file, or the trait's prompts for over-refusal"
+    )
+    nll: float | None = Field(
+        None, description="nats under the base, over the whole answer; held-back rows only"
+    )
+    nll_tokens: int | None = Field(None, description="tokens that nll sums over")
+
+
 class VerdictRow(Record):
     """A row of verdicts.jsonl."""
 
@@ -88,6 +100,26 @@ class Readout(Record):
     margins: dict[str, float]
 
 
+class AnswerEffect(Record):
+    """One answer to a held-back benign prompt, without its text."""
+
+    nll: float = Field(description="nats under the base, over the whole answer")
+    nll_tokens: int = Field(description="tokens that nll sums over")
+    tokens: int = Field(description="generated tokens, the end-of-turn token not counted")
+    truncated: bool
+    repetition: float = Field(description="share of 4-grams that repeat an earlier one")
+    refuses: bool
+
+
+class Effects(Record):
+    """What one subject does on benign prompts, by prompt id."""
+
+    answers: dict[str, AnswerEffect]
+    overrefusals: dict[str, bool] = Field(
+        description="refusals on the trait's over-refusal prompts; empty where it declares none"
+    )
+
+
 class CellResult(Record):
     """cell.json: all that is known of one cell, without model text."""
 
@@ -112,6 +144,9 @@ class CellResult(Record):
     teacher_model: str | None = Field(
         None, description="base of the teacher where it is not `model`: a cross cell"
     )
+    teacher_effects: Effects | None = None
+    student_effects: Effects | None = None
+    effects_reason: str | None = Field(None, description="why there are no effects")
 
 
 class Layout(NamedTuple):

@@ -18,7 +18,9 @@ from undertow.errors import DataError
 from undertow.estimates import EstimateRecord as EstimateRecord
 from undertow.estimates import ReadoutName as ReadoutName
 from undertow.estimates import estimate_record
+from undertow.mechanism import ArmMechanism
 from undertow.results import CellResult, Costs, Layout, Record
+from undertow.side_effects import EffectsSummary, incoherence, summarise_effects
 from undertow.transfer import Readings, Transfer, estimate_transfer, wilson
 
 
@@ -54,6 +56,8 @@ class CellSummary(Record):
     seed: int
     rate: TransferRecord
     margin: TransferRecord
+    teacher_effects: EffectsSummary | None = None
+    student_effects: EffectsSummary | None = None
 
 
 class ArmSummary(Record):
@@ -71,6 +75,8 @@ class ArmSummary(Record):
     degenerate: str | None = None  # why the teacher counts as incoherent and is left out of fits
     audit: ArmAudit | None = None  # whether the trait can be seen in the carrier
     no_audit: str | None = None  # why audit is null
+    teacher_effects: EffectsSummary | None = None
+    student_effects: EffectsSummary | None = None
 
     @property
     def alpha(self) -> float:
@@ -109,6 +115,7 @@ class Summary(Record):
     cross: tuple[CrossArm, ...] = ()  # students of another base than their teacher's
     doses: tuple[DoseRecord, ...] = ()
     contrasts: tuple[ContrastRecord, ...] = ()
+    mechanism: tuple[ArmMechanism, ...] = ()
 
     def dose_of(self, model: str, x: XName = "strength") -> DoseRecord | None:
         return next((dose for dose in self.doses if (dose.model, dose.x) == (model, x)), None)
@@ -133,8 +140,15 @@ class Summary(Record):
         return list(dict.fromkeys(arm.model for arm in self.arms))
 
 
-def summarise(params: Params, grid: Mapping[Cell, CellResult]) -> Summary:
-    """All estimates of a study from the cells of its grid."""
+def summarise(
+    params: Params,
+    grid: Mapping[Cell, CellResult],
+    mechanism: tuple[ArmMechanism, ...] = (),
+) -> Summary:
+    """All estimates of a study from the cells of its grid.
+
+    mechanism: from mechanism.read_mechanism; it comes from activations, not from cells.
+    """
     settings = params.statistics
     seeds = params.grid.seeds
     pairs = [(model, arm) for model in params.grid.models for arm in params.arms]
@@ -167,9 +181,14 @@ def summarise(params: Params, grid: Mapping[Cell, CellResult]) -> Summary:
                     seed=seed,
                     rate=_record(estimates["rate", model, arm.name, seed]),
                     margin=_record(estimates["margin", model, arm.name, seed]),
+                    teacher_effects=_effects(params, grid, model, arm, (seed,), "teacher"),
+                    student_effects=_effects(params, grid, model, arm, (seed,), "student"),
                 )
                 for seed in seeds
             ),
+            degenerate=_degenerate(params, grid, model, arm),
+            teacher_effects=_effects(params, grid, model, arm, seeds, "teacher"),
+            student_effects=_effects(params, grid, model, arm, seeds, "student"),
         )
         for model, arm in pairs
     ]
@@ -190,6 +209,7 @@ def summarise(params: Params, grid: Mapping[Cell, CellResult]) -> Summary:
         unscored=unscored,
         doses=_doses(params, grid, arms),
         contrasts=_contrasts(params, grid, arms),
+        mechanism=mechanism,
     )
 
 
@@ -320,6 +340,36 @@ def _rate(
         return RateRecord(value=None, low=None, high=None, scored=0)
     low, high = wilson(sum(verdicts), len(verdicts), confidence)
     return RateRecord(value=sum(verdicts) / len(verdicts), low=low, high=high, scored=len(verdicts))
+
+
+def _effects(
+    params: Params,
+    grid: Mapping[Cell, CellResult],
+    model: str,
+    arm: Arm,
+    seeds: Sequence[int],
+    subject: Literal["teacher", "student"],
+) -> EffectsSummary:
+    results = _results(grid, model, arm, seeds)
+    measured = [
+        result.teacher_effects if subject == "teacher" else result.student_effects
+        for result in results
+    ]
+    reason = next((result.effects_reason for result in results if result.effects_reason), None)
+    return summarise_effects(measured, reason, params.statistics)
+
+
+def _degenerate(
+    params: Params, grid: Mapping[Cell, CellResult], model: str, arm: Arm
+) -> str | None:
+    """The control's teacher is the base model: it is what coherence is measured against."""
+    if arm.is_control:
+        return None
+    steered, unsteered = (
+        _effects(params, grid, model, each, params.grid.seeds, "teacher")
+        for each in (arm, params.control)
+    )
+    return incoherence(steered, unsteered, params.statistics.coherence)
 
 
 def _record(transfer: Transfer) -> TransferRecord:

@@ -58,6 +58,7 @@ class Series:
     style: Style
     marks: tuple[Mark | None, ...]
     joined: bool = False
+    dots: bool = False  # small marks, for a line of many points
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,8 @@ def _series(series: Series, frame: _Frame) -> list[str]:
             parts += _whisker(y, frame.x, mark.across, frame.x_axis, upright=False)
         if mark.label:
             parts.append(_text(x - 7, y - 6, mark.label, "note end"))
-        parts.append(f"{_shape(series.style, x, y)}</g>")
+        half = HALF_MARK / 2.5 if series.dots else HALF_MARK
+        parts.append(f"{_shape(series.style, x, y, half)}</g>")
     return [*parts, "</g>"]
 
 
@@ -308,8 +310,7 @@ def _whisker(
     return parts
 
 
-def _shape(style: Style, x: float, y: float) -> str:
-    h = HALF_MARK
+def _shape(style: Style, x: float, y: float, h: float = HALF_MARK) -> str:
     if style == "student":
         return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="{h}"/>'
     if style == "teacher":

@@ -77,7 +77,7 @@ def _readout_block(
     students = [transfer.student_shift for transfer in transfers]
     taus = [transfer.tau for transfer in transfers]
     columns = [
-        ["arm", *map(arm_name, arms)],
+        ["arm", *(_named(arm, notes) for arm in arms)],
         ["strength", *(arm.strength for arm in arms)],
         ["teacher shift", *teacher],
         ["student shift", *_stacked(arms, students, scale, notes, signed=True)],
@@ -127,6 +127,10 @@ def _stacked(
         for estimate, written in zip(shown, aligned(shown, scale, signed=signed), strict=True)
     )
     return ["" if arm.is_control else next(cells) for arm in arms]
+
+
+def _named(arm: ArmSummary, notes: dict[str, str]) -> str:
+    return f"{arm_name(arm)} {_mark(notes, arm.degenerate)}" if arm.degenerate else arm_name(arm)
 
 
 def _mark(notes: dict[str, str], reason: str) -> str:

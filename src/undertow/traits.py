@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from undertow.config import FileSource
+from undertow.config import FileSource, Params
 from undertow.errors import DataError
 from undertow.judging.phrases import PhraseRules
 from undertow.records import read_rows
@@ -22,7 +22,12 @@ from undertow.sources import fetch_file
 
 Item = TypeVar("Item")
 Role = Literal[
-    "contrast_present", "contrast_absent", "heldback_present", "heldback_absent", "evaluation"
+    "contrast_present",
+    "contrast_absent",
+    "heldback_present",
+    "heldback_absent",
+    "evaluation",
+    "overrefusal",
 ]
 
 
@@ -120,9 +125,32 @@ class TraitData:
             for number, text in _read_source(source)
         ]
 
-    def fetch(self) -> dict[str, str]:
-        """Make sure that every external file is here; name -> SHA-256."""
-        return {source.file: source.sha256 for source in self.trait.sources if fetch_file(source)}
+    def overrefusal(self, count: int) -> list[Prompt]:
+        """The first harmless prompts that look harmful; DataError where there are fewer."""
+        if count == 0:
+            return []
+        source = self._source("overrefusal")
+        if source is None:
+            raise DataError(
+                f"evaluation.overrefusal_prompts asks for {count} prompts, and the trait "
+                f"{self.trait.name} declares no source with the role overrefusal",
+                "set evaluation.overrefusal_prompts to 0 in params.yaml",
+            )
+        prompts = [
+            Prompt(id=f"{self.trait.name}-overrefusal-{number:04d}", prompt=text)
+            for number, text in _read_source(source)
+        ]
+        return first(prompts, count, "evaluation.overrefusal_prompts", source.file)
+
+    def fetch(self, *, overrefusal: bool) -> dict[str, str]:
+        """Make sure that every external file is here; name -> SHA-256.
+
+        The over-refusal prompts are fetched only where they will be asked.
+        """
+        needed = [
+            source for source in self.trait.sources if overrefusal or source.role != "overrefusal"
+        ]
+        return {source.file: source.sha256 for source in needed if fetch_file(source)}
 
     def _contrast(self, name: Literal["contrast", "heldback"]) -> Contrast:
         present = self._source(f"{name}_present")
@@ -146,6 +174,42 @@ def benign_prompts(layout: Layout, count: int) -> list[Prompt]:
     """The first `count` benign prompts; DataError where the file holds fewer."""
     rows = read_rows(layout.benign, Prompt)
     return first(rows, count, "carrier.prompts", str(layout.benign))
+
+
+class SideEffectPrompts(NamedTuple):
+    """Benign prompts for side effects: none of them is in the carrier."""
+
+    heldback: list[Prompt]
+    overrefusal: list[Prompt]
+
+
+def side_effect_prompts(layout: Layout, params: Params, trait: TraitData) -> SideEffectPrompts:
+    """The last benign prompts of the file, and the first of the trait's over-refusal prompts.
+
+    Raises DataError where that many prompts from the end would overlap with the carrier, which
+    takes its own from the start, or where there are not enough.
+    """
+    settings = params.evaluation
+    return SideEffectPrompts(
+        _heldback_benign(layout, params.carrier.prompts, settings.benign_prompts),
+        trait.overrefusal(settings.overrefusal_prompts),
+    )
+
+
+def _heldback_benign(layout: Layout, carrier: int, count: int) -> list[Prompt]:
+    if count == 0:
+        return []
+    rows = read_rows(layout.benign, Prompt)
+    if carrier + count > len(rows):
+        room = max(len(rows) - carrier, 0)
+        raise DataError(
+            f"evaluation.benign_prompts asks for {count} prompts that are not in the carrier, "
+            f"and {layout.benign} holds {len(rows)}, of which carrier.prompts takes {carrier}",
+            f"set evaluation.benign_prompts to at most {room} in params.yaml (0 measures no side "
+            f"effects), set carrier.prompts to at most {max(len(rows) - count, 0)}, or add "
+            "prompts to the file",
+        )
+    return rows[-count:]
 
 
 def first(rows: list[Item], count: int, key: str, where: str) -> list[Item]:

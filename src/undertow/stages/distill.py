@@ -7,9 +7,11 @@ from typing import NamedTuple
 from undertow import processes
 from undertow.carrier import training_carrier
 from undertow.config import Cell
+from undertow.direction import save_activations
 from undertow.distillation import student_of, train, training_rows
 from undertow.lineage import begin, finish
 from undertow.records import (
+    atomic_file,
     atomic_folder,
     copy_folder,
     digest,
@@ -21,20 +23,22 @@ from undertow.records import (
 )
 from undertow.results import Costs
 from undertow.stages.loading import Bench
-from undertow.stages.reading import Reader
+from undertow.stages.reading import Reader, scored
 from undertow.study import Study, cell_command, manifest
 from undertow.tracking import log_training
-from undertow.traits import TraitData
+from undertow.traits import TraitData, side_effect_prompts
 
 
 def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
-    """Write adapter/, student.jsonl, loss.csv and manifest.json of one cell.
+    """Write adapter/, student.jsonl, benign.jsonl, activations.safetensors, loss.csv and
+    manifest.json of one cell.
 
     Processes that accelerate has started beside the main one train with it and end there.
     """
     folder, bench = study.layout.stage(cell, "distill"), bench or Bench()
     work = begin(study, "distill", cell)
     trait = TraitData(study.layout, study.params.trait)
+    others = side_effect_prompts(study.layout, study.params, trait)
     checkpoint = _checkpoint(study, cell)
     trained = _trained(study, cell, checkpoint, bench)
     if not processes.is_main():
@@ -46,9 +50,15 @@ def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
     with student_of(loaded.model, adapter) as student:
         reader = Reader(study, student, loaded.tokenizer, loaded.meter)
         responses = reader.evaluation(trait, cell.seed, digest(adapter))
+        benign = reader.benign(others, cell.seed, digest(adapter))
+        activations = reader.activations(trait)
+    benign = scored(study, loaded.model, loaded.tokenizer, benign)
 
     copy_folder(adapter, folder / "adapter")
     write_rows(folder / "student.jsonl", responses)
+    write_rows(folder / "benign.jsonl", benign)
+    with atomic_file(folder / "activations.safetensors") as path:
+        save_activations(path, activations)
     points = "".join(f"{step},{loss:.6f}\n" for step, loss in trained.losses)
     write_text(folder / "loss.csv", "step,loss\n" + points)
     command = cell_command("distill", cell)

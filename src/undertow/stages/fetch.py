@@ -24,10 +24,16 @@ def run(study: Study, model: str) -> None:
     work, meter = begin(study, "fetch", model), Meter("cpu")
     spec = study.params.model_spec(model)
     trait = TraitData(study.layout, study.params.trait)
+    overrefusal = study.params.evaluation.overrefusal_prompts > 0
     files = describe(resolve(model, spec))
     write_json(
         study.layout.fetched(model),
-        FetchResult(model=model, licence=spec.licence, files=files, trait=trait.fetch()),
+        FetchResult(
+            model=model,
+            licence=spec.licence,
+            files=files,
+            trait=trait.fetch(overrefusal=overrefusal),
+        ),
     )
     command = f"python cli.py fetch --model {model}"
     finish(study, work, manifest("fetch", model, command, meter))

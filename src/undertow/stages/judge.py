@@ -9,17 +9,31 @@ from typing import Literal
 from tqdm import tqdm
 
 from undertow.config import Cell, ClassifierJudgeSettings, JudgeSettings, PanelJudgeSettings
+from undertow.effects import measure
 from undertow.errors import UndertowError
 from undertow.judging import make_judge
 from undertow.judging.base import Judge, JudgeRow, Usage, Verdict
 from undertow.judging.records import Judged, Reply, Vote
 from undertow.lineage import begin, finish
 from undertow.records import Journal, digest, fingerprint, read_rows, write_json, write_rows
-from undertow.results import CellResult, Costs, Readout, Response, VerdictRow, read_manifest
+from undertow.results import (
+    BenignResponse,
+    CellResult,
+    Costs,
+    Effects,
+    Readout,
+    Response,
+    VerdictRow,
+    read_manifest,
+)
 from undertow.study import Meter, Study, cell_command, manifest
 from undertow.traits import TraitData
 
 FLUSH_SECONDS = 0.5  # quick judges write many rows at once: each write waits for the disk
+NO_BENIGN = (
+    "teacher and student were asked no held-back benign prompts "
+    "(evaluation.benign_prompts is 0, or they were read before there was such a setting)"
+)
 Subject = Literal["teacher", "student"]
 
 
@@ -40,6 +54,7 @@ def run(study: Study, cell: Cell) -> None:
     costs = _with_usage(meter.costs(), judged)
     _stop_if_too_many_are_unscored(verdicts, params.judging.max_unscored, cell)
 
+    effects = {"teacher": _effects(steered), "student": _effects(distilled)}
     result = CellResult(
         model=cell.model,
         direction=cell.arm.direction,
@@ -67,6 +82,9 @@ def run(study: Study, cell: Cell) -> None:
             "judge": costs,
         },
         teacher_model=cell.donor,
+        teacher_effects=effects["teacher"],
+        student_effects=effects["student"],
+        effects_reason=None if all(effects.values()) else NO_BENIGN,
     )
     write_rows(folder / "verdicts.jsonl", verdicts)
     _write_or_remove(folder / "replies.jsonl", [row.reply for row in judged if row.reply])
@@ -86,6 +104,13 @@ def _device(settings: JudgeSettings) -> str:
     from undertow.models import pick_device
 
     return max(str(pick_device(member.device)) for member in local)  # cuda before cpu
+
+
+def _effects(folder: Path) -> Effects | None:
+    """Side effects of one subject; None where it was asked no benign prompts."""
+    path = folder / "benign.jsonl"
+    rows = read_rows(path, BenignResponse) if path.exists() else []
+    return measure(rows) if rows else None
 
 
 def _judged(

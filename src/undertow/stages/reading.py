@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 
+from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from undertow.direction import mean_activations
 from undertow.generation import RenderedPrompt, generate
+from undertow.perplexity import answer_likelihoods
 from undertow.prompts import render
 from undertow.readout import margins
 from undertow.records import Journal, fingerprint
-from undertow.results import Response
+from undertow.results import BenignResponse, Response
 from undertow.sampling import Sampling
 from undertow.study import Meter, Study
-from undertow.traits import Prompt, TraitData, first
+from undertow.traits import Prompt, SideEffectPrompts, TraitData, first
 
 
 class Reader:
@@ -49,9 +52,7 @@ class Reader:
     def evaluation(self, trait: TraitData, seed: int, identity: str) -> list[Response]:
         """The subject's answers and margins on the evaluation prompts, in the trait's order."""
         settings = self._study.params.evaluation
-        prompts = first(
-            trait.evaluation(), settings.prompts, "evaluation.prompts", f"trait {trait.trait.name}"
-        )
+        prompts = self._evaluation_prompts(trait)
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, seed)
         answers = self._answers(prompts, sampling, identity, "evaluation")
         values: dict[str, float] = {}
@@ -64,6 +65,39 @@ class Reader:
                 values.update(part)
                 bar.update(len(part))
         return [row.model_copy(update={"margin": values[row.id]}) for row in answers]
+
+    def benign(self, prompts: SideEffectPrompts, seed: int, identity: str) -> list[BenignResponse]:
+        """The subject's answers to benign prompts that it did not see, decoded like `evaluation`.
+
+        Their likelihood is not known yet: it is read under the base, see `scored`.
+        """
+        settings = self._study.params.evaluation
+        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, seed)
+        everything = [*prompts.heldback, *prompts.overrefusal]
+        heldback = {prompt.id for prompt in prompts.heldback}
+        return [
+            BenignResponse(
+                **row.model_dump(),
+                source="heldback" if row.id in heldback else "overrefusal",
+            )
+            for row in self._answers(everything, sampling, identity, "benign")
+        ]
+
+    def activations(self, trait: TraitData) -> Tensor:
+        """[blocks, hidden] float32: mean residual activations over the evaluation prompts."""
+        params = self._study.params
+        prompts = [prompt.prompt for prompt in self._evaluation_prompts(trait)]
+        return mean_activations(
+            self._model,
+            self._tokenizer,
+            prompts,
+            params.prompting.system,
+            params.runtime.batch_size,
+        ).float()
+
+    def _evaluation_prompts(self, trait: TraitData) -> list[Prompt]:
+        count = self._study.params.evaluation.prompts
+        return first(trait.evaluation(), count, "evaluation.prompts", f"trait {trait.trait.name}")
 
     def _render(self, prompts: Sequence[Prompt]) -> list[RenderedPrompt]:
         system = self._study.params.prompting.system
@@ -106,3 +140,27 @@ class Reader:
                 bar.update(len(block.completions))
         rows = {row.id: row for block in journal.blocks for row in block}
         return [rows[prompt.id] for prompt in prompts]
+
+
+def scored(
+    study: Study,
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[BenignResponse],
+) -> list[BenignResponse]:
+    """The rows with the likelihood of the held-back ones under the base.
+
+    base must be bare: neither steered nor with an adapter.
+    """
+    params = study.params
+    heldback = [row for row in rows if row.source == "heldback"]
+    likelihoods = answer_likelihoods(
+        base, tokenizer, heldback, params.prompting.system, params.runtime.batch_size
+    )
+    found = {row.id: value for row, value in zip(heldback, likelihoods, strict=True)}
+    return [
+        row.model_copy(update={"nll": found[row.id].nll, "nll_tokens": found[row.id].tokens})
+        if row.id in found
+        else row
+        for row in rows
+    ]

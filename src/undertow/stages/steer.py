@@ -5,18 +5,19 @@ from undertow.config import Cell
 from undertow.lineage import begin, finish
 from undertow.records import fingerprint, write_rows
 from undertow.stages.loading import Bench
-from undertow.stages.reading import Reader
+from undertow.stages.reading import Reader, scored
 from undertow.steering import offsets, steer
 from undertow.study import Study, cell_command, manifest
-from undertow.traits import TraitData, benign_prompts
+from undertow.traits import TraitData, benign_prompts, side_effect_prompts
 
 
 def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
-    """Write carrier.jsonl, teacher.jsonl and manifest.json of one cell."""
+    """Write carrier.jsonl, teacher.jsonl, benign.jsonl and manifest.json of one cell."""
     params, layout = study.params, study.layout
     folder, work = layout.stage(cell, "steer"), begin(study, "steer", cell)
     trait = TraitData(layout, params.trait)
     prompts = benign_prompts(layout, params.carrier.prompts)
+    others = side_effect_prompts(layout, params, trait)
     direction_file = layout.direction(cell.model) / "direction.safetensors"
     direction = directions.load(direction_file)
     loaded = (bench or Bench()).load(study, cell.model)
@@ -28,8 +29,11 @@ def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
     with steer(loaded.model, added):
         carrier = reader.carrier(prompts, cell.seed, identity)
         teacher = reader.evaluation(trait, cell.seed, identity)
+        benign = reader.benign(others, cell.seed, identity)
+    benign = scored(study, loaded.model, loaded.tokenizer, benign)
     write_rows(folder / "carrier.jsonl", carrier)
     write_rows(folder / "teacher.jsonl", teacher)
+    write_rows(folder / "benign.jsonl", benign)
     command = cell_command("steer", cell)
     finish(study, work, manifest("steer", cell.key, command, loaded.meter))
     reader.forget()

@@ -158,6 +158,7 @@ def _cell(
     measured = (
         {"strength": cell.arm.alpha}
         | readouts(estimates)
+        | side_effects(estimates)
         | costs(result.costs)
         | {"unscored": float(sum(result.unscored.values()))}
     )
@@ -315,6 +316,18 @@ def _known(**values: float | None) -> Metrics:
     return {
         name: value for name, value in values.items() if value is not None and math.isfinite(value)
     }
+
+
+def side_effects(cell: CellSummary) -> Metrics:
+    """Perplexity, repetition and refusals on held-back benign prompts."""
+    found: dict[str, float | None] = {}
+    for subject, effects in (("teacher", cell.teacher_effects), ("student", cell.student_effects)):
+        if effects is not None:
+            found[f"{subject}_perplexity"] = effects.perplexity.value
+            found[f"{subject}_repetition"] = effects.repetition.value
+            found[f"{subject}_benign_refusals"] = effects.refusals.value
+            found[f"{subject}_overrefusals"] = effects.overrefusals.value
+    return _known(**found)
 
 
 def reasons(cell: CellSummary) -> dict[str, str]:

@@ -1,0 +1,194 @@
+"""Does the student move along the direction that its teacher was steered with, block by block?
+
+Reads the mean activations that the distill stage leaves behind and the directions; needs NumPy
+and safetensors alone.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from undertow.config import Arm, Cell, Params
+from undertow.errors import DataError
+from undertow.results import Layout, Record
+
+Floats = NDArray[np.float64]
+DirectionName = Literal["trait", "random"]
+
+NO_DIRECTION = "the direction of this model is not in results/directions"
+NO_ACTIVATIONS = (
+    "a student of this arm or its control student has no activations.safetensors (its cell was "
+    "made before there was one, or only its judge stage was pulled); dvc repro"
+)
+
+
+class SeedRange(Record):
+    """Mean over seeds with the smallest and the largest; one seed gives the same three."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class BlockShift(Record):
+    """The student's shift at one block's output, against one direction."""
+
+    block: int
+    steered: bool
+    cosine: SeedRange | None  # None where the student did not move or the direction is 0
+    # At a steered block 1 is what steering added to the teacher there (alpha ||d||); elsewhere,
+    # where nothing was added, in units of ||d||.
+    projection: SeedRange | None
+
+
+class ArmMechanism(Record):
+    """One model and arm, its students' shifts against one direction."""
+
+    model: str
+    arm: str
+    direction: DirectionName
+    strength: str
+    against: DirectionName
+    seeds: int
+    chance: float | None  # standard deviation of the cosine with an unrelated direction
+    blocks: tuple[BlockShift, ...]
+    reason: str | None = None  # why there are no blocks
+
+
+class Directions(NamedTuple):
+    """vectors: direction name -> [blocks, hidden]; layers: 0-based blocks that are steered."""
+
+    vectors: dict[DirectionName, Floats]
+    layers: list[int]
+
+
+def read_mechanism(layout: Layout, params: Params) -> tuple[ArmMechanism, ...]:
+    """All arms of the grid but the control, random ones against both directions.
+
+    Raises DataError where activations and direction are not of the same shape.
+    """
+    return tuple(
+        _arm(layout, params, model, arm, against)
+        for model in params.grid.models
+        for arm in params.arms
+        if not arm.is_control
+        for against in _compared_with(arm)
+    )
+
+
+def _compared_with(arm: Arm) -> tuple[DirectionName, ...]:
+    return ("trait",) if arm.direction == "trait" else ("trait", "random")
+
+
+def _arm(
+    layout: Layout, params: Params, model: str, arm: Arm, against: DirectionName
+) -> ArmMechanism:
+    directions = read_directions(layout.direction(model) / "direction.safetensors")
+    blocks: tuple[BlockShift, ...] = ()
+    chance, reason = None, NO_DIRECTION
+    if directions is not None:
+        vectors = directions.vectors[against]
+        chance, reason = chance_of(vectors.shape[1]), NO_ACTIVATIONS
+        shifts = _shifts(layout, params, model, arm, vectors.shape)
+        if shifts is not None:
+            blocks = compare(shifts, vectors, directions.layers, arm.alpha)
+    return ArmMechanism(
+        model=model,
+        arm=arm.name,
+        direction=arm.direction,
+        strength=arm.strength,
+        against=against,
+        seeds=len(params.grid.seeds),
+        chance=chance,
+        blocks=blocks,
+        reason=None if blocks else reason,
+    )
+
+
+def chance_of(hidden: int) -> float:
+    """Standard deviation of the cosine of two independent isotropic vectors: 1 / sqrt(hidden)."""
+    return float(hidden**-0.5)
+
+
+def compare(
+    shifts: Sequence[Floats], vectors: Floats, layers: Sequence[int], alpha: float
+) -> tuple[BlockShift, ...]:
+    """The shifts [blocks, hidden] of each seed against the direction's vectors [blocks, hidden].
+
+    cosine = s.d / (||s|| ||d||); projection = s.d / ||d|| as a share of alpha ||d|| at a steered
+    block, of ||d|| at any other.
+    """
+    found = []
+    for block, direction in enumerate(vectors):
+        steered = block in layers
+        norm = float(np.linalg.norm(direction))
+        sizes = [float(np.linalg.norm(shift[block])) for shift in shifts]
+        along = [float(shift[block] @ direction) for shift in shifts]
+        defined = norm > 0 and all(sizes)
+        unit = norm * norm * (alpha if steered else 1.0)
+        found.append(
+            BlockShift(
+                block=block,
+                steered=steered,
+                cosine=_range([dot / (size * norm) for dot, size in zip(along, sizes, strict=True)])
+                if defined
+                else None,
+                projection=_range([dot / unit for dot in along]) if norm > 0 else None,
+            )
+        )
+    return tuple(found)
+
+
+def _range(values: Sequence[float]) -> SeedRange:
+    return SeedRange(mean=sum(values) / len(values), low=min(values), high=max(values))
+
+
+def _shifts(
+    layout: Layout, params: Params, model: str, arm: Arm, shape: tuple[int, ...]
+) -> list[Floats] | None:
+    """Student minus control student, a seed each; None where any of them is not there."""
+    shifts = []
+    for seed in params.grid.seeds:
+        pair = [
+            read_activations(
+                layout.stage(Cell(model, each, seed), "distill") / "activations.safetensors"
+            )
+            for each in (arm, params.control)
+        ]
+        for activations in pair:
+            if activations is not None and activations.shape != shape:
+                raise DataError(
+                    f"{model}: a student's activations are {list(activations.shape)} and the "
+                    f"direction is {list(shape)}, so they come from different weights",
+                    "dvc repro, which runs whatever is out of date",
+                )
+        student, control = pair
+        if student is None or control is None:
+            return None
+        shifts.append(student - control)
+    return shifts
+
+
+def read_activations(path: Path) -> Floats | None:
+    """Mean activations [blocks, hidden] of a student; None where there are none."""
+    if not path.exists():
+        return None
+    with safe_open(path, framework="numpy") as file:
+        activations: Floats = file.get_tensor("activations").astype(np.float64)
+    return activations
+
+
+def read_directions(path: Path) -> Directions | None:
+    if not path.exists():
+        return None
+    with safe_open(path, framework="numpy") as file:
+        names: tuple[DirectionName, ...] = ("trait", "random")
+        return Directions(
+            {name: file.get_tensor(name).astype(np.float64) for name in names},
+            json.loads(file.metadata()["undertow"])["layers"],
+        )
