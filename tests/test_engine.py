@@ -102,6 +102,12 @@ def test_joined_weights_leave_the_model_as_it_was(model):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_model_that_has_decoded_can_be_trained_through(model):
+    decoded(model, rows(2))
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+    adapted(input_ids=torch.tensor([rows()[0].ids], device=model.device)).logits.sum().backward()
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("group", [1, 7])
 def test_decode_attention_looks_at_a_row_s_own_past_only(device, group):

@@ -190,7 +190,9 @@ def _joined(parts: Sequence[nn.Parameter]) -> Tensor:
     end = (first.storage_offset() + count) * first.element_size()
     if neighbours and first.untyped_storage().nbytes() >= end:
         return first.detach().as_strided(shape, first.stride())
-    whole = torch.cat([part.detach() for part in parts])
+    # Weights made in inference mode could not be trained through afterwards.
+    with torch.inference_mode(mode=False):
+        whole = torch.cat([part.detach() for part in parts])
     pieces = torch.split(whole, [part.shape[0] for part in parts])
     for part, piece in zip(parts, pieces, strict=True):
         part.data = piece
