@@ -45,7 +45,7 @@ def test_a_node_is_dvc_yaml_s_stage_with_its_templates_resolved(study: Study):
     node = cell_node(study, "steer", study.params.cells()[1])
     assert node.name == "steer@m-trait_1-0"
     assert node.command == "python cli.py steer --model m --arm trait_1 --seed 0"
-    assert "carrier" in node.params
+    assert "carrier.prompts" in node.params
     assert f"data/traits/{study.params.trait}" in node.deps
     assert node.outs == ("results/cells/m/trait_1/0/steer",)
     assert node.manifest == "results/cells/m/trait_1/0/steer/manifest.json"
@@ -66,7 +66,7 @@ def test_every_input_that_changes_is_named_and_no_other(study: Study):
     edited = Study(Params.model_validate(values), study.layout)
     assert differences(before, inputs_of(edited, node)) == [
         "data/benign",
-        "params.yaml:carrier",
+        "params.yaml:carrier.prompts",
         "src/undertow/steering.py",
     ]
 

@@ -167,8 +167,8 @@ def test_a_model_that_never_ran_has_no_hours_and_a_reason(study):
 
 
 def test_hours_follow_from_the_cells_that_ran(study):
-    ran(study, "steer", seconds=60.0, tokens_generated=5000, tokens_per_second=100.0)
-    ran(study, "distill", seconds=50.0, tokens_trained=4000, tokens_per_second=200.0)
+    ran(study, "steer", seconds=60.0, tokens_generated=5000, generated_per_second=100.0)
+    ran(study, "distill", seconds=50.0, tokens_trained=4000, trained_per_second=200.0)
     ran(study, "judge", seconds=3.0)
     [model] = plan(study).cost.models
     params = study.params
@@ -184,9 +184,9 @@ def test_hours_follow_from_the_cells_that_ran(study):
 
 
 def test_more_seeds_cost_in_proportion_and_a_stage_alone_is_no_measurement(study):
-    ran(study, "steer", seconds=60.0, tokens_generated=5000, tokens_per_second=100.0)
+    ran(study, "steer", seconds=60.0, tokens_generated=5000, generated_per_second=100.0)
     assert plan(study).cost.hours is None
-    ran(study, "distill", seconds=50.0, tokens_trained=4000, tokens_per_second=200.0)
+    ran(study, "distill", seconds=50.0, tokens_trained=4000, trained_per_second=200.0)
     once = plan(study).cost
     grid = study.params.grid.model_copy(update={"seeds": (0, 1, 2, 3)})
     twice = plan(study._replace(params=study.params.model_copy(update={"grid": grid}))).cost

@@ -53,7 +53,8 @@ def _arms(
         for cell, result in cross.items()
         if (cell.model, cell.donor) == (pair.student, pair.teacher)
     }
-    for arm in summarise(params.model_copy(update={"grid": grid}), results).arms:
+    alone = summarise(params.model_copy(update={"grid": grid}), results)
+    for arm in alone.arms:
         same = own[pair.teacher, arm.arm]
         cells = tuple(
             cell.model_copy(
@@ -76,6 +77,7 @@ def _arms(
             teacher_model=pair.teacher,
             rate_gap=_gap(same.rate, arm.rate),
             margin_gap=_gap(same.margin, arm.margin),
+            contrasts=tuple(found for found in alone.contrasts if found.arm == arm.arm),
         )
 
 

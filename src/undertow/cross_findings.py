@@ -37,7 +37,8 @@ def same_base(summary: Summary, arm: CrossArm) -> ArmSummary:
 def sentences(summary: Summary, student: str, teacher: str) -> Iterator[str]:
     """The pair's largest trait strength: clear of 0, and less than the same-base student?"""
     arms = tuple(a for a in summary.cross if (a.model, a.teacher_model) == (student, teacher))
-    view = summary.model_copy(update={"arms": arms})
+    contrasts = tuple(found for arm in arms for found in arm.contrasts)
+    view = summary.model_copy(update={"arms": arms, "contrasts": contrasts})
     found = {finding.readout: finding for finding in findings(view, student)}
     for readout in CROSS_READOUTS:
         if readout not in found:

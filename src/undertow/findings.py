@@ -151,6 +151,8 @@ def findings(summary: Summary, model: str) -> list[Finding]:
     """By margin and by rate, at the model's largest trait strength; empty without a trait arm."""
     arms = summary.of_model(model)
     trait = [arm for arm in arms if arm.direction == "trait" and not arm.is_control]
+    # An incoherent teacher's student says little about the trait.
+    trait = [arm for arm in trait if arm.degenerate is None] or trait
     if not trait:
         return []
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from undertow import figures, rate_figures
 from undertow.appendix import configuration_section, costs_section, provenance_section
 from undertow.config import Params
+from undertow.dose_findings import dose_sentence
 from undertow.findings import (
     PERCENT,
     RATIO,
@@ -37,7 +38,7 @@ from undertow.page import (
     Table,
     render_page,
 )
-from undertow.report_audit import audit_section
+from undertow.report_audit import audit_section, audit_sentence
 from undertow.report_controls import controls_section
 from undertow.report_cross import cross_sections
 from undertow.report_dose import dose_section
@@ -111,9 +112,10 @@ def headline_section(summary: Summary) -> Section:
         clauses = [clause(each, readout_title(summary, each.readout)) for each in found]
         strength = found[0].arm.strength
         parts.append(Paragraph(f"At strength {strength}, {'; '.join(clauses)}.", lead=True))
-        parts.append(
-            Items(tuple(sentence(each, readout_title(summary, each.readout)) for each in found))
-        )
+        said = [sentence(each, readout_title(summary, each.readout)) for each in found]
+        dose = summary.dose_of(model)
+        said += [audit_sentence(summary, model), *([dose_sentence(dose)] if dose else [])]
+        parts.append(Items(tuple(said)))
     return Section("headline", "Headline", tuple(parts))
 
 

@@ -98,6 +98,7 @@ class CrossArm(ArmSummary):
     teacher_model: str
     rate_gap: EstimateRecord
     margin_gap: EstimateRecord
+    contrasts: tuple[ContrastRecord, ...] = ()  # to the other arms of this very pair
 
 
 class Summary(Record):
