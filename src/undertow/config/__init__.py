@@ -1,0 +1,72 @@
+"""params.yaml as typed, frozen values.
+
+`load` reports every problem at once, each with its key path and what to write instead.
+Knows nothing about models in memory: importing this package loads neither torch nor the network.
+"""
+
+from undertow.config.cells import Arm, Cell, parse_arm
+from undertow.config.judges import (
+    ClassifierFormat,
+    ClassifierJudgeSettings,
+    DoubleJudgeSettings,
+    JudgeSettings,
+    OpenAiJudgeSettings,
+    PanelJudgeSettings,
+    PhraseJudgeSettings,
+)
+from undertow.config.params import Params
+from undertow.config.reading import load, parse
+from undertow.config.sections import (
+    AuditSettings,
+    CarrierSettings,
+    CoherenceSettings,
+    CrossPair,
+    DistillationSettings,
+    Grid,
+    Lora,
+    StatisticsSettings,
+)
+from undertow.config.weights import (
+    FileSource,
+    FolderWeights,
+    GgufWeights,
+    HubPlace,
+    HubWeights,
+    ModelSpec,
+    Place,
+    UrlPlace,
+    WheelPlace,
+)
+
+__all__ = [
+    "Arm",
+    "AuditSettings",
+    "CarrierSettings",
+    "Cell",
+    "ClassifierFormat",
+    "ClassifierJudgeSettings",
+    "CoherenceSettings",
+    "CrossPair",
+    "DistillationSettings",
+    "DoubleJudgeSettings",
+    "FileSource",
+    "FolderWeights",
+    "GgufWeights",
+    "Grid",
+    "HubPlace",
+    "HubWeights",
+    "JudgeSettings",
+    "Lora",
+    "ModelSpec",
+    "OpenAiJudgeSettings",
+    "PanelJudgeSettings",
+    "Params",
+    "PhraseJudgeSettings",
+    "Place",
+    "StatisticsSettings",
+    "UrlPlace",
+    "WheelPlace",
+    "load",
+    "parse",
+    "parse_arm",
+]
