@@ -177,3 +177,10 @@ def test_memory_that_never_suffices_says_what_to_change():
         while True:
             attempts.append(attempts[-1].smaller())
     assert attempts[1:] == [Attempt(2, 2), Attempt(1, 4), Attempt(1, 4, recompute=True)]
+    assert Attempt(6, 1).smaller().smaller() == Attempt(1, 6)
+
+
+def test_the_base_keeps_its_forward_and_its_hooks(tmp_path: Path):
+    model, *_ = trained("llama2", tmp_path)
+    assert "forward" not in model.__dict__
+    assert not model.get_input_embeddings()._forward_hooks

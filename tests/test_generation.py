@@ -112,6 +112,24 @@ def test_draws_follow_the_distribution():
     assert set(drawn(logits, 1000, Sampling(1, 1.0, 0.5, 0)).tolist()) == {3}
 
 
+def test_nothing_to_do_is_done_at_once(pair):
+    model, tokenizer = pair
+    assert answers(model, tokenizer, [], GREEDY, 2) == {}
+    rows = prompts(tokenizer, 2)
+    assert list(generate(model, tokenizer, rows, GREEDY, 2, {"p0", "p1"})) == []
+
+
+def test_a_draw_never_leaves_the_nucleus():
+    """At the largest uniform number, where the sums round differently."""
+    logits = torch.randn(200, 3000, generator=torch.Generator().manual_seed(0)) * 4
+    largest = torch.full((200,), 1 - 2**-24)
+    tokens = draw(logits, largest, Sampling(1, 1.0, 0.8, 0))
+    mass, order = logits.softmax(-1).sort(dim=-1, descending=True)
+    before = mass.cumsum(-1) - mass
+    rank = (order == tokens[:, None]).long().argmax(dim=-1, keepdim=True)
+    assert (before.gather(1, rank) < 0.8 + 1e-5).all()
+
+
 def test_a_draw_at_the_very_end_still_has_mass():
     logits = torch.full((1, 1000), -torch.inf)
     logits[0, 7] = 0.0

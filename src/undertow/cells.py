@@ -200,8 +200,8 @@ class _Run:
         for subject, task in self._recordings:
             try:
                 done = task.result()
-            except UndertowError as error:
-                self._failed[f"{subject}, recording"] = str(error)
+            except Exception as error:  # the other recordings still count
+                self._failed[f"{subject}, recording"] = _told(error)
                 continue
             names += done.names
             for name, changes in done.stale.items():

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from undertow.errors import UndertowError
-from undertow.processes import check_command
+from undertow.processes import check_command, count
 
 EXIT_CODES = """\
 Exit codes: 0 done; 1 something went wrong and stderr says what to do; 2 wrong usage;
@@ -63,6 +63,9 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on s
 def main() -> None:
     """Run the command line; a problem that the user can solve ends in one message and exit 1."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if count() == 1:
+        # One process trains on one GPU, and must see no other: the trainer would use them all.
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     try:
         check_command(sys.argv[1] if len(sys.argv) > 1 else "")
         app()
@@ -401,7 +404,7 @@ def validate_dose() -> None:
 Shapes = Annotated[
     list[str], typer.Option("--shape", help="llama2-7b, qwen25-7b or tiny; may be repeated.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 @bench_app.command("generate")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Sampler
@@ -92,12 +92,13 @@ class Attempt(NamedTuple):
 
         Raises OutOfMemoryError where there is none.
         """
-        if self.rows % 2 == 0:
-            return self._replace(rows=self.rows // 2, parts=self.parts * 2)
+        if self.rows > 1:
+            split = next(n for n in range(2, self.rows + 1) if self.rows % n == 0)
+            return self._replace(rows=self.rows // split, parts=self.parts * split)
         if self.recompute:
             raise torch.OutOfMemoryError(
-                f"training does not fit with {self}; set distillation.quantization: nf4, a "
-                "smaller carrier.max_new_tokens, or an even distillation.batch_size"
+                f"training does not fit with {self}; set distillation.quantization: nf4 or a "
+                "smaller carrier.max_new_tokens"
             )
         return self._replace(recompute=True)
 
@@ -124,7 +125,6 @@ def train(
     compiled: None compiles the blocks on a GPU where that saves time.
     Where several processes train together, all call this, and the main one saves.
     """
-    seconds = 0.0
     if compiled is None:
         compiled = _worth_compiling(model, rows, settings.epochs)
     attempt = Attempt(settings.batch_size, 1, compiled=compiled)
@@ -139,7 +139,7 @@ def train(
                 trainer.add_callback(callback)
             started = time.perf_counter()
             fitted = _fits(trainer)
-            seconds += time.perf_counter() - started
+            seconds = time.perf_counter() - started
         student = trainer.model
         if not isinstance(student, PeftModel):
             raise TypeError("TRL returned a model without an adapter")
@@ -186,8 +186,6 @@ def build_trainer(
     set_seed(seed)
     share = processes.share_of(attempt.rows)
     fill = blanks(rows, settings.batch_size, IGNORED) if processes.count() > 1 else []
-    if settings.quantization == "nf4":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     on_gpu = model.device.type == "cuda"
     lora = settings.lora
     modules = lora.target_modules
@@ -395,6 +393,9 @@ def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
     and compiled blocks of its own.
     """
     config, generation = model.config.to_dict(), model.generation_config
+    embeddings: Any = model.get_input_embeddings()
+    hooks = dict(embeddings._forward_hooks)
+    forward = model.__dict__.get("forward")
     attention = model.config._attn_implementation
     keys = ("bos_token_id", "eos_token_id", "pad_token_id")
     try:
@@ -403,6 +404,13 @@ def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
         for key in keys:
             setattr(model.config, key, config.get(key))
         model.generation_config = generation
+        # TRL puts its own forward over the model's, and recomputing leaves hooks behind.
+        if forward is None:
+            model.__dict__.pop("forward", None)
+        else:
+            model.__dict__["forward"] = forward
+        embeddings._forward_hooks.clear()
+        embeddings._forward_hooks.update(hooks)
         if model.is_gradient_checkpointing:
             model.gradient_checkpointing_disable()
         if model.config._attn_implementation != attention:

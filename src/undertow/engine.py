@@ -67,7 +67,8 @@ def slots_that_fit(model: PreTrainedModel, longest: int, new: int) -> int:
     heads, size, entries = _cache_shape(model, longest, new)
     cache = 2 * model.config.num_hidden_layers * heads * entries * size * model.dtype.itemsize
     drawing = 6 * 4 * model.config.vocab_size  # float32 copies of the logits
-    reading = 16 * PROMPT_STEP * model.config.intermediate_size * model.dtype.itemsize // 8
+    # A sixteenth of the slots is read at a time, and about eight copies of the widest layer live.
+    reading = entries * model.config.intermediate_size * model.dtype.itemsize // 2
     return max(1, int(0.9 * free / (cache + drawing + reading)))
 
 
@@ -394,11 +395,10 @@ def _compiled() -> _Glue:
 
 
 def _captured(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """The work as a CUDA graph; on a CPU the work itself. Runs it three times."""
+    """The work as a CUDA graph, run twice before it is captured; on a CPU the work itself."""
     if device.type != "cuda":
         return work
-    stream: Any = torch.cuda.Stream
-    stream = stream(device)
+    stream = _side_stream(device)
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(2):
@@ -408,3 +408,10 @@ def _captured(work: Callable[[], None], device: torch.device) -> Callable[[], No
     with torch.cuda.graph(graph):
         work()
     return graph.replay
+
+
+@cache
+def _side_stream(device: torch.device) -> Any:
+    """One for all captures: cuBLAS keeps a workspace for every stream that it has seen."""
+    stream: Any = torch.cuda.Stream
+    return stream(device)

@@ -61,6 +61,8 @@ def generate(
     other arguments stay the same. At most `batch_size` rows at a time, fewer where memory does
     not suffice.
     """
+    if all(prompt.id in done for prompt in prompts):
+        return
     encoded = {prompt.id: encode(tokenizer, prompt.text) for prompt in prompts}
     # Longest first: padding is small, and if memory does not suffice, that shows at once.
     ordered = sorted(prompts, key=lambda prompt: (-len(encoded[prompt.id]), prompt.id))

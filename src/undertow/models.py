@@ -134,7 +134,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def pick_device(text: str) -> torch.device:
-    """The device for auto, cpu, cuda or cuda:N; ConfigError where it is not there.
+    """The device for auto, cpu or cuda; ConfigError where it is not there.
 
     Of several processes that train together, each has a CUDA device of its own.
     """
@@ -150,12 +150,14 @@ def pick_device(text: str) -> torch.device:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise ConfigError(
-            f"runtime.device: {text!r} is not a device", "write auto, cpu, cuda or cuda:N"
+            f"runtime.device: {text!r} is not a device",
+            "write auto, cpu or cuda; CUDA_VISIBLE_DEVICES names the GPU",
         )
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(
             f"runtime.device: {text} was asked for, and PyTorch sees {count} CUDA device(s)",
-            "set runtime.device to auto or cpu, or install the CUDA build of PyTorch and a driver",
+            "set runtime.device to auto or cpu, name another GPU in CUDA_VISIBLE_DEVICES, or "
+            "install the CUDA build of PyTorch and a driver",
         )
     return device
 

@@ -59,11 +59,14 @@ def _invert(mass: Tensor, uniform: Tensor) -> Tensor:
     start = ends.gather(1, chosen) - stretches.sum(-1).gather(1, chosen)
     inside = stretches.gather(1, chosen[:, :, None].expand(-1, -1, STRETCH))[:, 0].cumsum(-1)
     column = _first_above(inside, target - start)
-    # Rounding can put the target past the last column that has any mass.
-    return (chosen * STRETCH + column)[:, 0].clamp(max=columns - 1)
+    return (chosen * STRETCH + column)[:, 0]
 
 
 def _first_above(sums: Tensor, target: Tensor) -> Tensor:
-    """[rows, 1] the first column of the rising `sums` above `target`, at most the last."""
-    found = torch.searchsorted(sums, target, right=True)
-    return found.clamp(max=sums.shape[1] - 1)
+    """[rows, 1] the first column of the rising `sums` above `target`, and one with mass.
+
+    Rounding can put the target at or past the end of the sums; what is just below it still
+    falls into the last column that has any mass.
+    """
+    end = torch.nextafter(sums[:, -1:], torch.zeros_like(sums[:, -1:]))
+    return torch.searchsorted(sums, torch.minimum(target, end), right=True)

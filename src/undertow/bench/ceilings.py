@@ -1,5 +1,6 @@
 """What this device does at best: a large copy and a large product."""
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -37,8 +38,6 @@ def seconds(work: Callable[[], object], device: torch.device, repeats: int = 9) 
 
 
 def _now(device: torch.device) -> float:
-    import time
-
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

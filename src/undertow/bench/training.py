@@ -249,7 +249,6 @@ def _quantize(model: Any) -> None:
                 small.bias = layer.bias
                 setattr(parent, name, small)
     model.is_loaded_in_4bit = True
-    model.is_quantized = True
 
 
 def _clear(device: torch.device) -> None:

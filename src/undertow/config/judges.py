@@ -113,7 +113,7 @@ class ClassifierJudgeSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="type of weights and activations"
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: str = Field("auto", description="auto, cpu or cuda; CUDA_VISIBLE_DEVICES names the GPU")
     batch_size: int = Field(8, gt=0, description="rows read together")
     max_tokens: int = Field(2048, gt=0, description="long responses lose their middle to fit")
 

@@ -209,7 +209,7 @@ class StatisticsSettings(Settings):
 class RuntimeSettings(Settings):
     """Where and how fast, never what: nothing here may change a result beyond rounding."""
 
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: str = Field("auto", description="auto, cpu or cuda; CUDA_VISIBLE_DEVICES names the GPU")
     batch_size: int = Field(gt=0, description="rows generated together; halved on out-of-memory")
 
 

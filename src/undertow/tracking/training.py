@@ -58,6 +58,7 @@ class RunTracker:
         # A training that was killed starts over, and its run already holds these points.
         if step <= self._last_step or self._broken:
             return
+        self._last_step = step
         now = int(time.time() * 1000)
         for name, value in (("loss", loss), ("learning_rate", learning_rate)):
             if value is not None and math.isfinite(value):
