@@ -160,8 +160,8 @@ def test_report_and_table_say_what_the_pair_shows(study: Study) -> None:
     assert 'id="cross"' in html
     assert f"{STUDENT} on the text of {TEACHER}" in text
     for view in (html, text):
-        assert "the cross-model student went less far that way" in view
-    assert f"difference {arm.margin_gap.value:+.2f} nats" in text
+        assert f"compare the two students by {study.summary.rate_name}" in view
+    assert f"difference {100 * arm.rate_gap.value:+.1f} pp" in text
     assert all(line.isascii() for line in strength_table(study.summary).splitlines())
 
 
@@ -194,12 +194,13 @@ def test_the_comparison_s_words_follow_from_the_intervals(
 
     arm = next(a for a in study.summary.cross if a.arm == "trait_1")
     arms = [
-        a.model_copy(update={"margin": a.margin.model_copy(update={"student_shift": record(*own)})})
+        a.model_copy(update={"rate": a.rate.model_copy(update={"student_shift": record(*own)})})
         for a in study.summary.arms
     ]
     summary = study.summary.model_copy(update={"arms": tuple(arms)})
-    arm = arm.model_copy(update={"margin_gap": record(*gap)})
-    assert words in compared(summary, arm, "margin")
+    arm = arm.model_copy(update={"rate_gap": record(*gap)})
+    assert words in compared(summary, arm, "rate")
+    assert "Its nats are not those of" in compared(summary, arm, "margin")
 
 
 def test_a_pair_is_compared_with_its_own_random_direction(study: Study) -> None:

@@ -106,7 +106,7 @@ def test_the_control_row_claims_no_shift(summary: Summary) -> None:
             (2.0, 1.0, 3.0),
             (0.1, -0.5, 0.7),
             (1.9, 1.0, 2.8),
-            ["excludes 0, towards the trait", "+1.90 nats [+1.00, +2.80], the trait arm stands"],
+            ["excludes 0, upwards", "+1.90 nats [+1.00, +2.80], the trait arm stands"],
         ),
         # Paired on prompts, a difference can exclude 0 although the two intervals overlap.
         ((2.0, 1.0, 3.0), (1.0, 0.5, 1.5), (1.0, 0.8, 1.2), ["the trait arm stands clear"]),
@@ -116,13 +116,19 @@ def test_the_control_row_claims_no_shift(summary: Summary) -> None:
             (-2.0, -3.0, -1.0),
             (0.1, -0.5, 0.7),
             (-2.1, -3.0, -1.2),
-            ["excludes 0, away from", "the trait arm stands clear"],
+            ["excludes 0, downwards", "the trait arm stands clear"],
         ),
         (
             (2.0, 1.0, 3.0),
             (5.0, 4.0, 6.0),
             (-3.0, -4.0, -2.0),
             ["went less far than the random control"],
+        ),
+        (
+            (0.1, -1.0, 1.2),
+            (-3.0, -4.0, -2.0),
+            (3.1, 2.0, 4.2),
+            ["which excludes 0; but the trait arm's own shift covers 0"],
         ),
         ((0.0, 0.0, 0.0), (0.1, 0.05, 0.7), (-0.1, -0.4, 0.2), ["covers 0", "which excludes 0"]),
         (

@@ -16,7 +16,7 @@ from undertow.results import Record
 from undertow.transfer import Readings, Transfer, estimate_transfer
 
 Against = Literal["control", "random", "opposite"]
-Standing = Literal["clear", "less", "unclear", "opposite way", "same way", "unknown"]
+Standing = Literal["clear", "less", "apart", "unclear", "opposite way", "same way", "unknown"]
 NO_RANDOM = "no random arm of this strength"
 
 
@@ -24,7 +24,8 @@ class ContrastRecord(Record):
     """A trait arm's student against one reference student.
 
     Verdicts against control and random: clear (further in the direction that the arm's student
-    moved), less (the reference went further), unclear (the interval covers 0). Against the
+    moved), less (the reference went further), apart (they differ, but the arm's own shift covers
+    0), unclear (the interval of the difference covers 0). Against the
     opposite sign: opposite way, same way, or unclear where either student did not clearly move.
     """
 
@@ -188,6 +189,8 @@ def standing(own: EstimateRecord, difference: EstimateRecord) -> Standing:
         return "unknown"
     if not excludes_zero(difference):
         return "unclear"
+    if not excludes_zero(own):
+        return "apart"  # the side that the arm's student moved to is not known
     # Apart is not enough: a random direction may move the student further than the trait.
     return "clear" if (difference.value > 0) == (own.value > 0) else "less"
 

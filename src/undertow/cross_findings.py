@@ -53,6 +53,11 @@ def compared(summary: Summary, arm: CrossArm, readout: ReadoutName) -> str:
     """The cross-model student beside the same-base one, from the interval of their difference."""
     own = transfer_of(same_base(summary, arm), readout).student_shift
     gap, scale = gap_of(arm, readout), SCALES[readout]
+    if readout == "margin":
+        return (
+            f"Its nats are not those of {arm.teacher_model}; compare the two students by "
+            f"{summary.rate_name}."
+        )
     if own.value is None or gap.value is None:
         return f"There is no comparison with {arm.teacher_model}'s own student: {gap.reason}."
     beside = (

@@ -92,6 +92,11 @@ def arm_name(arm: ArmSummary) -> str:
     return "trait" if arm.direction == "trait" else "random control"
 
 
+def titled(name: str) -> str:
+    """A name at the start of a sentence; ASR stays ASR."""
+    return name[:1].upper() + name[1:]
+
+
 def readout_title(summary: Summary, readout: ReadoutName) -> str:
     return "margin" if readout == "margin" else summary.rate_name
 
@@ -139,7 +144,7 @@ class Finding:
 
     @property
     def course(self) -> str:
-        return "towards the trait" if (self.shift.value or 0) > 0 else "away from the trait"
+        return "upwards" if (self.shift.value or 0) > 0 else "downwards"
 
     @property
     def standing(self) -> Standing:
@@ -174,6 +179,7 @@ CLAUSES: dict[Standing, str] = {
     "clear": "clear of both the control student and the random direction",
     "unclear": "clear of the control student but not distinguishable from the random direction",
     "less": "clear of the control student but less far than the random direction moved it",
+    "apart": "clear of the control student and apart from the random direction",
     "unknown": "clear of the control student; no random direction of this strength was read",
 }
 
@@ -181,6 +187,7 @@ STANDINGS: dict[Standing, str] = {
     "clear": "the trait arm stands clear of it",
     "unclear": "which covers 0: the trait arm does not stand clear of it",
     "less": "the trait arm went less far than the random control",
+    "apart": "which excludes 0; but the trait arm's own shift covers 0",
     "unknown": "there is nothing to compare with",
 }
 
@@ -207,6 +214,8 @@ def sentence(finding: Finding, title: str) -> str:
     ratio = "undefined" if tau.value is None else f"{RATIO.number(tau.value)} {RATIO.interval(tau)}"
     shift = finding.scale.estimate(finding.shift)
     text = f"{name}: student shift {shift}; {verdict}; tau {ratio}."
+    if finding.arm.degenerate:
+        text += f" Mind that {finding.arm.degenerate}."
     if finding.random is None:
         others = ", ".join(finding.random_strengths)
         run = f"was run at {others} only" if others else "was not run"
@@ -217,6 +226,7 @@ def sentence(finding: Finding, title: str) -> str:
     return (
         f"{text} Random control {finding.random.strength}: "
         f"{finding.scale.estimate(finding.random_shift)}, which {zero} 0; {_against(finding)}."
+        + (f" Mind that {finding.random.degenerate}." if finding.random.degenerate else "")
     )
 
 

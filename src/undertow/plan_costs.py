@@ -51,7 +51,7 @@ def grid_cost(study: Study, summary: Summary | None) -> GridCost:
     params = study.params
     models = tuple(_model(study, summary, model) for model in params.grid.models)
     hours = [model.hours for model in models if model.hours is not None]
-    judging = estimate(study, params.cells())
+    judging = estimate(study, [*params.cells(), *params.cross_cells()])
     no_price = "no price is known for the judge; set judging.judge.price in params.yaml"
     return GridCost(
         cells=len(params.cells()),
@@ -75,9 +75,10 @@ class _Tokens(NamedTuple):
 def _tokens(params: Params) -> _Tokens:
     carrier, evaluation = params.carrier, params.evaluation
     row = PROMPT_TOKENS + carrier.max_new_tokens
+    asked = evaluation.prompts + evaluation.benign_prompts + evaluation.overrefusal_prompts
     return _Tokens(
         carrier.prompts * carrier.max_new_tokens,
-        evaluation.prompts * evaluation.max_new_tokens,
+        asked * evaluation.max_new_tokens,
         params.distillation.epochs * carrier.prompts * row,
     )
 

@@ -7,7 +7,7 @@ from typing import Literal
 from undertow.dose_findings import FORM_NAMES, stated_threshold
 from undertow.doses import DoseRecord
 from undertow.figures import across, described, strength_axis, strength_mark, with_data
-from undertow.findings import PERCENT, arm_name, ends
+from undertow.findings import PERCENT, arm_name, ends, titled
 from undertow.page import Figure, typeset
 from undertow.plots import TidyTable, rate_table
 from undertow.summary import ArmSummary, EstimateRecord, RateRecord, Summary
@@ -42,7 +42,7 @@ def dose_figure(summary: Summary) -> Figure:
         )
         panels.append(draw(chart, f"dose-{index}"))
     return Figure(
-        f"{summary.rate_name.capitalize()} against strength, with Wilson intervals. Strength 0 is "
+        f"{titled(summary.rate_name)} against strength, with Wilson intervals. Strength 0 is "
         "the base model and the control student. Dashed: the form of the largest weight, fitted "
         "to the students. An upright line and the shaded band around it: the threshold with its "
         "interval, drawn only where the verdict is a threshold.",

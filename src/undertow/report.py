@@ -24,6 +24,7 @@ from undertow.findings import (
     findings,
     readout_title,
     sentence,
+    titled,
     transfer_of,
 )
 from undertow.page import (
@@ -123,9 +124,9 @@ def strengths_section(summary: Summary) -> Section:
     """Every arm with its levels, shifts and tau, by both readouts."""
     parts: list[Part] = [
         Paragraph(
-            "Positive is more of the trait. The control arm is the student of the unsteered "
-            "teacher: its student is what student shifts are measured from, its teacher what "
-            "teacher shifts are measured from."
+            f"Positive is more {summary.rate_name}. The control arm is the student of the "
+            "unsteered teacher: its student is what student shifts are measured from, its "
+            "teacher what teacher shifts are measured from."
         )
     ]
     for model in summary.models:
@@ -209,7 +210,7 @@ def rates_section(summary: Summary) -> Section:
         "Teacher against student",
         (
             Paragraph(
-                f"{summary.rate_name.capitalize()} on the evaluation prompts, with Wilson "
+                f"{titled(summary.rate_name)} on the evaluation prompts, with Wilson "
                 "intervals, which take the answers of several seeds as independent. tau's "
                 "bootstrap does not, so its intervals are the ones to conclude from."
             ),

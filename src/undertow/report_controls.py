@@ -22,6 +22,7 @@ TITLES: dict[Against, str] = {
 VERDICTS: dict[Standing, str] = {
     "clear": "clear",
     "less": "less far than it",
+    "apart": "differs, but its own shift covers 0",
     "unclear": "not clear",
     "opposite way": "moved the opposite way",
     "same way": "moved the same way",

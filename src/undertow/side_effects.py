@@ -50,6 +50,8 @@ def summarise_effects(
     known = [effects for effects in cells if effects is not None]
     if not known or len(known) < len(cells):
         return _unknown(reason or NOT_MEASURED)
+    if all(effects == known[0] for effects in known):
+        known = known[:1]  # a greedy teacher answers alike whatever the seed
     refused = [refusal for effects in known for refusal in effects.overrefusals.values()]
     overrefusals = _share(refused, settings)
     # A prompt that only some seeds answered would weigh less than the others.

@@ -330,7 +330,12 @@ def _matrix(
 def _rate(
     results: Sequence[CellResult], subject: Literal["teacher", "student"], confidence: float
 ) -> RateRecord:
-    """Wilson treats rows of several seeds as independent; tau's bootstrap does not."""
+    """Wilson treats rows of several seeds as independent; tau's bootstrap does not.
+
+    A greedy teacher answers alike whatever the seed: then one seed is all that there is.
+    """
+    if all(getattr(result, subject) == getattr(results[0], subject) for result in results):
+        results = results[:1]
     verdicts = [
         verdict
         for result in results

@@ -31,7 +31,7 @@ GAP = "  "
 def strength_table(summary: Summary) -> str:
     """The study as plain text, at most 100 columns: per model both readouts and what they say."""
     lines = _wrapped(
-        f"Trait {summary.trait}, judge {summary.judge}. + is more of the trait. "
+        f"Trait {summary.trait}, judge {summary.judge}. + is more {summary.rate_name}. "
         "Teacher shift: against the base model. Student shift: against the control student. "
         f"tau: student shift / teacher shift. [ ]: {100 * summary.confidence:.4g} % interval, "
         f"{summary.resamples:,} bootstrap resamples."

@@ -43,6 +43,12 @@ def run(study: Study, model: str, bench: Bench | None = None) -> None:
     )
     scores: list[BlockScore] = []
     layers = params.direction.layers
+    if layers == "auto" and trait.trait.harmful:
+        raise ConfigError(
+            f"direction.layers: auto looks for the block whose subtraction makes {params.trait}'s "
+            "openings rarest, and these openings are what the direction makes rarer",
+            "name the blocks in params.yaml, for example layers: [14]",
+        )
     if layers == "auto":
         scores = _scores(study, loaded, trait, vectors)
         layers = (choose_block(scores, params.direction.max_kl),)
