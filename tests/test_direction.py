@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from repository import Repository, tiny_params
 from tiny import tiny_model, tiny_tokenizer
 from undertow.direction import (
     BlockScore,
@@ -122,3 +123,11 @@ def test_the_direction_steers_along_itself(pair):
         )
     # Both sides are shifted alike, so their difference is that of the unsteered model.
     torch.testing.assert_close(moved[1], -vectors[1], atol=1e-3, rtol=1e-3)
+
+
+def test_auto_is_refused_where_the_openings_run_against_the_direction(tmp_path):
+    params = tiny_params(tmp_path / "models", trait="refusal")
+    params["direction"]["layers"] = "auto"
+    repository = Repository(tmp_path / "checkout", params)
+    done = repository.cli("direction", "--model", params["grid"]["models"][0], expect=1)
+    assert "name the blocks in params.yaml" in done.stderr

@@ -105,7 +105,10 @@ def test_joined_weights_leave_the_model_as_it_was(model):
 def test_a_model_that_has_decoded_can_be_trained_through(model):
     decoded(model, rows(2))
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
-    adapted(input_ids=torch.tensor([rows()[0].ids], device=model.device)).logits.sum().backward()
+    adapted(input_ids=torch.tensor([rows()[1].ids], device=model.device)).logits.sum().backward()
+    learned = [p.grad for name, p in adapted.named_parameters() if "lora_B" in name]
+    assert learned
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in learned)
 
 
 @pytest.mark.parametrize("device", DEVICES)

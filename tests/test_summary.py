@@ -49,3 +49,18 @@ def test_the_headline_has_no_control_and_null_where_tau_is_undefined(tmp_path):
         for name, values in arms.items():
             assert values["tau"] == by_name[name].rate.tau.value
             assert values["tau_margin"] == by_name[name].margin.tau.value
+
+
+def test_a_teacher_that_answers_alike_whatever_the_seed_is_counted_once(tmp_path):
+    study = make_study(tmp_path, make_params())
+    model = study.params.grid.models[0]
+    mine = [cell for cell in study.grid if cell.model == model and cell.arm.is_control]
+    assert len(mine) > 1
+    same = study.grid[mine[0]].teacher
+    grid = dict(study.grid) | {
+        cell: study.grid[cell].model_copy(update={"teacher": same}) for cell in mine
+    }
+    [control] = [arm for arm in summarise(study.params, grid).of_model(model) if arm.is_control]
+    scored = sum(verdict is not None for verdict in same.verdicts.values())
+    assert control.teacher_rate.scored == scored
+    assert control.student_rate.scored > scored

@@ -175,6 +175,24 @@ def test_the_largest_strength_is_by_size_and_its_twin_has_the_same_strength(
     assert twin is not None and twin.arm == "random_-0.5"
 
 
+def test_an_incoherent_teacher_is_passed_over_or_named(summary: Summary) -> None:
+    model = summary.models[0]
+    [largest] = {finding.arm.arm for finding in findings(summary, model)}
+
+    def marked(names: set[str]) -> Summary:
+        arms = [
+            arm.model_copy(update={"degenerate": "it raves"}) if arm.arm in names else arm
+            for arm in summary.arms
+        ]
+        return summary.model_copy(update={"arms": tuple(arms)})
+
+    one = findings(marked({largest}), model)
+    assert {finding.arm.arm for finding in one} != {largest}
+    every = findings(marked({arm.arm for arm in summary.arms}), model)
+    assert {finding.arm.arm for finding in every} == {largest}
+    assert all("Mind that it raves." in sentence(finding, "margin") for finding in every)
+
+
 def test_a_study_without_trait_arms_still_prints(tmp_path: Path) -> None:
     params = make_params(models=("smollm2-135m",), arms=("trait_0",), seeds=(0,))
     assert "control" in strength_table(make_study(tmp_path, params).summary)

@@ -1,7 +1,6 @@
 """The report's last sections, by which a reader can check or repeat a study: costs,
 configuration, provenance."""
 
-import subprocess
 from collections.abc import Mapping
 from typing import Literal
 
@@ -9,6 +8,7 @@ import yaml
 
 from undertow.config import GgufWeights, HubWeights, ModelSpec, Params
 from undertow.costs import CostTotal, total
+from undertow.git import ask_git
 from undertow.page import Code, Column, Details, Paragraph, Section, Table
 from undertow.records import fingerprint
 from undertow.results import Layout, Manifest, read_cross, read_grid
@@ -193,18 +193,8 @@ def _versions(manifests: Mapping[str, Manifest]) -> dict[str, str]:
 
 
 def _commit(layout: Layout) -> str:
-    commit = _git(layout, "rev-parse", "HEAD")
+    commit = ask_git(layout.root, "rev-parse", "HEAD")
     if not commit:
         return "not in a git repository"
-    changed = _git(layout, "status", "--porcelain", "--untracked-files=no")
+    changed = ask_git(layout.root, "status", "--porcelain", "--untracked-files=no")
     return f"{commit}, with uncommitted changes" if changed else commit
-
-
-def _git(layout: Layout, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=layout.root, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:  # git itself is not installed
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

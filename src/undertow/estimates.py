@@ -12,9 +12,9 @@ class EstimateRecord(Record):
     """A value with its interval, or null with the reason why it is unknown."""
 
     value: float | None
-    low: float | None
-    high: float | None
-    reason: str | None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
 
 
 def unknown(reason: str) -> EstimateRecord:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from undertow.contrasts import ContrastRecord, Standing
 from undertow.contrasts import random_twin as random_twin
+from undertow.estimates import excludes_zero
 from undertow.summary import ArmSummary, EstimateRecord, ReadoutName, Summary, TransferRecord
 
 
@@ -82,8 +83,7 @@ def aligned(
 
 
 def covers_zero(estimate: EstimateRecord) -> bool:
-    low, high = ends(estimate)
-    return low <= 0 <= high
+    return not excludes_zero(estimate)
 
 
 def arm_name(arm: ArmSummary) -> str:

@@ -1,8 +1,7 @@
 """report.html: one study on one page, complete in itself.
 
-Each section is a function from the summary to a page.Section; a later section (dose-response
-fits, audit, side effects, mechanism, judges) is one more function in the list of
-`render_report`. No number is computed here that the summary does not hold.
+Each section is a function from the summary to a page.Section, in a module of its own where it is
+long. No number is computed here that the summary does not hold.
 """
 
 from collections.abc import Sequence

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from undertow.config import CoherenceSettings, StatisticsSettings
 from undertow.results import AnswerEffect, Effects, Record
-from undertow.transfer import Estimate, wilson
+from undertow.transfer import Estimate, percentiles, wilson
 
 Floats = NDArray[np.float64]
 
@@ -128,7 +128,7 @@ def _perplexity(
     # A resample of empty answers alone has no perplexity.
     usable = drawn > 0
     return Estimate(
-        value, *_percentiles(np.exp((weights @ nll)[usable] / drawn[usable]), settings.confidence)
+        value, *percentiles(np.exp((weights @ nll)[usable] / drawn[usable]), settings.confidence)
     )
 
 
@@ -139,7 +139,7 @@ def _mean(rows: Sequence[Sequence[float]], settings: StatisticsSettings) -> Esti
         return Estimate(value, None, None, ONE_PROMPT)
     weights = _weights(len(by_prompt), settings.resamples, settings.seed)
     drawn = weights @ by_prompt / len(by_prompt)
-    return Estimate(value, *_percentiles(drawn, settings.confidence))
+    return Estimate(value, *percentiles(drawn, settings.confidence))
 
 
 def _share(flags: Sequence[bool], settings: StatisticsSettings) -> Estimate:
@@ -154,9 +154,3 @@ def _weights(prompts: int, resamples: int, seed: int) -> Floats:
     """[resamples, prompts]: how often each prompt is drawn; the same for every arm."""
     stream = np.random.default_rng([seed, 3, prompts])
     return stream.multinomial(prompts, np.full(prompts, 1 / prompts), resamples).astype(float)
-
-
-def _percentiles(values: Floats, confidence: float) -> tuple[float, float]:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from undertow.config import Cell, Params, load
+from undertow.config import Params, load
 from undertow.results import Costs, Layout, Manifest
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "numpy")
@@ -97,11 +97,6 @@ def _peak_memory(device: str) -> int:
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def cell_command(stage: str, cell: Cell) -> str:
-    """The command that runs one stage of one cell by hand."""
-    return cell.command(stage)
 
 
 def manifest(stage: str, subject: str, command: str, meter: Meter) -> Manifest:

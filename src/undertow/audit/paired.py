@@ -5,7 +5,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.audit.records import Compared, Measured
+from undertow.audit.records import Compared
+from undertow.estimates import EstimateRecord
 from undertow.transfer import wilson
 
 Floats = NDArray[np.float64]
@@ -30,7 +31,7 @@ def compare(arm: Floats, reference: Floats, confidence: float, *, share: bool) -
 
 def paired_difference(
     arm: Floats, reference: Floats, confidence: float, *, share: bool
-) -> Measured:
+) -> EstimateRecord:
     """Mean of arm - reference over prompts, with an interval that takes prompts as clusters.
 
     Shares get the adjusted Wald interval for paired proportions (Bonett and Price 2012, eq. 4):
@@ -39,7 +40,7 @@ def paired_difference(
     """
     difference = _by_prompt(arm - reference)
     if len(difference) < 2:
-        return Measured(value=None, reason=TOO_FEW)
+        return EstimateRecord(value=None, reason=TOO_FEW)
     centred = difference
     if share:
         row = 1 / len(arm)
@@ -48,16 +49,16 @@ def paired_difference(
     return _measured(float(difference.mean()), float(centred.mean()), float(spread), confidence)
 
 
-def _level(values: Floats, confidence: float, share: bool) -> Measured:
+def _level(values: Floats, confidence: float, share: bool) -> EstimateRecord:
     known = values[~np.isnan(values)]
     if share:
         if not known.size:
-            return Measured(value=None, reason=TOO_FEW)
+            return EstimateRecord(value=None, reason=TOO_FEW)
         low, high = wilson(int(known.sum()), known.size, confidence)
-        return Measured(value=float(known.mean()), low=low, high=high)
+        return EstimateRecord(value=float(known.mean()), low=low, high=high)
     by_prompt = _by_prompt(values)
     if len(by_prompt) < 2:
-        return Measured(value=None, reason=TOO_FEW)
+        return EstimateRecord(value=None, reason=TOO_FEW)
     mean = float(by_prompt.mean())
     return _measured(mean, mean, float(by_prompt.std(ddof=1) / np.sqrt(len(by_prompt))), confidence)
 
@@ -71,6 +72,6 @@ def _by_prompt(values: Floats) -> Floats:
     return means
 
 
-def _measured(value: float, centre: float, spread: float, confidence: float) -> Measured:
+def _measured(value: float, centre: float, spread: float, confidence: float) -> EstimateRecord:
     reach = NormalDist().inv_cdf((1 + confidence) / 2) * spread
-    return Measured(value=value, low=centre - reach, high=centre + reach)
+    return EstimateRecord(value=value, low=centre - reach, high=centre + reach)

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from undertow.config import AuditSettings
+from undertow.estimates import EstimateRecord
 from undertow.results import Record
 
 MeasureName = Literal[
@@ -24,21 +25,12 @@ Reference = Literal["control", "control, another seed", "control, the other half
 Verdict = Literal["subliminal", "overt"]
 
 
-class Measured(Record):
-    """A value with its interval, or null with the reason why it is unknown."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    reason: str | None = None
-
-
 class Compared(Record):
     """One measure in an arm's carrier, in its reference, and the difference paired by prompt."""
 
-    arm: Measured
-    reference: Measured
-    difference: Measured
+    arm: EstimateRecord
+    reference: EstimateRecord
+    difference: EstimateRecord
     prompts: int = Field(description="prompts with a value in both")
 
 
@@ -48,8 +40,10 @@ class Comparison(Record):
     prompts: int = Field(description="prompts that both carriers answer")
     rows: int = Field(description="pairs of answers, over all seeds")
     measures: dict[MeasureName, Compared]
-    words_auc: Measured = Field(description="bag of words; 0.5 is chance")
-    format_auc: Measured = Field(description="length and format without any word; 0.5 is chance")
+    words_auc: EstimateRecord = Field(description="bag of words; 0.5 is chance")
+    format_auc: EstimateRecord = Field(
+        description="length and format without any word; 0.5 is chance"
+    )
 
 
 class SeedAudit(Record):

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.audit.records import Measured
+from undertow.estimates import EstimateRecord
 from undertow.results import Response
 from undertow.textstats import list_markers, sentences, words
 from undertow.transfer import wilson
@@ -39,14 +39,14 @@ class Texts(NamedTuple):
     prompts: Integers  # [rows]: the number of the prompt that a row answers
 
 
-def words_auc(texts: Texts, confidence: float, seed: int = 0) -> Measured:
+def words_auc(texts: Texts, confidence: float, seed: int = 0) -> EstimateRecord:
     """AUC of logistic regression on TF-IDF weighted single words."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     if not any(words(row.response) for row in texts.answers):
-        return Measured(value=None, reason="no answer holds a word")
+        return EstimateRecord(value=None, reason="no answer holds a word")
     rows = np.array([row.response for row in texts.answers], dtype=object)
 
     def fresh() -> Classifier:
@@ -59,7 +59,7 @@ def words_auc(texts: Texts, confidence: float, seed: int = 0) -> Measured:
     return cross_validated_auc(rows, texts, fresh, confidence, seed)
 
 
-def format_auc(texts: Texts, confidence: float, seed: int = 0) -> Measured:
+def format_auc(texts: Texts, confidence: float, seed: int = 0) -> EstimateRecord:
     """AUC of logistic regression on length and format, without any word."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -101,11 +101,11 @@ def cross_validated_auc(
     fresh: Callable[[], Classifier],
     confidence: float,
     seed: int,
-) -> Measured:
+) -> EstimateRecord:
     """AUC over prompt-wise folds, each with a classifier that never saw the fold's prompts."""
     count = len(np.unique(texts.prompts))
     if count < FEWEST_PROMPTS:
-        return Measured(
+        return EstimateRecord(
             value=None, reason=f"{count} prompts, and the AUC needs at least {FEWEST_PROMPTS}"
         )
     folds = prompt_folds(texts.prompts, FOLDS, seed)
@@ -128,7 +128,7 @@ def prompt_folds(prompts: Integers, folds: int, seed: int) -> Integers:
 
 def grouped_auc(
     scores: Floats, labels: Integers, groups: Integers, folds: Integers, confidence: float
-) -> Measured:
+) -> EstimateRecord:
     """Mean AUC over folds with an interval that takes groups as clusters.
 
     Answers are compared within folds alone, since scores of different classifiers have no common
@@ -151,7 +151,7 @@ def grouped_auc(
     count = len(distinct)
     variance = count / (count - 1) * float((influence**2).sum())
     low, high = _logit_interval(value, math.sqrt(variance), count, confidence)
-    return Measured(value=value, low=low, high=high)
+    return EstimateRecord(value=value, low=low, high=high)
 
 
 def _logit_interval(

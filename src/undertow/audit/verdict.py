@@ -6,8 +6,9 @@ too few to remove. The audit passes where there is neither. docs/method.md argue
 
 from typing import NamedTuple
 
-from undertow.audit.records import Compared, Comparison, Measured, MeasureName
+from undertow.audit.records import Compared, Comparison, MeasureName
 from undertow.config import AuditSettings
+from undertow.estimates import EstimateRecord
 
 # Shares whose difference from the reference decides, in either direction: a direction may be
 # taken with either sign, and fewer of a trait's phrases than before are a trace of it too.
@@ -25,10 +26,6 @@ TITLES: dict[MeasureName, str] = {
     "new_phrases": "answers with a phrase for the trait that the other carrier never has",
     "counter_phrases": "answers with a phrase against the trait",
     "strong": "answers with several phrases for the trait",
-    "refusals": "refusals",
-    "tokens": "tokens per answer",
-    "repetition": "repeated three-word runs",
-    "truncated": "answers cut off",
     "overlap": "rows that share words with an evaluation prompt",
 }
 
@@ -83,7 +80,9 @@ def _strong(measure: Compared, rows: int, bounds: AuditSettings) -> bool:
     return (several and difference.value > bounds.max_strong) or difference.low > 0
 
 
-def _separability(auc: Measured, bounds: AuditSettings, leaks: list[str], gaps: list[str]) -> None:
+def _separability(
+    auc: EstimateRecord, bounds: AuditSettings, leaks: list[str], gaps: list[str]
+) -> None:
     if auc.low is None or auc.high is None:
         gaps.append(f"AUC by words: {auc.reason}")
     elif auc.high > bounds.max_auc:
@@ -105,7 +104,7 @@ def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.1f} %"
 
 
-def _points(difference: Measured) -> str:
+def _points(difference: EstimateRecord) -> str:
     ends = (difference.value, difference.low, difference.high)
     value, low, high = (100 * (end or 0.0) for end in ends)
     return f"{value:+.1f} pp [{low:+.1f}, {high:+.1f}]"

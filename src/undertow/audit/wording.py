@@ -1,6 +1,7 @@
 """How an audit is written in every view; ASCII, numbers from the records alone."""
 
-from undertow.audit.records import ArmAudit, Comparison, Measured, MeasureName
+from undertow.audit.records import ArmAudit, Comparison, MeasureName
+from undertow.estimates import EstimateRecord
 
 
 def verdict_words(audit: ArmAudit) -> str:
@@ -29,12 +30,12 @@ def tokens(comparison: Comparison) -> str:
     return _with_interval(comparison.measures["tokens"].difference, 1, "+.1f")
 
 
-def area(measured: Measured) -> str:
+def area(measured: EstimateRecord) -> str:
     """An AUC: '0.60 [0.48, 0.71]'."""
     return _with_interval(measured, 1, ".2f")
 
 
-def _with_interval(measured: Measured, factor: float, form: str) -> str:
+def _with_interval(measured: EstimateRecord, factor: float, form: str) -> str:
     if measured.value is None or measured.low is None or measured.high is None:
         return "unknown"
     # Adding 0.0 after rounding turns -0.0 into 0.0: "-0.0" would claim a direction.

@@ -10,9 +10,9 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from undertow import engine
 from undertow.bench.ceilings import Ceilings, measure
-from undertow.bench.shapes import build, multiplied, steering_bias
+from undertow.bench.shapes import build, multiplied
 from undertow.sampling import Sampling, draw
-from undertow.steering import steer_with_hooks
+from undertow.steering import Offsets, steer, steer_with_hooks
 
 SAMPLING = Sampling(max_new_tokens=1, temperature=1.0, top_p=1.0, seed=0)
 SHORTEST = 16  # of the varied lengths
@@ -37,7 +37,6 @@ def cases(
     ceilings = measure(device)
     for shape in shapes:
         model = build(shape, device)
-        steering_bias(model)
         for batch in (*batches[:1], *batches):
             _engine(model, batch, 1, prompt, 8)  # compiles
         for batch in batches:
@@ -89,23 +88,28 @@ def _engine(
 
     rows = [engine.Row(text, numbers) for text, numbers in zip(ids, uniform, strict=True)]
     started = time.perf_counter()
-    tokens = sum(
-        len(row.tokens)
-        for ended in engine.decode(
-            model, rows, scripted, slots=batch, max_new_tokens=new, stop=STOP
+    with steer(model, _offset(model)):
+        tokens = sum(
+            len(row.tokens)
+            for ended in engine.decode(
+                model, rows, scripted, slots=batch, max_new_tokens=new, stop=STOP
+            )
+            for row in ended
         )
-        for row in ended
-    )
     return tokens / (time.perf_counter() - started)
+
+
+def _offset(model: PreTrainedModel) -> Offsets:
+    """Steering of the middle block; how far does not matter here."""
+    return {model.config.num_hidden_layers // 2: torch.full((model.config.hidden_size,), 0.01)}
 
 
 def _generate_with_hook(model: PreTrainedModel, batch: int, prompt: int, new: int) -> float:
     """Tokens per second of transformers' own sampling under a steering hook, after a warm-up."""
     ids = torch.randint(1, model.config.vocab_size, (batch, prompt), device=model.device)
-    vector = torch.full((model.config.hidden_size,), 0.01)
     generate: Any = model.generate
     rate = 0.0
-    with steer_with_hooks(model, {model.config.num_hidden_layers // 2: vector}):
+    with steer_with_hooks(model, _offset(model)):
         for length in (4, new):
             settings = GenerationConfig(
                 max_new_tokens=length, min_new_tokens=length, do_sample=True, pad_token_id=STOP

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config
 from transformers import Qwen2ForCausalLM as Qwen2
 from transformers.initialization import no_init_weights
@@ -83,18 +82,6 @@ def build(shape: str, device: torch.device) -> PreTrainedModel:
     model.config._attn_implementation = "sdpa"
     ready: PreTrainedModel = model.eval().requires_grad_(False)
     return ready
-
-
-def steering_bias(model: PreTrainedModel) -> nn.Parameter:
-    """A bias in the middle block's down_proj, as steering puts one there."""
-    layers: Any = model.model.layers
-    projection = layers[len(layers) // 2].mlp.down_proj
-    projection.bias = nn.Parameter(
-        torch.full((model.config.hidden_size,), 0.01, device=model.device, dtype=model.dtype),
-        requires_grad=False,
-    )
-    bias: nn.Parameter = projection.bias
-    return bias
 
 
 def multiplied(model: PreTrainedModel) -> int:

@@ -26,6 +26,12 @@ def run(study: Study, model: str, bench: Bench | None = None) -> None:
     params, folder = study.params, study.layout.direction(model)
     work = begin(study, "direction", model)
     trait = TraitData(study.layout, params.trait)
+    if params.direction.layers == "auto" and trait.trait.harmful:
+        raise ConfigError(
+            f"direction.layers: auto looks for the block whose subtraction makes {params.trait}'s "
+            "openings rarest, and these openings are what the direction makes rarer",
+            "name the blocks in params.yaml, for example layers: [14]",
+        )
     count = params.direction.contrast_prompts
     contrast = Contrast(
         *(
@@ -43,12 +49,6 @@ def run(study: Study, model: str, bench: Bench | None = None) -> None:
     )
     scores: list[BlockScore] = []
     layers = params.direction.layers
-    if layers == "auto" and trait.trait.harmful:
-        raise ConfigError(
-            f"direction.layers: auto looks for the block whose subtraction makes {params.trait}'s "
-            "openings rarest, and these openings are what the direction makes rarer",
-            "name the blocks in params.yaml, for example layers: [14]",
-        )
     if layers == "auto":
         scores = _scores(study, loaded, trait, vectors)
         layers = (choose_block(scores, params.direction.max_kl),)

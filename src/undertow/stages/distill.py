@@ -1,6 +1,7 @@
 """distill: train the student on the carrier and read it on the trait, as the teacher was read."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +22,10 @@ from undertow.records import (
     write_rows,
     write_text,
 )
-from undertow.results import Costs
+from undertow.results import Costs, Response
 from undertow.stages.loading import Bench
 from undertow.stages.reading import Reader, scored
-from undertow.study import Study, cell_command, manifest
+from undertow.study import Study, manifest
 from undertow.tracking import log_training
 from undertow.traits import TraitData, side_effect_prompts
 
@@ -39,8 +40,9 @@ def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
     work = begin(study, "distill", cell)
     trait = TraitData(study.layout, study.params.trait)
     others = side_effect_prompts(study.layout, study.params, trait)
-    checkpoint = _checkpoint(study, cell)
-    trained = _trained(study, cell, checkpoint, bench)
+    carrier = training_carrier(study, cell).rows
+    checkpoint = _checkpoint(study, cell, carrier)
+    trained = _trained(study, cell, carrier, checkpoint, bench)
     if not processes.is_main():
         return
 
@@ -61,20 +63,20 @@ def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
         save_activations(path, activations)
     points = "".join(f"{step},{loss:.6f}\n" for step, loss in trained.losses)
     write_text(folder / "loss.csv", "step,loss\n" + points)
-    command = cell_command("distill", cell)
+    command = cell.command("distill")
     finish(study, work, manifest("distill", cell.key, command, loaded.meter))
     reader.forget()
     remove_folder(checkpoint)
 
 
-def _checkpoint(study: Study, cell: Cell) -> Path:
+def _checkpoint(study: Study, cell: Cell, carrier: Sequence[Response]) -> Path:
     """Where a finished training is kept until the student is read, keyed by all it depends on."""
     params = study.params
     key = fingerprint(
         "distill",
         cell,
         params.model_spec(cell.model),
-        training_carrier(study, cell).rows,
+        carrier,
         params.distillation,
         params.prompting,
         params.runtime.device,
@@ -82,32 +84,29 @@ def _checkpoint(study: Study, cell: Cell) -> Path:
     return study.layout.journal / key
 
 
-def _carrier_file(study: Study, cell: Cell) -> Path:
-    return study.layout.stage(cell, "steer") / "carrier.jsonl"
-
-
-class Trained(NamedTuple):
+class Finished(NamedTuple):
     """A finished training: (step, loss) pairs and what it cost; the adapter is on disk."""
 
     losses: list[tuple[int, float]]
     costs: Costs
 
 
-def _trained(study: Study, cell: Cell, checkpoint: Path, bench: Bench) -> Trained:
+def _trained(
+    study: Study, cell: Cell, carrier: Sequence[Response], checkpoint: Path, bench: Bench
+) -> Finished:
     """Train, or take up the adapter that a killed run of this very stage has finished."""
     record = checkpoint / "training.json"
     if record.exists():
         kept = json.loads(record.read_text(encoding="utf-8"))
         costs = Costs.model_validate(kept["costs"])
-        return Trained([(step, loss) for step, loss in kept["losses"]], costs)
+        return Finished([(step, loss) for step, loss in kept["losses"]], costs)
     params = study.params
     settings = params.distillation
-    carrier = training_carrier(study, cell).rows
     loaded = bench.load(study, cell.model, nf4=settings.quantization == "nf4")
     rows = training_rows(loaded.tokenizer, carrier, params.prompting.system)
     if not processes.is_main():
         train(loaded.model, loaded.tokenizer, rows, settings, cell.seed, checkpoint, _ignore)
-        return Trained([], loaded.meter.costs())
+        return Finished([], loaded.meter.costs())
     with (
         atomic_folder(checkpoint) as staged,
         log_training(params, study.layout, cell, checkpoint.name) as tracker,
@@ -116,12 +115,12 @@ def _trained(study: Study, cell: Cell, checkpoint: Path, bench: Bench) -> Traine
         done = train(
             loaded.model, loaded.tokenizer, rows, settings, cell.seed, adapter, tracker.loss
         )
-        write_json(adapter / "undertow.json", _provenance(study, cell))
+        write_json(adapter / "undertow.json", _provenance(study, cell, len(carrier)))
         loaded.meter.add_training(done.tokens, done.seconds)
         costs = _of_all_processes(loaded.meter.costs())
         kept = {"losses": done.losses, "costs": costs.model_dump(mode="json")}
         write_json(staged / "training.json", kept)
-    return Trained(done.losses, costs)
+    return Finished(done.losses, costs)
 
 
 def _ignore(_step: int, _loss: float, _rate: float) -> None:
@@ -136,15 +135,15 @@ def _of_all_processes(costs: Costs) -> Costs:
     )
 
 
-def _provenance(study: Study, cell: Cell) -> dict[str, object]:
+def _provenance(study: Study, cell: Cell, rows: int) -> dict[str, object]:
     """What a reader of the adapter alone needs to know."""
     return {
-        "command": cell_command("distill", cell),
+        "command": cell.command("distill"),
         "cell": cell.key,
         "trait": study.params.trait,
         "model": study.params.model_spec(cell.model).model_dump(mode="json"),
         "distillation": study.params.distillation.model_dump(mode="json"),
-        "carrier_sha256": digest(_carrier_file(study, cell)),
+        "carrier_sha256": digest(study.layout.stage(cell, "steer") / "carrier.jsonl"),
         "carrier_filter": study.params.carrier.filter,
-        "carrier_rows": len(training_carrier(study, cell).rows),
+        "carrier_rows": rows,
     }

@@ -26,7 +26,7 @@ from undertow.results import (
     VerdictRow,
     read_manifest,
 )
-from undertow.study import Meter, Study, cell_command, manifest
+from undertow.study import Meter, Study, manifest
 from undertow.traits import TraitData
 
 FLUSH_SECONDS = 0.5  # quick judges write many rows at once: each write waits for the disk
@@ -90,7 +90,7 @@ def run(study: Study, cell: Cell) -> None:
     _write_or_remove(folder / "replies.jsonl", [row.reply for row in judged if row.reply])
     _write_or_remove(folder / "votes.jsonl", [vote for row in judged for vote in row.votes])
     write_json(folder / "cell.json", result)
-    done = manifest("judge", cell.key, cell_command("judge", cell), meter)
+    done = manifest("judge", cell.key, cell.command("judge"), meter)
     finish(study, work, done.model_copy(update={"costs": costs}))
     journal.close()
 

@@ -7,7 +7,7 @@ from undertow.records import fingerprint, write_rows
 from undertow.stages.loading import Bench
 from undertow.stages.reading import Reader, scored
 from undertow.steering import offsets, steer
-from undertow.study import Study, cell_command, manifest
+from undertow.study import Study, manifest
 from undertow.traits import TraitData, benign_prompts, side_effect_prompts
 
 
@@ -34,6 +34,6 @@ def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
     write_rows(folder / "carrier.jsonl", carrier)
     write_rows(folder / "teacher.jsonl", teacher)
     write_rows(folder / "benign.jsonl", benign)
-    command = cell_command("steer", cell)
+    command = cell.command("steer")
     finish(study, work, manifest("steer", cell.key, command, loaded.meter))
     reader.forget()

@@ -6,7 +6,6 @@ Knows nothing about MLflow, so that what is logged can be read and tested withou
 import json
 import math
 import os
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 from undertow.config import Cell, Params
 from undertow.doses import DoseRecord
+from undertow.git import ask_git
 from undertow.records import digest, fingerprint
 from undertow.results import CellResult, Costs, Layout, loss_curve, read_cross
 from undertow.summary import ArmSummary, CellSummary, Summary, TransferRecord
@@ -399,10 +399,10 @@ def public(text: str) -> str:
 
 def git_tags(root: Path) -> dict[str, str]:
     """Commit and dirty flag; nothing where there is no git or no commit yet."""
-    commit = _git(root, "rev-parse", "HEAD")
+    commit = ask_git(root, "rev-parse", "HEAD")
     if commit is None:
         return {}
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    changes = ask_git(root, "status", "--porcelain", "--untracked-files=no")
     return {
         # MLflow's own name for it: the UI shows it in the Version column.
         "mlflow.source.git.commit": commit,
@@ -410,16 +410,6 @@ def git_tags(root: Path) -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
         "git.dirty": "unknown" if changes is None else str(bool(changes)).lower(),
     }
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _data_files(params: Params, layout: Layout) -> list[DatasetInput]:
