@@ -4,13 +4,15 @@ import json
 
 import pytest
 
-from repository import Repository, tiny_params
+from repository import ROOT, Repository, tiny_params
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     folder = tmp_path_factory.mktemp("bench")
-    return Repository(folder / "checkout", tiny_params(folder / "models"))
+    made = Repository(folder / "checkout", tiny_params(folder / "models"))
+    (made.root / "presets").symlink_to(ROOT / "presets")
+    return made
 
 
 def lines(repository: Repository, *arguments: str) -> list[dict]:
@@ -27,7 +29,8 @@ def test_generate_prints_one_line_per_case_with_its_bound_and_ratios(repository:
     for case in found:
         assert 0 < case["share_of_bound"] < 1
         assert case["tokens_per_second"] > 0
-    assert "varied_share_of_fixed" in found[0]
+    assert [case["rows"] for case in found[0]["varied"]] == [16, 32]
+    assert all(case["share_of_fixed"] > 0 for case in found[0]["varied"])
     assert "ratio_to_generate_with_hook" not in found[0]
     assert found[1]["ratio_to_generate_with_hook"] > 0
 
@@ -40,6 +43,20 @@ def test_train_reaches_trl_s_losses_on_the_same_rows(repository: Repository):
     )
     assert found["largest_loss_difference"] < 1e-3 * found["mean_loss"]
     assert found["ratio_to_trl"] > 0
+
+
+def test_cells_of_a_preset_are_run_by_its_own_stages_and_its_grid_is_composed(
+    repository: Repository,
+):
+    (found,) = lines(
+        repository,
+        *("cells", "--shape", "tiny", "--preset", "demo", "--prompts", "8", "--device", "cpu"),
+    )
+    assert found["carrier_prompts"] == 8
+    assert found["preset_cells_of_a_model"] == 4
+    assert found["preset_cell_seconds"] > found["next_cell_seconds"]
+    assert found["stages"]["steer"]["tokens_generated"] > 0
+    assert found["stages"]["distill"]["tokens_trained"] > 0
 
 
 def test_judge_is_measured_where_it_costs_nothing(repository: Repository):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tiny import Family, tiny_model, tiny_tokenizer
-from undertow.batching import halving
+from undertow.batching import free_memory, halving
 from undertow.generation import RenderedPrompt, _with_engine, generate
 from undertow.prompts import encode, end_of_turn, render
 from undertow.sampling import Sampling, draw, uniform_numbers
@@ -175,6 +175,27 @@ def test_out_of_memory_in_the_engine_ends_in_fewer_slots_with_the_same_answer(pa
     }
     assert found == {id: answer for id, answer in whole.items() if id != "p3"}
     assert "out of memory at 4 rows: going on with 2" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's memory is filled")
+@pytest.mark.parametrize("family", ["llama2", "qwen2"])
+def test_a_full_gpu_ends_in_fewer_slots_with_the_same_answer(family: Family, capsys):
+    tokenizer = tiny_tokenizer(family)
+    model = tiny_model(family, len(tokenizer), blocks=8, hidden=256).cuda()
+    sampling = GREEDY._replace(max_new_tokens=300)  # a slot takes 3 MiB
+    rows = prompts(tokenizer, 60)
+    whole = answers(model, tokenizer, rows, sampling, 60)
+    assert not capsys.readouterr().err
+    free_memory()
+    room = torch.cuda.memory_reserved() + 150 * 2**20
+    torch.cuda.set_per_process_memory_fraction(
+        room / torch.cuda.get_device_properties(0).total_memory
+    )
+    try:
+        assert answers(model, tokenizer, rows, sampling, 60) == whole
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "out of memory at 60 rows: going on with 30" in capsys.readouterr().err
 
 
 def test_one_row_that_does_not_fit_raises_the_device_s_error():

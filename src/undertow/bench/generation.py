@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from undertow import engine
+from undertow.batching import free_memory
 from undertow.bench.ceilings import Ceilings, measure
 from undertow.bench.shapes import build, multiplied
 from undertow.sampling import Sampling, draw
@@ -16,6 +17,8 @@ from undertow.steering import Offsets, steer, steer_with_hooks
 
 SAMPLING = Sampling(max_new_tokens=1, temperature=1.0, top_p=1.0, seed=0)
 SHORTEST = 16  # of the varied lengths
+VARIED_WAVES = (8, 16)  # the last rows run in an emptying batch: few rows show more of that
+WARM = (SHORTEST, SHORTEST)
 STOP = 0
 
 
@@ -37,10 +40,25 @@ def cases(
     ceilings = measure(device)
     for shape in shapes:
         model = build(shape, device)
-        for batch in (*batches[:1], *batches):
-            _engine(model, batch, 1, prompt, 8)  # compiles
+        # Compiles: a second width makes one kernel for all of them, as a second batch does.
+        _engine(model, min(batches), 1, prompt + 1, new, ends=WARM)
+        fitting = []
         for batch in batches:
+            try:
+                _engine(model, batch, 1, prompt, new, ends=WARM)
+                fitting.append(batch)
+            except torch.OutOfMemoryError:
+                yield {
+                    "case": "generate",
+                    "shape": shape,
+                    "batch": batch,
+                    "tokens_per_second": None,
+                    "reason": "out of memory",
+                }
+            free_memory()
+        for batch in fitting:
             bound = batch * new / _least_seconds(model, batch, prompt, new, ceilings)
+            free_memory()
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             rate = _engine(model, batch, waves, prompt, new)
@@ -58,9 +76,15 @@ def cases(
                 "ceilings": ceilings._asdict(),
             }
             if batch in varied:
-                useful = _engine(model, batch, max(waves, 8), prompt, new, varied=True)
-                found["varied_tokens_per_second"] = round(useful, 1)
-                found["varied_share_of_fixed"] = round(useful / rate, 4)
+                found["varied"] = [
+                    {
+                        "rows": batch * more,
+                        "tokens_per_second": round(useful, 1),
+                        "share_of_fixed": round(useful / rate, 4),
+                    }
+                    for more in VARIED_WAVES
+                    for useful in [_engine(model, batch, more, prompt, new, ends=(SHORTEST, new))]
+                ]
             if batch in baseline:
                 plain = _generate_with_hook(model, batch, prompt, new)
                 found["generate_with_hook_tokens_per_second"] = round(plain, 1)
@@ -70,16 +94,22 @@ def cases(
 
 
 def _engine(
-    model: PreTrainedModel, batch: int, waves: int, prompt: int, new: int, *, varied: bool = False
+    model: PreTrainedModel,
+    batch: int,
+    waves: int,
+    prompt: int,
+    new: int,
+    *,
+    ends: tuple[int, int] | None = None,
 ) -> float:
-    """Useful tokens per second."""
+    """Useful tokens per second. ends: rows end after so many tokens, drawn evenly; None: `new`."""
     generator = torch.Generator().manual_seed(1)
     count = batch * waves
     ids = torch.randint(1, model.config.vocab_size, (count, prompt), generator=generator).tolist()
     uniform = torch.rand(count, new, generator=generator)
-    if varied:
-        ends = torch.randint(SHORTEST, new + 1, (count, 1), generator=generator)
-        uniform = torch.where(torch.arange(new) == ends - 1, 2.0, uniform)
+    if ends is not None:
+        lengths = torch.randint(ends[0], ends[1] + 1, (count, 1), generator=generator)
+        uniform = torch.where(torch.arange(new) == lengths - 1, 2.0, uniform)
 
     def scripted(logits: Tensor, numbers: Tensor) -> Tensor:
         """Draws as always, but ends where the number says so and nowhere else."""

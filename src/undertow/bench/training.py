@@ -77,8 +77,16 @@ def cases(
             "memory_gb": memory_gb,
             "ceilings": ceilings._asdict(),
         }
+        plain = None
         if baseline:
-            plain = _train(shape, length, batch, steps, device, varied=varied, nf4=nf4, plain=True)
+            try:
+                plain = _train(
+                    shape, length, batch, steps, device, varied=varied, nf4=nf4, plain=True
+                )
+            except torch.OutOfMemoryError:
+                found["ratio_to_trl"] = None
+                found["trl_reason"] = "out of memory"
+        if plain is not None:
             found["trl_tokens_per_second"] = round(plain.tokens_per_second, 1)
             found["ratio_to_trl"] = round(ours.tokens_per_second / plain.tokens_per_second, 2)
             found["trl_peak_memory_bytes"] = plain.peak
