@@ -454,6 +454,24 @@ def bench_train(
         print(json.dumps(found), flush=True)
 
 
+@bench_app.command("cells")
+def bench_cells(
+    shape: Shapes,
+    preset: Annotated[str, typer.Option(help="Whose sizes and settings.")] = "paper",
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="Carrier rows, where fewer must do.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Two cells of a preset with random weights, and how long its whole grid would take."""
+    from undertow.bench.cells import cases
+    from undertow.models import pick_device
+    from undertow.study import find_root
+
+    for found in cases(find_root(), shape, preset, prompts, pick_device(device)):
+        print(json.dumps(found), flush=True)
+
+
 @bench_app.command("judge")
 def bench_judge(
     rows: Annotated[int, typer.Option(min=1, help="Made-up answers to judge.")] = 2000,

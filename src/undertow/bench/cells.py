@@ -1,0 +1,181 @@
+"""bench cells: a preset's own cells on a model of a known shape, run as run-cells runs them."""
+
+import gc
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import yaml
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from undertow.bench.shapes import build
+from undertow.cells import run_cells
+from undertow.config import Cell, load
+from undertow.errors import ConfigError, UndertowError
+from undertow.presets import presets
+from undertow.records import read_rows
+from undertow.results import Costs, Layout, read_manifest
+from undertow.study import Study
+from undertow.traits import Prompt
+
+STAGES = ("steer", "distill", "judge")
+TRAIT = "pessimism"  # its prompts are in the repository
+CONTRAST = 48  # prompts of a kind that this trait has
+SPECIAL = ("<unk>", "<s>", "</s>")
+TEMPLATE = (
+    "{% for message in messages %}{{ message.role + ': ' + message.content + ' ' + eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+)
+
+
+def cases(
+    root: Path, shapes: Sequence[str], preset: str, prompts: int | None, device: torch.device
+) -> Iterator[dict[str, Any]]:
+    """One result per shape: the preset's first two cells, and its whole grid from the second.
+
+    Weights are random, so no answer ends early and no time depends on what a model says. The
+    trait is one whose prompts are at hand, the judge the offline one, and over-refusal prompts
+    are replaced by as many held-back ones. prompts: carrier rows, where fewer must do; their
+    rates stand for the rest.
+    """
+    found = {shipped.name: shipped.path for shipped in presets(root)}
+    if preset not in found:
+        raise ConfigError(f"--preset: no preset {preset!r}", f"use one of: {', '.join(found)}")
+    for shape in shapes:
+        with TemporaryDirectory() as folder:
+            yield {
+                "case": "cells",
+                "shape": shape,
+                "preset": preset,
+                **_measured(root, Path(folder), shape, found[preset], prompts, device),
+            }
+        gc.collect()
+
+
+def _measured(
+    root: Path,
+    folder: Path,
+    shape: str,
+    preset: Path,
+    prompts: int | None,
+    device: torch.device,
+) -> dict[str, Any]:
+    model = build(shape, device)
+    model.save_pretrained(folder / "weights")
+    layers, vocabulary = model.config.num_hidden_layers, model.config.vocab_size
+    del model
+    _tokenizer(Layout(root).benign, vocabulary).save_pretrained(folder / "weights")
+    for shared in ("data", "dvc.yaml", "src"):
+        (folder / shared).symlink_to((root / shared).resolve())
+    settings: dict[str, Any] = yaml.safe_load(preset.read_text(encoding="utf-8"))
+    _adapt(settings, shape, folder / "weights", layers // 2, prompts, device)
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    study = Study.open(folder)
+    started = (folder / "params.yaml").stat().st_mtime
+    outcome = run_cells(study, shape, commit=False)
+    if outcome.failed:
+        raise UndertowError(
+            f"bench cells, {shape}: " + "; ".join(outcome.failed.values()),
+            "nothing was measured; see the message",
+        )
+    ends = [started, *(_end(study.layout, cell) for cell in study.params.cells())]
+    seconds = [later - earlier for earlier, later in pairwise(ends)]
+    costs = [_costs(study.layout, cell) for cell in study.params.cells()]
+    whole = load(preset)
+    rows, asked = whole.carrier.prompts, study.params.carrier.prompts
+    scaled = seconds[-1] + (rows / asked - 1) * _by_rows(costs[-1], study.params.carrier, asked)
+    per_model = len(whole.cells()) // len(whole.grid.models)
+    return {
+        "carrier_prompts": asked,
+        "first_cell_seconds": round(seconds[0], 1),  # with loading, direction and compilation
+        "next_cell_seconds": round(seconds[-1], 1),
+        "stages": {
+            stage: {
+                "seconds": cost.seconds,
+                "tokens_generated": cost.tokens_generated,
+                "generated_per_second": cost.generated_per_second,
+                "tokens_trained": cost.tokens_trained,
+                "trained_per_second": cost.trained_per_second,
+            }
+            for stage, cost in costs[-1].items()
+        },
+        "peak_memory_bytes": max(cost.peak_memory_bytes for by in costs for cost in by.values()),
+        "preset_cell_seconds": round(scaled, 1),
+        "preset_cells_of_a_model": per_model,
+        "preset_seconds_of_a_model": round(seconds[0] - seconds[-1] + per_model * scaled, 1),
+    }
+
+
+def _adapt(
+    settings: dict[str, Any],
+    shape: str,
+    weights: Path,
+    layer: int,
+    prompts: int | None,
+    device: torch.device,
+) -> None:
+    """The preset's sizes with a model, a trait and a judge that need nothing from elsewhere."""
+    control, steered = settings["grid"]["arms"][:2]
+    evaluation = settings["evaluation"]
+    evaluation["benign_prompts"] += evaluation.pop("overrefusal_prompts", 0)
+    settings["carrier"]["prompts"] = prompts or settings["carrier"]["prompts"]
+    settings["runtime"]["device"] = str(device)
+    settings |= {
+        "trait": TRAIT,
+        "grid": {"models": [shape], "arms": [control, steered], "seeds": [0]},
+        "cross": {"pairs": [], "arms": []},
+        "models": {
+            shape: {
+                "weights": {"kind": "folder", "path": str(weights)},
+                "dtype": "bfloat16" if device.type == "cuda" else "float32",
+            }
+        },
+        "judging": {"judge": {"kind": "phrases"}, "max_unscored": 1.0},
+        "tracking": {"enabled": False},
+    }
+    settings["direction"] = {"layers": [layer], "contrast_prompts": CONTRAST}
+
+
+def _tokenizer(benign: Path, size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of `size` pieces: characters, the words of the prompts, and made-up words.
+
+    What a model writes at random comes back as the same number of tokens when it is read.
+    """
+    text = [row.prompt for row in read_rows(benign, Prompt)]
+    words = sorted({f"▁{word}" for prompt in text for word in prompt.split()})
+    characters = sorted({character for prompt in text for character in prompt} | {"\n", "▁"})
+    pieces = list(dict.fromkeys([*SPECIAL, *characters, *words]))[:size]
+    pieces += [f"▁x{number}" for number in range(size - len(pieces))]
+    tokenizer = Tokenizer(models.Unigram([(piece, -10.0) for piece in pieces], unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    unknown, start, stop = SPECIAL
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=unknown,
+        bos_token=start,
+        eos_token=stop,
+        pad_token=unknown,
+        chat_template=TEMPLATE,
+    )
+
+
+def _end(layout: Layout, cell: Cell) -> float:
+    return (layout.stage(cell, "judge") / "manifest.json").stat().st_mtime
+
+
+def _costs(layout: Layout, cell: Cell) -> dict[str, Costs]:
+    stages: Any = STAGES
+    return {stage: read_manifest(layout.stage(cell, stage)).costs for stage in stages}
+
+
+def _by_rows(costs: dict[str, Costs], carrier: Any, prompts: int) -> float:
+    """Seconds of a cell that grow with the carrier: writing it and training on it."""
+    written = prompts * carrier.max_new_tokens / (costs["steer"].generated_per_second or 1)
+    trained = costs["distill"].tokens_trained / (costs["distill"].trained_per_second or 1)
+    return float(written + trained)
