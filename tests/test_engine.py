@@ -83,12 +83,22 @@ def test_the_steering_bias_is_in_the_engine(model):
     assert decoded(model, rows(3)) == expected
 
 
-def test_an_adapter_is_in_the_engine(model):
-    adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": "all-linear"},
+        {"target_modules": ["q_proj", "v_proj", "down_proj"], "use_rslora": True},
+        {"target_modules": "all-linear", "use_dora": True},
+        {"target_modules": "all-linear", "lora_bias": True},
+    ],
+    ids=["all", "some", "dora", "bias"],
+)
+def test_an_adapter_is_in_the_engine(model, options):
+    adapted = get_peft_model(model, LoraConfig(r=2, **options))
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
-                parameter.fill_(0.05)
+                parameter.copy_(torch.linspace(-0.1, 0.2, parameter.numel()).view_as(parameter))
     inner = adapted.get_base_model()
     assert engine.supported(inner)
     assert decoded(inner, rows(3)) == [plain(inner, row) for row in rows(3)]

@@ -423,9 +423,12 @@ def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
 def student_of(model: PreTrainedModel, adapter: Path) -> Iterator[PreTrainedModel]:
     """The model with a saved adapter on, in evaluation mode; the model itself comes back bare.
 
-    What is measured is what was saved, not what was still in memory.
+    What is measured is what was saved, not what was still in memory. On a GPU the adapter's
+    products are taken in the model's own type, as autocast took them in training.
     """
-    student = PeftModel.from_pretrained(model, str(adapter))
+    student = PeftModel.from_pretrained(
+        model, str(adapter), autocast_adapter_dtype=model.device.type != "cuda"
+    )
     student.eval()
     adapted: Any = student.get_base_model()
     try:

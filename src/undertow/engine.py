@@ -16,12 +16,14 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from undertow.decode_attention import decode_attention
+from undertow.fused import fused
 
 STEPS_BETWEEN_LOOKS = 4  # the host looks for finished rows that often
 PROMPT_STEP = 64  # prompts are padded to a multiple of this before they are read
@@ -163,19 +165,62 @@ class _Layer:
         self.size = attention.head_dim
         self.query_key_value = _together(attention.q_proj, attention.k_proj, attention.v_proj)
         self.gate_up = _together(mlp.gate_proj, mlp.up_proj)
-        self.output = attention.o_proj
-        self.down = mlp.down_proj
+        self.output = _together(attention.o_proj)
+        self.down = _together(mlp.down_proj)
 
 
-def _together(*projections: nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:
-    """All projections of an input: one product where they are plain linear layers."""
-    if any(type(projection) is not nn.Linear for projection in projections):
+Projections = Callable[[Tensor], Sequence[Tensor]]
+"""x [rows, length, width] -> each projection of it"""
+
+
+def _together(*projections: nn.Module) -> Projections:
+    """All projections of an input: one product where they are linear layers, two with LoRA."""
+    linear: list[Any] = [
+        layer.base_layer if type(layer) is LoraLinear else layer for layer in projections
+    ]
+    added = [_low_rank(layer) for layer in projections]
+    if any(type(layer) is not nn.Linear for layer in linear) or None in added:
         return lambda x: [projection(x) for projection in projections]
-    linear: list[Any] = list(projections)
     widths = [layer.out_features for layer in linear]
     weight = _joined([layer.weight for layer in linear])
     bias = None if linear[0].bias is None else _joined([layer.bias for layer in linear])
-    return lambda x: torch.split(functional.linear(x, weight, bias), widths, dim=-1)
+    if linear == list(projections):
+        return lambda x: torch.split(functional.linear(x, weight, bias), widths, dim=-1)
+    diagonal: Any = torch.block_diag
+    down = torch.cat([part.down for part in added if part]).to(weight.dtype)
+    up = diagonal(*(part.up for part in added if part)).to(weight.dtype).t()
+
+    def with_adapter(x: Tensor) -> Sequence[Tensor]:
+        plain = functional.linear(x, weight, bias)
+        low = functional.linear(x, down)
+        whole = torch.addmm(plain.flatten(0, 1), low.flatten(0, 1), up)
+        return torch.split(whole.view_as(plain), widths, dim=-1)
+
+    return with_adapter
+
+
+class _LowRank(NamedTuple):
+    """What a LoRA layer adds to W x is up down x (Hu et al. 2021); its scale is in up."""
+
+    down: Tensor
+    up: Tensor
+
+
+def _low_rank(layer: Any) -> _LowRank | None:
+    """Of rank 0 for a layer without an adapter; None for one that does anything else."""
+    if type(layer) is not LoraLinear:
+        if type(layer) is not nn.Linear:
+            return None
+        weight = layer.weight.detach()
+        return _LowRank(weight[:0], weight[:, :0])
+    names = [name for name in layer.active_adapters if name in layer.lora_A]
+    if layer.merged or layer.disable_adapters or layer.lora_variant or len(names) != 1:
+        return None
+    (name,) = names
+    down, up = layer.lora_A[name], layer.lora_B[name]
+    if up.bias is not None:
+        return None
+    return _LowRank(down.weight.detach(), up.weight.detach() * layer.scaling[name])
 
 
 def _joined(parts: Sequence[nn.Parameter]) -> Tensor:
@@ -290,7 +335,8 @@ def _step(model: PreTrainedModel, state: _Slots, draw: Draw, stop: int) -> None:
 
     where = (state.rows[:, None], state.length[:, None])
     hidden = _blocks(model, state, state.token[:, None], where, attend)
-    logits = model.lm_head(model.model.norm(hidden[:, -1]))
+    last = model.model.norm
+    logits = model.lm_head(norm(hidden[:, -1], last.weight, last.variance_epsilon))
     place = state.count[:, None].clamp(max=state.drawn.shape[1] - 1)
     token = draw(logits, state.uniform.gather(1, place)[:, 0])
     kept = torch.where(state.active[:, None], token[:, None], state.drawn.gather(1, place))
@@ -313,51 +359,55 @@ def _blocks(
 
     where: slots and places of ids in the cache, each broadcastable to ids [rows, length].
     """
-    glue = _compiled() if ids.device.type == "cuda" else _PLAIN
     hidden: Tensor = model.model.embed_tokens(ids)
     turn = model.model.rotary_emb(hidden, position_ids=where[1])
     update: Tensor | None = None
     for number, layer in enumerate(state.layers):
         before = layer.before_attention
         if update is None:
-            x = glue.norm(hidden, before.weight, before.variance_epsilon)
+            x = norm(hidden, before.weight, before.variance_epsilon)
         else:
-            hidden, x = glue.add_norm(hidden, update, before.weight, before.variance_epsilon)
+            hidden, x = add_norm(hidden, update, before.weight, before.variance_epsilon)
         query, key, value = (
             part.view(*part.shape[:2], -1, layer.size).transpose(1, 2)
             for part in layer.query_key_value(x)
         )
-        query, key = glue.rotate_and_keep(
+        query, key = rotate_and_keep(
             query, key, value, turn, state.keys[number], state.values[number], where
         )
         attended = attend(number, query, key, value)
         before = layer.before_mlp
-        hidden, x = glue.add_norm(
-            hidden, layer.output(attended), before.weight, before.variance_epsilon
-        )
-        update = layer.down(glue.gated(*layer.gate_up(x)))
+        (output,) = layer.output(attended)
+        hidden, x = add_norm(hidden, output, before.weight, before.variance_epsilon)
+        (update,) = layer.down(gated(*layer.gate_up(x)))
     return hidden if update is None else hidden + update
 
 
-def norm(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+def _normed(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """RMS norm (Zhang and Sennrich 2019), taken in float32."""
     exact = hidden.float()
     normed = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + epsilon)
     return weight * normed.to(hidden.dtype)
 
 
+norm = fused(_normed)
+
+
+@fused
 def add_norm(
     hidden: Tensor, update: Tensor, weight: Tensor, epsilon: float
 ) -> tuple[Tensor, Tensor]:
     """The stream with the update on it, and its norm."""
     hidden = hidden + update
-    return hidden, norm(hidden, weight, epsilon)
+    return hidden, _normed(hidden, weight, epsilon)
 
 
+@fused
 def gated(gate: Tensor, up: Tensor) -> Tensor:
     return functional.silu(gate) * up
 
 
+@fused
 def rotate_and_keep(
     query: Tensor,
     key: Tensor,
@@ -373,25 +423,6 @@ def rotate_and_keep(
     keys[slots, :, places] = key.transpose(1, 2)
     values[slots, :, places] = value.transpose(1, 2)
     return query, key
-
-
-class _Glue(NamedTuple):
-    """What lies between the products."""
-
-    norm: Callable[..., Tensor]
-    add_norm: Callable[..., tuple[Tensor, Tensor]]
-    gated: Callable[..., Tensor]
-    rotate_and_keep: Callable[..., tuple[Tensor, Tensor]]
-
-
-_PLAIN = _Glue(norm, add_norm, gated, rotate_and_keep)
-
-
-@cache
-def _compiled() -> _Glue:
-    """Each as one kernel; from the second batch size on, one for all batch sizes."""
-    compiled: list[Any] = [torch.compile(function) for function in _PLAIN]
-    return _Glue(*compiled)
 
 
 def _captured(work: Callable[[], None], device: torch.device) -> Callable[[], None]:

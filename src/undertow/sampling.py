@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from undertow.fused import fused
+
 STRETCH = 512  # tokens whose mass is summed before one of them is looked for
 
 
@@ -34,32 +36,50 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
-    mass = torch.softmax(logits.float() / sampling.temperature, dim=-1)
-    order = None
-    if sampling.top_p < 1:
-        mass, order = mass.sort(dim=-1, descending=True)
-        # Mass before a token, so that the token that crosses top_p is itself kept.
-        before = mass.cumsum(-1) - mass
-        mass = mass.masked_fill(before >= sampling.top_p, 0)
-    drawn = _invert(mass, uniform)
-    return drawn if order is None else order.gather(1, drawn[:, None])[:, 0]
+    if sampling.top_p == 1:
+        return _invert(logits, uniform, sampling.temperature)
+    levels, order = logits.float().sort(dim=-1, descending=True)
+    mass = torch.softmax(levels / sampling.temperature, dim=-1)
+    # Mass before a token, so that the token that crosses top_p is itself kept.
+    before = mass.cumsum(-1) - mass
+    levels = levels.masked_fill(before >= sampling.top_p, -torch.inf)
+    drawn = _invert(levels, uniform, sampling.temperature)
+    return order.gather(1, drawn[:, None])[:, 0]
 
 
-def _invert(mass: Tensor, uniform: Tensor) -> Tensor:
-    """[rows] the column at which the running sum of mass passes uniform x total.
+def _invert(levels: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    """[rows] the column at which the running sum of exp(level / temperature) passes uniform x
+    total.
 
     In two steps, because a running sum over a whole vocabulary is slow on a GPU: first the
     stretch of columns, then the column in it.
     """
-    rows, columns = mass.shape
-    stretches = pad(mass, (0, -columns % STRETCH)).view(rows, -1, STRETCH)
-    ends = stretches.sum(-1).cumsum(-1)
-    target = uniform.to(mass.device)[:, None] * ends[:, -1:]
+    top, sums = _stretches(levels, temperature)
+    ends = sums.cumsum(-1)
+    target = uniform.to(levels.device)[:, None] * ends[:, -1:]
     chosen = _first_above(ends, target)
-    start = ends.gather(1, chosen) - stretches.sum(-1).gather(1, chosen)
-    inside = stretches.gather(1, chosen[:, :, None].expand(-1, -1, STRETCH))[:, 0].cumsum(-1)
+    start = ends.gather(1, chosen) - sums.gather(1, chosen)
+    columns = chosen * STRETCH + torch.arange(STRETCH, device=levels.device)
+    last = levels.shape[1] - 1
+    mass = torch.exp((levels.gather(1, columns.clamp(max=last)).float() - top) / temperature)
+    inside = mass.masked_fill(columns > last, 0).cumsum(-1)
     column = _first_above(inside, target - start)
     return (chosen * STRETCH + column)[:, 0]
+
+
+class _Stretches(NamedTuple):
+    """top: [rows, 1] the highest level; sums: [rows, stretches] of exp((level - top) / t)."""
+
+    top: Tensor
+    sums: Tensor
+
+
+@fused
+def _stretches(levels: Tensor, temperature: float) -> _Stretches:
+    top = levels.amax(dim=-1, keepdim=True).float()
+    whole = pad(levels, (0, -levels.shape[1] % STRETCH), value=-torch.inf)
+    mass = torch.exp((whole.float() - top) / temperature)
+    return _Stretches(top, mass.view(len(mass), -1, STRETCH).sum(-1))
 
 
 def _first_above(sums: Tensor, target: Tensor) -> Tensor:

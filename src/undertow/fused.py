@@ -1,0 +1,30 @@
+"""Functions that PyTorch compiles into few kernels on a GPU and that run as they are elsewhere."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import torch
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class fused(Generic[Arguments, Result]):  # noqa: N801 - a decorator
+    """Compiled at its first call with a tensor on a GPU as first argument.
+
+    From the second shape on, one kernel serves all shapes.
+    """
+
+    def __init__(self, function: Callable[Arguments, Result]) -> None:
+        self._plain = function
+
+    def __call__(self, *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+        first: Any = arguments[0]
+        function = self._compiled if first.device.type == "cuda" else self._plain
+        return function(*arguments, **named)
+
+    @cached_property
+    def _compiled(self) -> Callable[Arguments, Result]:
+        compiled: Any = torch.compile(self._plain)
+        return compiled  # type: ignore[no-any-return]
