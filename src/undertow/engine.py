@@ -25,7 +25,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from undertow.decode_attention import decode_attention
 from undertow.fused import fused
 
-STEPS_BETWEEN_LOOKS = 4  # the host looks for finished rows that often
+STEPS_BETWEEN_LOOKS = 8  # after each look the device waits for the host: about 1 ms
 PROMPT_STEP = 64  # prompts are padded to a multiple of this before they are read
 FAMILIES = ("llama", "qwen2", "mistral")
 
