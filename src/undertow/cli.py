@@ -256,6 +256,18 @@ def results(as_json: Json = False) -> None:
 
 
 @app.command(rich_help_panel="Results")
+def publish(
+    folder: Annotated[Path, typer.Argument(help="Where to; made if need be.")],
+) -> None:
+    """Write a study's numbers, figures and report to a folder, without any model's text."""
+    from undertow.publish import publish as write
+    from undertow.study import Study
+
+    write(Study.open(), folder)
+    print(f"wrote {folder}", file=sys.stderr)
+
+
+@app.command(rich_help_panel="Results")
 def compare(
     before: Annotated[str, typer.Argument(metavar="REV_A", help="A commit, branch or tag.")],
     after: Annotated[

@@ -159,7 +159,15 @@ def typeset(text: str) -> str:
 
 def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """One self-contained HTML page."""
-    return _template().render(title=title, subtitle=subtitle, sections=sections)
+    return _template().render(
+        title=title, subtitle=subtitle, sections=sections, chart_style=Markup(chart_style())
+    )
+
+
+@cache
+def chart_style() -> str:
+    """The style sheet that charts are drawn with, on a page or on their own."""
+    return files("undertow").joinpath("chart.css").read_text(encoding="utf-8")
 
 
 @cache

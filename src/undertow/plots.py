@@ -36,8 +36,12 @@ class TidyTable(NamedTuple):
         return stream.getvalue()
 
 
-def write_plot_tables(folder: Path, summary: Summary, loss_curves: LossCurves) -> None:
-    """Write tau.csv, shifts.csv, rates.csv, mechanism.csv and loss.csv, all or none of them."""
+def write_plot_tables(
+    folder: Path, summary: Summary, loss_curves: LossCurves | None = None
+) -> None:
+    """Write tau.csv, shifts.csv, rates.csv, mechanism.csv and, where curves are given, loss.csv:
+    all or none of them.
+    """
     tables = {
         # dvc may draw an empty field as 0, so points without a value are left out here; the
         # report lists them with their reasons.
@@ -45,8 +49,9 @@ def write_plot_tables(folder: Path, summary: Summary, loss_curves: LossCurves) -
         "shifts.csv": _without_gaps(shift_table(summary), "shift"),
         "rates.csv": _without_gaps(rate_table(summary), "rate"),
         "mechanism.csv": mechanism_table(summary),
-        "loss.csv": loss_table(loss_curves),
     }
+    if loss_curves is not None:
+        tables["loss.csv"] = loss_table(loss_curves)
     with atomic_folder(folder) as staged:
         for name, table in tables.items():
             (staged / name).write_text(table.to_csv(), encoding="utf-8")

@@ -7,15 +7,17 @@ description in words. Knows nothing about studies.
 
 import html
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from markupsafe import Markup
 
-from undertow.page import visible
+from undertow.page import chart_style, visible
 
 WIDTH, HEIGHT = 440, 300
+GAP = 24  # between the charts of a sheet
 TOP, BOTTOM = 54, 46
 HALF_MARK = 4.5
 # Ticks closer than this would print over each other.
@@ -160,6 +162,24 @@ def draw(chart: Chart, id: str) -> Markup:
         parts += _series(series, frame)
     parts.append("</svg>")
     return Markup("\n".join(parts))
+
+
+def sheet(panels: Sequence[Markup], across: int) -> str:
+    """Drawn charts of one size in rows of `across`, as an SVG document of its own."""
+    across = min(across, len(panels))
+    height = int(re.findall(r'viewBox="0 0 \d+ (\d+)"', panels[0])[0])
+    rows = -(-len(panels) // across)
+    wide, high = across * (WIDTH + GAP) + GAP, rows * (height + GAP) + GAP
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}">',
+        f"<style>{chart_style()}</style>",
+        f'<rect width="{wide}" height="{high}" fill="var(--ground)"/>',
+    ]
+    for number, panel in enumerate(panels):
+        x, y = GAP + number % across * (WIDTH + GAP), GAP + number // across * (height + GAP)
+        place = f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{height}" '
+        parts.append(str(panel).replace("<svg ", place, 1))  # Markup would escape it
+    return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 class _Frame:

@@ -1,0 +1,39 @@
+"""What of a study anybody may see: its numbers and figures, and not a word that a model wrote."""
+
+from pathlib import Path
+
+from undertow.conclusions import conclude
+from undertow.figures import tau_figure
+from undertow.plots import write_plot_tables
+from undertow.rate_figures import dose_figure
+from undertow.records import write_json, write_text
+from undertow.report import render_report
+from undertow.report_judges import judge_evidence
+from undertow.study import Study
+from undertow.summary import headline
+from undertow.svg import sheet
+from undertow.table import strength_table
+
+
+def publish(study: Study, folder: Path) -> None:
+    """Write report.html, table.txt, tau.svg, dose.svg, metrics.json, params.yaml and plots/.
+
+    Other files in the folder stay. Raises DataError where a cell of the grid has no result.
+    """
+    params, layout = study
+    grid, summary = conclude(params, layout)
+    page = render_report(
+        summary,
+        params,
+        layout,
+        responses=None,
+        harmful=False,  # there is no text to hold back
+        judges=judge_evidence(layout, params, grid, summary),
+    )
+    write_text(folder / "report.html", page)
+    write_text(folder / "table.txt", strength_table(summary) + "\n")
+    for name, figure in (("tau", tau_figure(summary)), ("dose", dose_figure(summary))):
+        write_text(folder / f"{name}.svg", sheet(figure.panels, figure.across))
+    write_json(folder / "metrics.json", headline(summary))
+    write_text(folder / "params.yaml", layout.params.read_text(encoding="utf-8"))
+    write_plot_tables(folder / "plots", summary)
