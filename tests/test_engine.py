@@ -1,5 +1,7 @@
 """The engine continues rows exactly as `generate` does, whatever slots they pass through."""
 
+import gc
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -102,6 +104,16 @@ def test_an_adapter_is_in_the_engine(model, options):
     inner = adapted.get_base_model()
     assert engine.supported(inner)
     assert decoded(inner, rows(3)) == [plain(inner, row) for row in rows(3)]
+
+
+def test_the_cache_is_gone_when_decoding_ends(model):
+    gc.collect()
+    gc.disable()
+    try:
+        decoded(model, rows())
+        assert not [found for found in gc.get_objects() if type(found) is engine._Slots]
+    finally:
+        gc.enable()
 
 
 def test_joined_weights_leave_the_model_as_it_was(model):

@@ -285,19 +285,20 @@ class _Reader:
         ids = torch.tensor([text + [0] * (width - len(text)) for text in texts])
         where = torch.tensor(slots + [self._state.spare] * missing)
         if width not in self._graphs:
-            buffer = torch.zeros_like(ids, device=self._where.device)
-            # Capturing runs the graph: let it write where nothing lives.
-            self._where.fill_(self._state.spare)
-            self._graphs[width] = (
-                buffer,
-                _captured(
-                    lambda: _read(self._model, self._state, buffer, self._where), buffer.device
-                ),
-            )
+            self._graphs[width] = self._prepared(width)
         buffer, read = self._graphs[width]
         buffer.copy_(ids)
         self._where.copy_(where)
         read()
+
+    def _prepared(self, width: int) -> tuple[Tensor, Callable[[], None]]:
+        """Where prompts of this padded length go, and what then reads them."""
+        # No reference to the reader itself: in a cycle, the cache would outlive the decoding.
+        model, state, where = self._model, self._state, self._where
+        buffer = torch.zeros(self.group, width, dtype=torch.long, device=where.device)
+        # Capturing runs the graph: let it write where nothing lives.
+        where.fill_(state.spare)
+        return buffer, _captured(lambda: _read(model, state, buffer, where), where.device)
 
 
 def _padded(row: Row) -> int:

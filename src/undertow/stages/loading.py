@@ -44,6 +44,7 @@ class Bench:
                 read = load_quantized if nf4 else load_model
                 held = (read(folder, spec.dtype, device), load_tokenizer(folder))
             self._held[name, nf4] = held
+            _release()  # what loading needed besides
         model, tokenizer = self._held[name, nf4]
         # Training leaves the mode of training behind.
         return Loaded(model.eval(), tokenizer, meter)
