@@ -199,7 +199,8 @@ def test_a_shipped_rate_stands_in_until_a_cell_has_run(study, monkeypatch):
     spec = study.params.models[MODEL].model_copy(update={"weights": weights})
     params = study.params.model_copy(update={"models": {MODEL: spec}})
     hub = study._replace(params=params)
-    if TABLE[0].generated_per_second is None:
+    for missing in ("generated_per_second", "other_seconds"):
+        monkeypatch.setattr("undertow.rates.TABLE", (replace(TABLE[0], **{missing: None}),))
         assert plan(hub).cost.hours is None
     filled = replace(
         TABLE[0],
