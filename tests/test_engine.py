@@ -106,6 +106,34 @@ def test_an_adapter_is_in_the_engine(model, options):
     assert decoded(inner, rows(3)) == [plain(inner, row) for row in rows(3)]
 
 
+def adapted_by(model, *names):
+    """The model with adapters that change its answers, the first one active."""
+    first, *others = names
+    config = LoraConfig(r=2, target_modules="all-linear")
+    adapted = get_peft_model(model, config, adapter_name=first)
+    for name in others:
+        adapted.add_adapter(name, config)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.linspace(-0.1, 0.2, parameter.numel()).view_as(parameter))
+    return adapted
+
+
+@pytest.mark.parametrize("state", ["merged", "disabled", "two"])
+def test_an_adapter_counts_as_it_is_switched(model, state):
+    adapted = adapted_by(model, "one", "other")
+    inner = adapted.get_base_model()
+    with torch.no_grad():
+        if state == "merged":
+            adapted.merge_adapter(["one"])
+        elif state == "disabled":
+            adapted.base_model.disable_adapter_layers()
+        else:
+            adapted.base_model.set_adapter(["one", "other"])
+    assert decoded(inner, rows(3)) == [plain(inner, row) for row in rows(3)]
+
+
 def test_the_cache_is_gone_when_decoding_ends(model):
     gc.collect()
     gc.disable()

@@ -11,6 +11,7 @@ from undertow.sampling import Sampling, draw, uniform_numbers
 
 GREEDY = Sampling(12, 0.0, 1.0, 0)
 SAMPLED = Sampling(12, 1.0, 0.9, 3)
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 @pytest.fixture(params=["llama2", "qwen2", "smollm2"])
@@ -95,21 +96,35 @@ def test_what_was_done_earlier_does_not_change_the_rest(pair):
     }
 
 
-def drawn(logits: torch.Tensor, count: int, sampling: Sampling) -> torch.Tensor:
+def drawn(
+    logits: torch.Tensor, count: int, sampling: Sampling, device: str = "cpu"
+) -> torch.Tensor:
     uniform = torch.stack([uniform_numbers(str(row), sampling) for row in range(count)])
-    return draw(logits.repeat(count, 1), uniform[:, 0], sampling)
+    return draw(logits.repeat(count, 1).to(device), uniform[:, 0], sampling).cpu()
 
 
-def test_draws_follow_the_distribution():
+@pytest.mark.parametrize("device", DEVICES)
+def test_draws_follow_the_distribution(device: str):
     """Frequencies against softmax, on a vocabulary of more than one stretch."""
     logits = torch.full((1500,), -30.0)
     logits[[3, 511, 512, 1499]] = torch.tensor([2.0, 1.0, 0.0, -1.0])
-    count = 4000
-    found = torch.bincount(drawn(logits, count, Sampling(1, 1.0, 1.0, 0)), minlength=1500) / count
-    torch.testing.assert_close(found, logits.softmax(-1), atol=0.03, rtol=0)
-    half = torch.bincount(drawn(logits, count, Sampling(1, 2.0, 1.0, 0)), minlength=1500) / count
-    torch.testing.assert_close(half, (logits / 2).softmax(-1), atol=0.03, rtol=0)
-    assert set(drawn(logits, 1000, Sampling(1, 1.0, 0.5, 0)).tolist()) == {3}
+    for count, temperature in ((4000, 1.0), (3000, 2.0)):
+        tokens = drawn(logits, count, Sampling(1, temperature, 1.0, 0), device)
+        found = torch.bincount(tokens, minlength=1500) / count
+        expected = (logits / temperature).softmax(-1)
+        torch.testing.assert_close(found, expected, atol=0.03, rtol=0)
+    assert set(drawn(logits, 1000, Sampling(1, 1.0, 0.5, 0), device).tolist()) == {3}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_draw_between_two_stretches_has_mass(device: str):
+    """Here the first stretch's sum, taken from the whole, rounds to above the target."""
+    for seed, level, uniform in ((1, 7.5, 0.3158529996871948), (2, 4.7, 0.8871909379959106)):
+        logits = torch.full((1, 1024), -torch.inf)
+        logits[0, :512] = torch.randn(512, generator=torch.Generator().manual_seed(seed))
+        logits[0, 513] = level
+        token = draw(logits.to(device), torch.tensor([uniform]), Sampling(1, 1.0, 1.0, 0))
+        assert logits[0, token.item()] > -torch.inf
 
 
 def test_nothing_to_do_is_done_at_once(pair):

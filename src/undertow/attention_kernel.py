@@ -5,24 +5,12 @@ One program per row and shared head walks over that row's past, so it reads noth
 takes the query heads that share keys together, as the rows of one product.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-
-class Tiling(NamedTuple):
-    """block: cache entries read at a time; warps and stages: as Triton means them."""
-
-    block: int
-    warps: int
-    stages: int
-
-
-SHARED = Tiling(64, 4, 2)  # several query heads to a key
-SINGLE = Tiling(64, 4, 2)
+BLOCK = 64  # cache entries read at a time
 
 
 @triton.jit
@@ -77,7 +65,6 @@ def attend_decode(query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) 
     """See decode_attention; all tensors on one CUDA device."""
     rows, heads, size = query.shape
     shared = keys.shape[1]
-    tiling = SINGLE if heads == shared else SHARED
     out = torch.empty_like(query)
     attend[(rows, shared)](
         query,
@@ -92,9 +79,9 @@ def attend_decode(query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) 
         PADDED=max(16, triton.next_power_of_2(heads // shared)),
         SIZE=size,
         WIDTH=max(16, triton.next_power_of_2(size)),
-        BLOCK=tiling.block,
+        BLOCK=BLOCK,
         PRECISION="ieee" if query.dtype == torch.float32 else "tf32",
-        num_warps=tiling.warps,
-        num_stages=tiling.stages,
+        num_warps=4,
+        num_stages=2,
     )
     return out

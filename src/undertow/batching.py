@@ -29,7 +29,7 @@ def halving(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]
 
 
 def free_memory() -> None:
-    """Give back what a failed attempt held; call it outside the except block."""
+    """Give back what ended or failed work held; call it outside the except block."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -5,8 +5,10 @@ ends early costs nothing. Shapes never change, so a row's tokens do not depend o
 neighbours, nor on when it was taken up. Knows token ids; knows nothing about text or sampling
 settings: the caller hands in a function from logits to tokens.
 
-Covers the decoder layout of Llama, Qwen2 and Mistral (`supported`); adapters and steering biases
-included, because it calls the model's own projections. Works on a CPU too, without the graph.
+Covers the decoder layout of Llama, Qwen2 and Mistral (`supported`), adapters and steering biases
+included: it multiplies by the weights of linear layers and of LoRA itself, so hooks on them are not
+called; projections that are anything else (4-bit, DoRA) it calls. Works on a CPU too, without the
+graph.
 """
 
 import sys
@@ -174,7 +176,7 @@ Projections = Callable[[Tensor], Sequence[Tensor]]
 
 
 def _together(*projections: nn.Module) -> Projections:
-    """All projections of an input: one product where they are linear layers, two with LoRA."""
+    """All projections of an input: one product for linear layers, two more for their adapter."""
     linear: list[Any] = [
         layer.base_layer if type(layer) is LoraLinear else layer for layer in projections
     ]

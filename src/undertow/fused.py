@@ -1,7 +1,7 @@
 """Functions that PyTorch compiles into few kernels on a GPU and that run as they are elsewhere."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
@@ -13,11 +13,13 @@ Result = TypeVar("Result")
 class fused(Generic[Arguments, Result]):  # noqa: N801 - a decorator
     """Compiled at its first call with a tensor on a GPU as first argument.
 
-    From the second shape on, one kernel serves all shapes.
+    From the second shape on, the kernels are for any shape of that rank and type, except that a
+    size of 1 has kernels of its own.
     """
 
     def __init__(self, function: Callable[Arguments, Result]) -> None:
         self._plain = function
+        update_wrapper(self, function)
 
     def __call__(self, *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
         first: Any = arguments[0]
@@ -26,5 +28,6 @@ class fused(Generic[Arguments, Result]):  # noqa: N801 - a decorator
 
     @cached_property
     def _compiled(self) -> Callable[Arguments, Result]:
+        # Not earlier: asking for it imports the compiler, which takes seconds.
         compiled: Any = torch.compile(self._plain)
         return compiled  # type: ignore[no-any-return]

@@ -63,7 +63,8 @@ def _invert(levels: Tensor, uniform: Tensor, temperature: float) -> Tensor:
     last = levels.shape[1] - 1
     mass = torch.exp((levels.gather(1, columns.clamp(max=last)).float() - top) / temperature)
     inside = mass.masked_fill(columns > last, 0).cumsum(-1)
-    column = _first_above(inside, target - start)
+    # Rounding can put the start past the target: the draw is then the stretch's first with mass.
+    column = _first_above(inside, (target - start).clamp(min=0))
     return (chosen * STRETCH + column)[:, 0]
 
 

@@ -1,11 +1,11 @@
 """A model of the registry, loaded where the parameters say, once for many cells."""
 
-import gc
 from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from undertow.batching import free_memory
 from undertow.models import load_model, load_quantized, load_tokenizer, pick_device, resolve
 from undertow.study import Meter, Study
 
@@ -34,7 +34,7 @@ class Bench:
         spec = study.params.model_spec(name)
         device = pick_device(study.params.runtime.device)
         if device.type == "cuda":
-            _release()
+            free_memory()  # what ended work still holds: only the collector frees its cycles
         meter = Meter(str(device))
         if (name, nf4) not in self._held:
             if device.type == "cuda" and not _half_free(device):
@@ -43,8 +43,9 @@ class Bench:
                 folder = resolve(name, spec)
                 read = load_quantized if nf4 else load_model
                 held = (read(folder, spec.dtype, device), load_tokenizer(folder))
+                if device.type == "cuda":
+                    free_memory()  # what loading needed besides
             self._held[name, nf4] = held
-            _release()  # what loading needed besides
         model, tokenizer = self._held[name, nf4]
         # Training leaves the mode of training behind.
         return Loaded(model.eval(), tokenizer, meter)
@@ -52,14 +53,7 @@ class Bench:
     def clear(self) -> None:
         """Let go of every model."""
         self._held.clear()
-        _release()
-
-
-def _release() -> None:
-    """Give back what ended work still holds; only the collector frees a trainer's cycles."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        free_memory()
 
 
 def _half_free(device: torch.device) -> bool:
