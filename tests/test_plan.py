@@ -221,7 +221,7 @@ def test_a_shipped_rate_stands_in_until_a_cell_has_run(study, monkeypatch):
     assert model.device == "a GPU" and "2000-01-01" in model.source
 
 
-def test_every_entry_of_the_shipped_table_is_whole_or_empty():
+def test_every_speed_of_the_shipped_table_says_where_it_was_measured():
     presets = [yaml.safe_load(path.read_text()) for path in (ROOT / "presets").glob("*.yaml")]
     repos = {m["weights"].get("repo") for preset in presets for m in preset["models"].values()}
     for rate in TABLE:

@@ -475,7 +475,7 @@ def bench_cells(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Two cells of a preset with random weights, and how long its whole grid would take."""
+    """Two cells of a preset with random weights, and how long all of its own cells would take."""
     from undertow.bench.cells import cases
     from undertow.models import pick_device
     from undertow.study import find_root

@@ -1,6 +1,5 @@
 """bench cells: a preset's own cells on a model of a known shape, run as run-cells runs them."""
 
-import gc
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,17 +11,18 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from undertow.batching import free_memory
 from undertow.bench.shapes import build
 from undertow.cells import run_cells
-from undertow.config import Cell, load
+from undertow.config import CarrierSettings, Cell, load
 from undertow.errors import ConfigError, UndertowError
+from undertow.plan_costs import STAGES, Stage
 from undertow.presets import presets
 from undertow.records import read_rows
 from undertow.results import Costs, Layout, read_manifest
 from undertow.study import Study
 from undertow.traits import Prompt
 
-STAGES = ("steer", "distill", "judge")
 TRAIT = "pessimism"  # its prompts are in the repository
 CONTRAST = 48  # prompts of a kind that this trait has
 SPECIAL = ("<unk>", "<s>", "</s>")
@@ -35,12 +35,12 @@ TEMPLATE = (
 def cases(
     root: Path, shapes: Sequence[str], preset: str, prompts: int | None, device: torch.device
 ) -> Iterator[dict[str, Any]]:
-    """One result per shape: the preset's first two cells, and its whole grid from the second.
+    """One result per shape: the preset's first two cells, and the cells of its grid from these.
 
-    Weights are random, so no answer ends early and no time depends on what a model says. The
-    trait is one whose prompts are at hand, the judge the offline one, and over-refusal prompts
-    are replaced by as many held-back ones. prompts: carrier rows, where fewer must do; their
-    rates stand for the rest.
+    Weights are random, so hardly an answer ends early and no time depends on what a model says.
+    The trait is one whose prompts are at hand, the judge the offline one, and over-refusal
+    prompts are replaced by as many held-back ones. prompts: carrier rows, where fewer must do;
+    their rates stand for the rest. Students of another base are not counted.
     """
     found = {shipped.name: shipped.path for shipped in presets(root)}
     if preset not in found:
@@ -53,7 +53,7 @@ def cases(
                 "preset": preset,
                 **_measured(root, Path(folder), shape, found[preset], prompts, device),
             }
-        gc.collect()
+        free_memory()
 
 
 def _measured(
@@ -81,14 +81,14 @@ def _measured(
     if outcome.failed:
         raise UndertowError(
             f"bench cells, {shape}: " + "; ".join(outcome.failed.values()),
-            "nothing was measured; see the message",
+            "solve that, then give the same command again",
         )
     ends = [started, *(_end(study.layout, cell) for cell in study.params.cells())]
     seconds = [later - earlier for earlier, later in pairwise(ends)]
     costs = [_costs(study.layout, cell) for cell in study.params.cells()]
     whole = load(preset)
     rows, asked = whole.carrier.prompts, study.params.carrier.prompts
-    scaled = seconds[-1] + (rows / asked - 1) * _by_rows(costs[-1], study.params.carrier, asked)
+    scaled = seconds[-1] + (rows / asked - 1) * _by_rows(costs[-1], study.params.carrier)
     per_model = len(whole.cells()) // len(whole.grid.models)
     return {
         "carrier_prompts": asked,
@@ -169,13 +169,17 @@ def _end(layout: Layout, cell: Cell) -> float:
     return (layout.stage(cell, "judge") / "manifest.json").stat().st_mtime
 
 
-def _costs(layout: Layout, cell: Cell) -> dict[str, Costs]:
-    stages: Any = STAGES
-    return {stage: read_manifest(layout.stage(cell, stage)).costs for stage in stages}
+def _costs(layout: Layout, cell: Cell) -> dict[Stage, Costs]:
+    return {stage: read_manifest(layout.stage(cell, stage)).costs for stage in STAGES}
 
 
-def _by_rows(costs: dict[str, Costs], carrier: Any, prompts: int) -> float:
+def _by_rows(costs: dict[Stage, Costs], carrier: CarrierSettings) -> float:
     """Seconds of a cell that grow with the carrier: writing it and training on it."""
-    written = prompts * carrier.max_new_tokens / (costs["steer"].generated_per_second or 1)
-    trained = costs["distill"].tokens_trained / (costs["distill"].trained_per_second or 1)
-    return float(written + trained)
+    steer, distill = costs["steer"], costs["distill"]
+    if not steer.generated_per_second or not distill.trained_per_second:
+        raise UndertowError(
+            "bench cells: a stage took up what an earlier run had left, so it has no speed",
+            "give the same command again",
+        )
+    written = carrier.prompts * carrier.max_new_tokens / steer.generated_per_second
+    return written + distill.tokens_trained / distill.trained_per_second

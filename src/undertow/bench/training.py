@@ -77,24 +77,28 @@ def cases(
             "memory_gb": memory_gb,
             "ceilings": ceilings._asdict(),
         }
-        plain = None
         if baseline:
             try:
                 plain = _train(
                     shape, length, batch, steps, device, varied=varied, nf4=nf4, plain=True
                 )
             except torch.OutOfMemoryError:
-                found["ratio_to_trl"] = None
-                found["trl_reason"] = "out of memory"
-        if plain is not None:
-            found["trl_tokens_per_second"] = round(plain.tokens_per_second, 1)
-            found["ratio_to_trl"] = round(ours.tokens_per_second / plain.tokens_per_second, 2)
-            found["trl_peak_memory_bytes"] = plain.peak
-            found["largest_loss_difference"] = max(
-                abs(a - b) for a, b in zip(ours.losses, plain.losses, strict=True)
-            )
-            found["mean_loss"] = sum(ours.losses) / len(ours.losses)
+                found |= {"ratio_to_trl": None, "trl_reason": "out of memory"}
+            else:
+                found |= _beside(ours, plain)
+            _clear(device)  # a run that did not fit has not cleared what it held
         yield found
+
+
+def _beside(ours: _Run, plain: _Run) -> dict[str, Any]:
+    differences = (abs(a - b) for a, b in zip(ours.losses, plain.losses, strict=True))
+    return {
+        "trl_tokens_per_second": round(plain.tokens_per_second, 1),
+        "ratio_to_trl": round(ours.tokens_per_second / plain.tokens_per_second, 2),
+        "trl_peak_memory_bytes": plain.peak,
+        "largest_loss_difference": max(differences),
+        "mean_loss": sum(ours.losses) / len(ours.losses),
+    }
 
 
 def _train(
