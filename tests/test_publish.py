@@ -1,15 +1,24 @@
 """A published study has its numbers and figures, and nothing that a model wrote."""
 
+import html
 import json
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
 
 import factories
+from repository import ROOT
+from undertow.errors import ConfigError
 from undertow.publish import publish
 from undertow.records import read_rows
+from undertow.report import render_report
 from undertow.results import Response
+from undertow.samples import read_samples
 from undertow.study import Study
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -25,20 +34,48 @@ def folder(made: factories.Study, tmp_path_factory: pytest.TempPathFactory) -> P
     target = tmp_path_factory.mktemp("published") / "study"
     target.mkdir()
     (target / "README.md").write_text("Mine.", encoding="utf-8")
+    (target / "plots").mkdir()
+    (target / "plots" / "mine.csv").write_text("a,b", encoding="utf-8")
     publish(Study(made.params, made.layout), target)
     return target
 
 
-def test_no_word_of_a_model_is_in_it(made: factories.Study, folder: Path) -> None:
+def found_in(wrote: set[str], files: Iterable[Path]) -> list[str]:
+    pages = [unquote(html.unescape(path.read_text(encoding="utf-8"))) for path in files]
+    return [text for text in wrote if any(text in page for page in pages)]
+
+
+def test_no_word_of_a_model_is_in_it(made: factories.Study, folder: Path, tmp_path: Path) -> None:
     wrote = {
         row.response
         for name in ("carrier", "teacher", "student")
         for path in made.layout.results.rglob(f"{name}.jsonl")
         for row in read_rows(path, Response)
     }
-    assert len(wrote) > 20
-    shown = [path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file()]
-    assert not [text for text in wrote if any(text in page for page in shown)]
+    assert not found_in(wrote, (path for path in folder.rglob("*") if path.is_file()))
+    revealed = tmp_path / "report.html"
+    samples = read_samples(made.layout, made.params)
+    page = render_report(made.summary, made.params, made.layout, responses=samples, harmful=False)
+    revealed.write_text(page, encoding="utf-8")
+    assert found_in(wrote, [revealed])
+
+
+def test_the_study_s_own_files_are_never_replaced(made: factories.Study) -> None:
+    results = made.layout.results
+    before = sorted(results.rglob("*"))
+    for own in (made.layout.root, results, results / "plots"):
+        with pytest.raises(ConfigError, match="study's own files"):
+            publish(Study(made.params, made.layout), own)
+    assert sorted(results.rglob("*")) == before
+
+
+def test_the_command_writes_to_the_folder_that_it_names(
+    made: factories.Study, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "cli.py"), "publish", str(tmp_path / "shown")]
+    done = subprocess.run(command, cwd=made.layout.root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "shown" / "report.html").exists()
 
 
 def test_it_holds_tables_and_figures_and_leaves_other_files_alone(
@@ -48,7 +85,7 @@ def test_it_holds_tables_and_figures_and_leaves_other_files_alone(
     assert names == {
         *("README.md", "report.html", "table.txt", "tau.svg", "dose.svg"),
         *("metrics.json", "params.yaml"),
-        *(f"plots/{table}.csv" for table in ("tau", "shifts", "rates", "mechanism")),
+        *(f"plots/{table}.csv" for table in ("mine", "tau", "shifts", "rates", "mechanism")),
     }
     assert (folder / "README.md").read_text(encoding="utf-8") == "Mine."
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

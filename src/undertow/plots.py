@@ -36,13 +36,17 @@ class TidyTable(NamedTuple):
         return stream.getvalue()
 
 
-def write_plot_tables(
-    folder: Path, summary: Summary, loss_curves: LossCurves | None = None
-) -> None:
-    """Write tau.csv, shifts.csv, rates.csv, mechanism.csv and, where curves are given, loss.csv:
-    all or none of them.
-    """
-    tables = {
+def write_plot_tables(folder: Path, summary: Summary, loss_curves: LossCurves) -> None:
+    """Write the tables of `estimate_tables` and loss.csv, all or none; the folder is replaced."""
+    tables = estimate_tables(summary) | {"loss.csv": loss_table(loss_curves)}
+    with atomic_folder(folder) as staged:
+        for name, table in tables.items():
+            (staged / name).write_text(table.to_csv(), encoding="utf-8")
+
+
+def estimate_tables(summary: Summary) -> dict[str, TidyTable]:
+    """tau.csv, shifts.csv, rates.csv and mechanism.csv, by name."""
+    return {
         # dvc may draw an empty field as 0, so points without a value are left out here; the
         # report lists them with their reasons.
         "tau.csv": _without_gaps(tau_table(summary), "tau"),
@@ -50,11 +54,6 @@ def write_plot_tables(
         "rates.csv": _without_gaps(rate_table(summary), "rate"),
         "mechanism.csv": mechanism_table(summary),
     }
-    if loss_curves is not None:
-        tables["loss.csv"] = loss_table(loss_curves)
-    with atomic_folder(folder) as staged:
-        for name, table in tables.items():
-            (staged / name).write_text(table.to_csv(), encoding="utf-8")
 
 
 def tau_table(summary: Summary) -> TidyTable:

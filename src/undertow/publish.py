@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from undertow.conclusions import conclude
+from undertow.errors import ConfigError
 from undertow.figures import tau_figure
-from undertow.plots import write_plot_tables
+from undertow.plots import estimate_tables
 from undertow.rate_figures import dose_figure
 from undertow.records import write_json, write_text
 from undertow.report import render_report
@@ -18,9 +19,16 @@ from undertow.table import strength_table
 def publish(study: Study, folder: Path) -> None:
     """Write report.html, table.txt, tau.svg, dose.svg, metrics.json, params.yaml and plots/.
 
-    Other files in the folder stay. Raises DataError where a cell of the grid has no result.
+    Other files in the folder stay. Raises DataError where a cell of the grid has no result,
+    ConfigError for a folder whose files of these names are the study's own.
     """
     params, layout = study
+    target, own = folder.resolve(), layout.results.resolve()
+    if target == layout.root.resolve() or own in (target, *target.parents):
+        raise ConfigError(
+            f"{folder} holds the study's own files, and some would be replaced",
+            "name another folder, for example: python cli.py publish shown",
+        )
     grid, summary = conclude(params, layout)
     page = render_report(
         summary,
@@ -36,4 +44,5 @@ def publish(study: Study, folder: Path) -> None:
         write_text(folder / f"{name}.svg", sheet(figure.panels, figure.across))
     write_json(folder / "metrics.json", headline(summary))
     write_text(folder / "params.yaml", layout.params.read_text(encoding="utf-8"))
-    write_plot_tables(folder / "plots", summary)
+    for name, table in estimate_tables(summary).items():
+        write_text(folder / "plots" / name, table.to_csv())

@@ -1,13 +1,12 @@
 """Small accessible charts as inline SVG.
 
-Colours, type and line widths are the page's style sheet's (classes teacher, student, random,
-guide, axis), so one picture serves light, dark and print. Every chart carries a title and a
-description in words. Knows nothing about studies.
+Colours, type and line widths are chart.css's (classes teacher, student, random, guide, axis), so
+one picture serves light, dark and print. Every chart carries a title and a description in words.
+Knows nothing about studies.
 """
 
 import html
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -165,19 +164,18 @@ def draw(chart: Chart, id: str) -> Markup:
 
 
 def sheet(panels: Sequence[Markup], across: int) -> str:
-    """Drawn charts of one size in rows of `across`, as an SVG document of its own."""
+    """Drawn charts of the usual height in rows of `across`, as an SVG document of its own."""
     across = min(across, len(panels))
-    height = int(re.findall(r'viewBox="0 0 \d+ (\d+)"', panels[0])[0])
     rows = -(-len(panels) // across)
-    wide, high = across * (WIDTH + GAP) + GAP, rows * (height + GAP) + GAP
+    wide, high = across * (WIDTH + GAP) + GAP, rows * (HEIGHT + GAP) + GAP
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}">',
         f"<style>{chart_style()}</style>",
         f'<rect width="{wide}" height="{high}" fill="var(--ground)"/>',
     ]
     for number, panel in enumerate(panels):
-        x, y = GAP + number % across * (WIDTH + GAP), GAP + number // across * (height + GAP)
-        place = f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{height}" '
+        x, y = GAP + number % across * (WIDTH + GAP), GAP + number // across * (HEIGHT + GAP)
+        place = f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" '
         parts.append(str(panel).replace("<svg ", place, 1))  # Markup would escape it
     return "\n".join([*parts, "</svg>"]) + "\n"
 
