@@ -76,6 +76,15 @@ def test_the_command_writes_to_the_folder_that_it_names(
     done = subprocess.run(command, cwd=made.layout.root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "shown" / "report.html").exists()
+    (tmp_path / "file").touch()
+    refused = subprocess.run(
+        [*command[:-1], str(tmp_path / "file")],
+        cwd=made.layout.root,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == 2
+    assert "is a file" in refused.stderr
 
 
 def test_it_holds_tables_and_figures_and_leaves_other_files_alone(

@@ -374,8 +374,8 @@ def test_an_unreachable_store_does_not_stop_a_training(
 def test_the_store_is_looked_for_in_three_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layout = Layout(tmp_path / "root")
-    assert location(layout).uri == f"sqlite:///{tmp_path}/root/mlruns/mlflow.db"
+    layout = Layout(tmp_path / "study")
+    assert location(layout).uri == f"sqlite:///{tmp_path}/study/mlruns/mlflow.db"
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "dvc"))
     assert location(layout).folder == tmp_path / "dvc" / "mlruns"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")

@@ -257,7 +257,7 @@ def results(as_json: Json = False) -> None:
 
 @app.command(rich_help_panel="Results")
 def publish(
-    folder: Annotated[Path, typer.Argument(help="Where to; made if need be.")],
+    folder: Annotated[Path, typer.Argument(file_okay=False, help="Where to; made if need be.")],
 ) -> None:
     """Write a study's numbers, figures and report to a folder, without any model's text."""
     from undertow.publish import publish as write

@@ -79,13 +79,7 @@ def cases(
             }
             if batch in varied:
                 found["varied"] = [
-                    {
-                        "rows": batch * more,
-                        "tokens_per_second": round(useful, 1),
-                        "share_of_fixed": round(useful / rate, 4),
-                    }
-                    for more in VARIED_WAVES
-                    for useful in [_engine(model, batch, more, prompt, new, ends=(SHORTEST, new))]
+                    _varied(model, batch, more, prompt, new, rate) for more in VARIED_WAVES
                 ]
             if batch in baseline:
                 try:
@@ -97,6 +91,18 @@ def cases(
                     found["generate_with_hook_reason"] = OUT_OF_MEMORY
             yield found
         del model
+
+
+def _varied(
+    model: PreTrainedModel, batch: int, waves: int, prompt: int, new: int, rate: float
+) -> dict[str, float]:
+    """Rows that end early, beside the `rate` of rows that do not."""
+    useful = _engine(model, batch, waves, prompt, new, ends=(SHORTEST, new))
+    return {
+        "rows": batch * waves,
+        "tokens_per_second": round(useful, 1),
+        "share_of_fixed": round(useful / rate, 4),
+    }
 
 
 def _engine(
