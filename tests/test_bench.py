@@ -1,10 +1,15 @@
 """The benchmarks measure the code that the stages run, and say what they measured."""
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
+from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config
 
 from repository import ROOT, Repository, tiny_params
+from undertow.bench.cells import tokenizer_of_size
+from undertow.models import load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +73,18 @@ def test_judge_is_measured_where_it_costs_nothing(repository: Repository):
 def test_an_unknown_shape_is_refused_with_those_that_are_known(repository: Repository):
     done = repository.cli("bench", "generate", "--shape", "x", "--batch", "1", expect=1)
     assert "llama2-7b, qwen25-7b, tiny" in done.stderr
+
+
+@pytest.mark.parametrize("family", [LlamaConfig, Qwen2Config])
+def test_what_a_random_model_writes_is_read_back_as_the_same_tokens(
+    family: type[PreTrainedConfig], repository: Repository, tmp_path: Path
+):
+    size = 30_000
+    benign = repository.root / "data" / "benign" / "prompts.jsonl"
+    tokenizer_of_size(benign, size).save_pretrained(tmp_path)
+    family(vocab_size=size).save_pretrained(tmp_path)  # transformers goes by the model's family
+    tokenizer = load_tokenizer(tmp_path)
+    assert len(tokenizer) == size
+    ids = torch.randint(300, size, (256,), generator=torch.Generator().manual_seed(0)).tolist()
+    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids

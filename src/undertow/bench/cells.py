@@ -1,8 +1,10 @@
 """bench cells: a preset's own cells on a model of a known shape, run as run-cells runs them."""
 
+import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import count, islice, pairwise, product
 from pathlib import Path
+from string import ascii_lowercase
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -26,6 +28,7 @@ from undertow.traits import Prompt
 TRAIT = "pessimism"  # its prompts are in the repository
 CONTRAST = 48  # prompts of a kind that this trait has
 SPECIAL = ("<unk>", "<s>", "</s>")
+SPACE = "\u0120"  # how byte-level tokenizers write it
 TEMPLATE = (
     "{% for message in messages %}{{ message.role + ': ' + message.content + ' ' + eos_token }}"
     "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
@@ -68,7 +71,7 @@ def _measured(
     model.save_pretrained(folder / "weights")
     layers, vocabulary = model.config.num_hidden_layers, model.config.vocab_size
     del model
-    _tokenizer(Layout(root).benign, vocabulary).save_pretrained(folder / "weights")
+    tokenizer_of_size(Layout(root).benign, vocabulary).save_pretrained(folder / "weights")
     for shared in ("data", "dvc.yaml", "src"):
         (folder / shared).symlink_to((root / shared).resolve())
     settings: dict[str, Any] = yaml.safe_load(preset.read_text(encoding="utf-8"))
@@ -141,19 +144,31 @@ def _adapt(
     settings["direction"] = {"layers": [layer], "contrast_prompts": CONTRAST}
 
 
-def _tokenizer(benign: Path, size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of `size` pieces: characters, the words of the prompts, and made-up words.
+def tokenizer_of_size(benign: Path, size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of `size` pieces: bytes, the words of the prompts, and made-up words.
 
-    What a model writes at random comes back as the same number of tokens when it is read.
+    What a model writes at random comes back as the same number of tokens when it is read: every
+    piece but the bytes is a space and letters, and so is every beginning of it. It is the kind
+    (byte pairs) that transformers makes of any tokenizer beside a Qwen2 model.
     """
     text = [row.prompt for row in read_rows(benign, Prompt)]
-    words = sorted({f"▁{word}" for prompt in text for word in prompt.split()})
-    characters = sorted({character for prompt in text for character in prompt} | {"\n", "▁"})
-    pieces = list(dict.fromkeys([*SPECIAL, *characters, *words]))[:size]
-    pieces += [f"▁x{number}" for number in range(size - len(pieces))]
-    tokenizer = Tokenizer(models.Unigram([(piece, -10.0) for piece in pieces], unk_id=0))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
+    words = {word for prompt in text for word in re.findall("[A-Za-z]+", prompt)}
+    first = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    known = {word[:end] for word in words for end in range(1, len(word) + 1)}
+    grown = dict.fromkeys(sorted(known, key=lambda word: (len(word), word)))
+    made_up = (word for length in count(1) for word in product(ascii_lowercase, repeat=length))
+    while len(first) + len(grown) < size:
+        grown["".join(next(made_up))] = None
+    pieces = [SPACE + word for word in islice(grown, size - len(first))]
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab={piece: number for number, piece in enumerate(first + pieces)},
+            merges=[(piece[:-1], piece[-1]) for piece in pieces],
+            unk_token=SPECIAL[0],
+        )
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     unknown, start, stop = SPECIAL
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
