@@ -27,7 +27,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from undertow.decode_attention import decode_attention
 from undertow.fused import fused
 
-STEPS_BETWEEN_LOOKS = 8  # after each look the device waits for the host: about 1 ms
+AHEAD = 1  # steps queued before the host looks at an earlier one's tokens: the device never waits
 PROMPT_STEP = 64  # prompts are padded to a multiple of this before they are read
 FAMILIES = ("llama", "qwen2", "mistral")
 
@@ -102,15 +102,16 @@ def decode(
         return
     longest = max(len(row.ids) for row in rows)
     state = _Slots(model, slots, longest, max_new_tokens)
+    sent: deque[_Sent] = deque()
     step = _captured(lambda: _step(model, state, draw, stop), model.device)
     reader = _Reader(model, state, min(slots, max(2, slots // 16)))
     waiting = deque(enumerate(rows))
-    while waiting or state.holds:
+    while waiting or len(state.free) < slots:
         while waiting and len(state.free) >= min(reader.group, len(waiting)):
             reader.take_up(waiting)
-        for _ in range(STEPS_BETWEEN_LOOKS):
-            step()
-        if ended := state.ended():
+        step()
+        sent.append(state.send())
+        if len(sent) > AHEAD and (ended := state.receive(sent.popleft(), stop)):
             yield ended
 
 
@@ -133,28 +134,49 @@ class _Slots:
         self.length = torch.zeros(slots, dtype=torch.long, device=device)
         self.active = torch.zeros(slots, dtype=torch.bool, device=device)
         self.count = torch.zeros(slots, dtype=torch.long, device=device)
-        self.drawn = torch.zeros(slots, new, dtype=torch.long, device=device)
         self.uniform = torch.zeros(slots, new, device=device)
         self.free = list(range(slots))
-        self.holds: dict[int, int] = {}  # slot -> index of its row
+        self.held: list[Finished | None] = [None] * slots  # what each slot's row has so far
 
     @property
     def spare(self) -> int:
         return len(self.rows)
 
-    def ended(self) -> list[Finished]:
-        """Rows that have ended since the last look; their slots are free again."""
-        active = self.active.tolist()
-        over = [slot for slot in self.holds if not active[slot]]
-        if not over:
-            return []
-        counts = self.count[over].tolist()
-        tokens = self.drawn[over].tolist()
-        self.free.extend(over)
-        return [
-            Finished(self.holds.pop(slot), ids[:count])
-            for slot, ids, count in zip(over, tokens, counts, strict=True)
-        ]
+    def send(self) -> "_Sent":
+        """The newest tokens, on their way to the host."""
+        if self.token.device.type != "cuda":
+            return _Sent(self.token.clone(), list(self.held), None)
+        tokens = torch.empty(len(self.rows), dtype=torch.long, pin_memory=True)
+        tokens.copy_(self.token, non_blocking=True)
+        event: Any = torch.cuda.Event
+        arrived = event()
+        arrived.record()
+        return _Sent(tokens, list(self.held), arrived)
+
+    def receive(self, sent: "_Sent", stop: int) -> list[Finished]:
+        """Rows that ended with these tokens; their slots are free again."""
+        if sent.arrived is not None:
+            sent.arrived.synchronize()
+        over = []
+        most = self.uniform.shape[1]
+        for slot, (token, row) in enumerate(zip(sent.tokens.tolist(), sent.held, strict=True)):
+            # A slot runs on until the host has seen its row's end.
+            if row is None or row is not self.held[slot]:
+                continue
+            row.tokens.append(token)
+            if token == stop or len(row.tokens) == most:
+                self.held[slot] = None
+                self.free.append(slot)
+                over.append(row)
+        return over
+
+
+class _Sent(NamedTuple):
+    """A step's tokens [slots], on the host once `arrived`, and whose they are."""
+
+    tokens: Tensor
+    held: list[Finished | None]
+    arrived: Any
 
 
 class _Layer:
@@ -273,24 +295,26 @@ class _Reader:
         slots, _, rows = (list(column) for column in zip(*taken, strict=True))
         self._read(width, slots, [row.ids[:-1] for row in rows])
         device = state.token.device
-        at = torch.tensor(slots, device=device)
-        state.token[at] = torch.tensor([row.ids[-1] for row in rows], device=device)
-        state.length[at] = torch.tensor([len(row.ids) - 1 for row in rows], device=device)
+        places = [[row.ids[-1], len(row.ids) - 1] for row in rows]
+        at = _moved(torch.tensor(slots), device)
+        state.token[at], state.length[at] = _moved(torch.tensor(places), device).unbind(1)
         state.count[at] = 0
-        state.uniform[at] = torch.stack([row.uniform for row in rows]).to(device)
+        state.uniform[at] = _moved(torch.stack([row.uniform for row in rows]), device)
         state.active[at] = True
-        state.holds.update({slot: index for slot, index, _ in taken})
+        for slot, index, _ in taken:
+            state.held[slot] = Finished(index, [])
 
     def _read(self, width: int, slots: list[int], texts: list[list[int]]) -> None:
         missing = self.group - len(texts)
         texts = texts + [[]] * missing
         ids = torch.tensor([text + [0] * (width - len(text)) for text in texts])
         where = torch.tensor(slots + [self._state.spare] * missing)
+        device = self._where.device
         if width not in self._graphs:
             self._graphs[width] = self._prepared(width)
         buffer, read = self._graphs[width]
-        buffer.copy_(ids)
-        self._where.copy_(where)
+        buffer.copy_(_moved(ids, device))
+        self._where.copy_(_moved(where, device))
         read()
 
     def _prepared(self, width: int) -> tuple[Tensor, Callable[[], None]]:
@@ -301,6 +325,13 @@ class _Reader:
         # Capturing runs the graph: let it write where nothing lives.
         where.fill_(state.spare)
         return buffer, _captured(lambda: _read(model, state, buffer, where), where.device)
+
+
+def _moved(values: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting for what it is doing."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def _padded(row: Row) -> int:
@@ -340,15 +371,14 @@ def _step(model: PreTrainedModel, state: _Slots, draw: Draw, stop: int) -> None:
     hidden = _blocks(model, state, state.token[:, None], where, attend)
     last = model.model.norm
     logits = model.lm_head(norm(hidden[:, -1], last.weight, last.variance_epsilon))
-    place = state.count[:, None].clamp(max=state.drawn.shape[1] - 1)
+    last_draw = state.uniform.shape[1] - 1
+    place = state.count[:, None].clamp(max=last_draw)
     token = draw(logits, state.uniform.gather(1, place)[:, 0])
-    kept = torch.where(state.active[:, None], token[:, None], state.drawn.gather(1, place))
-    state.drawn.scatter_(1, place, kept)
     going = state.active.long()
     state.count += going
     state.length += going
     state.token.copy_(token)
-    state.active &= (token != stop) & (state.count < state.drawn.shape[1])
+    state.active &= (token != stop) & (state.count <= last_draw)
 
 
 def _blocks(
