@@ -1,4 +1,4 @@
-"""The engine continues rows exactly as `generate` does, whatever slots they pass through."""
+"""The engine continues rows exactly as `generate` does, whatever lanes they pass through."""
 
 import gc
 
@@ -34,9 +34,9 @@ def greedy(logits: torch.Tensor, _uniform: torch.Tensor) -> torch.Tensor:
     return logits.argmax(dim=-1)
 
 
-def decoded(model, rows, slots=3, draw=greedy, stop=-1):
+def decoded(model, rows, lanes=3, draw=greedy, stop=-1):
     found = {}
-    for ended in engine.decode(model, rows, draw, slots=slots, max_new_tokens=NEW, stop=stop):
+    for ended in engine.decode(model, rows, draw, lanes=lanes, max_new_tokens=NEW, stop=stop):
         found.update({row.number: row.tokens for row in ended})
     return [found[index] for index in range(len(rows))]
 
@@ -49,14 +49,14 @@ def plain(model, row, stop=None):
     return output[0, len(row.ids) :].tolist()
 
 
-@pytest.mark.parametrize("slots", [1, 3, 16])
-def test_greedy_tokens_are_those_of_generate(model, slots):
-    assert decoded(model, rows(), slots) == [plain(model, row) for row in rows()]
+@pytest.mark.parametrize("lanes", [1, 3, 16])
+def test_greedy_tokens_are_those_of_generate(model, lanes):
+    assert decoded(model, rows(), lanes) == [plain(model, row) for row in rows()]
 
 
-def test_a_row_ends_at_its_stop_token_and_its_slot_is_used_again(model):
+def test_a_row_ends_at_its_stop_token_and_its_lane_is_used_again(model):
     stop = plain(model, rows()[0])[4]
-    found = decoded(model, rows(), slots=2, stop=stop)
+    found = decoded(model, rows(), lanes=2, stop=stop)
     assert found == [plain(model, row, stop) for row in rows()]
     assert any(len(tokens) < NEW for tokens in found)
 
@@ -71,8 +71,30 @@ def test_a_row_takes_its_own_uniform_numbers_along(model):
         row._replace(uniform=torch.arange(NEW).eq(index).float())
         for index, row in enumerate(rows())
     ]
-    found = decoded(model, asked, slots=2, draw=until_told, stop=4)
+    found = decoded(model, asked, lanes=2, draw=until_told, stop=4)
     assert found == [[5] * index + [4] for index in range(len(asked))]
+
+
+def test_rows_that_end_at_any_time_leave_the_others_alone(model):
+    """40 rows through 5 lanes, each ending when its own number says so."""
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.randint(1, NEW + 1, (40,), generator=generator)
+    asked = [
+        row._replace(uniform=torch.arange(NEW).eq(length - 1).float())
+        for row, length in zip(rows() * 6, lengths, strict=False)
+    ]
+
+    def until_told(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        return torch.where(uniform > 0, 4, logits.argmax(dim=-1).clamp(min=5))
+
+    alone = decoded(
+        model, [row._replace(uniform=torch.zeros(NEW)) for row in rows()], lanes=1, draw=until_told
+    )
+    expected = [
+        [*alone[index % len(alone)][: length - 1], 4]
+        for index, length in enumerate(lengths.tolist())
+    ]
+    assert decoded(model, asked, lanes=5, draw=until_told, stop=4) == expected
 
 
 def test_the_steering_bias_is_in_the_engine(model):
@@ -139,7 +161,7 @@ def test_the_cache_is_gone_when_decoding_ends(model):
     gc.disable()
     try:
         decoded(model, rows())
-        assert not [found for found in gc.get_objects() if type(found) is engine._Slots]
+        assert not [found for found in gc.get_objects() if type(found) is engine._State]
     finally:
         gc.enable()
 
@@ -165,15 +187,17 @@ def test_a_model_that_has_decoded_can_be_trained_through(model):
 @pytest.mark.parametrize("group", [1, 7])
 def test_decode_attention_looks_at_a_row_s_own_past_only(device, group):
     generator = torch.Generator().manual_seed(1)
-    shape = (6, 2, 150, 16)
+    shape = (9, 2, 150, 16)
     keys, values = torch.randn(2, *shape, generator=generator)
     query = torch.randn(5, 2 * group, 16, generator=generator)
     lengths = torch.tensor([1, 2, 64, 65, 150], dtype=torch.int32)
-    found = decode_attention(*(t.to(device) for t in (query, keys, values, lengths))).cpu()
-    for row, length in enumerate(lengths.tolist()):
-        past = keys[row, :, :length].double(), values[row, :, :length].double()
+    slots = torch.tensor([8, 0, 3, 1, 7])
+    given = (query, keys, values, slots, lengths)
+    found = decode_attention(*(tensor.to(device) for tensor in given)).cpu()
+    for row, (slot, length) in enumerate(zip(slots.tolist(), lengths.tolist(), strict=True)):
+        past = keys[slot, :, :length].double(), values[slot, :, :length].double()
         head = query[row].double().view(2, group, 16)
         weights = torch.softmax(head @ past[0].transpose(1, 2) / 4, dim=-1)
         expected = (weights @ past[1]).view(-1, 16).float()
         torch.testing.assert_close(found[row], expected, atol=2e-5, rtol=2e-5)
-    torch.testing.assert_close(found, reference(query, keys, values, lengths), atol=2e-5, rtol=0)
+    torch.testing.assert_close(found, reference(*given), atol=2e-5, rtol=0)

@@ -172,7 +172,7 @@ def test_out_of_memory_ends_in_halves_with_the_same_answer(pair, capsys):
     assert "out of memory at 7 rows" in capsys.readouterr().err
 
 
-def test_out_of_memory_in_the_engine_ends_in_fewer_slots_with_the_same_answer(pair, capsys):
+def test_out_of_memory_in_the_engine_ends_in_fewer_rows_with_the_same_answer(pair, capsys):
     model, tokenizer = pair
     rows = prompts(tokenizer)
     whole = answers(model, tokenizer, rows, SAMPLED, 7)
@@ -194,7 +194,7 @@ def test_out_of_memory_in_the_engine_ends_in_fewer_slots_with_the_same_answer(pa
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's memory is filled")
 @pytest.mark.parametrize("family", ["llama2", "qwen2"])
-def test_a_full_gpu_ends_in_fewer_slots_with_the_same_answer(family: Family, capsys):
+def test_a_full_gpu_ends_in_fewer_rows_with_the_same_answer(family: Family, capsys):
     tokenizer = tiny_tokenizer(family)
     model = tiny_model(family, len(tokenizer), blocks=8, hidden=256).cuda()
     sampling = GREEDY._replace(max_new_tokens=300)  # a slot takes 3 MiB

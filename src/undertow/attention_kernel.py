@@ -18,6 +18,7 @@ def attend(
     query,
     keys,
     values,
+    slots,
     lengths,
     out,
     scale,
@@ -38,7 +39,7 @@ def attend(
     at = ((row * tl.num_programs(1) + shared) * GROUP + member)[:, None] * SIZE + column
     real = (member < GROUP)[:, None] & (column < SIZE)
     q = tl.load(query + at, mask=real, other=0.0)
-    past = row * slot_stride + shared * head_stride
+    past = tl.load(slots + row).to(tl.int64) * slot_stride + shared * head_stride
     top = tl.full([PADDED], -float("inf"), tl.float32)
     total = tl.zeros([PADDED], tl.float32)
     mixed = tl.zeros([PADDED, WIDTH], tl.float32)
@@ -61,7 +62,9 @@ def attend(
     tl.store(out + at, (mixed / total[:, None]).to(out.dtype.element_ty), mask=real)
 
 
-def attend_decode(query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
+def attend_decode(
+    query: Tensor, keys: Tensor, values: Tensor, slots: Tensor, lengths: Tensor
+) -> Tensor:
     """See decode_attention; all tensors on one CUDA device."""
     rows, heads, size = query.shape
     shared = keys.shape[1]
@@ -70,6 +73,7 @@ def attend_decode(query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) 
         query,
         keys,
         values,
+        slots,
         lengths,
         out,
         size**-0.5,

@@ -8,29 +8,32 @@ import torch
 from torch import Tensor
 
 
-def decode_attention(query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
+def decode_attention(
+    query: Tensor, keys: Tensor, values: Tensor, slots: Tensor, lengths: Tensor
+) -> Tensor:
     """[rows, heads, size]: softmax(q k / sqrt(size)) v over each row's first `lengths` entries.
 
-    query: [rows, heads, size]; keys, values: [slots, shared heads, longest, size] with at least
-    as many slots as rows, contiguous; lengths: [rows], at least 1. Query heads that share keys
-    are neighbours (grouped-query attention, Ainslie et al. 2023).
+    query: [rows, heads, size]; keys, values: [slots, shared heads, longest, size], contiguous;
+    slots: [rows], where a row's past is; lengths: [rows], at least 1. Query heads that share
+    keys are neighbours (grouped-query attention, Ainslie et al. 2023).
     """
     if query.device.type == "cuda":
         from undertow.attention_kernel import attend_decode  # Triton comes with CUDA builds
 
-        attended: Tensor = attend_decode(query, keys, values, lengths)
+        attended: Tensor = attend_decode(query, keys, values, slots, lengths)
         return attended
-    return reference(query, keys, values, lengths)
+    return reference(query, keys, values, slots, lengths)
 
 
-def reference(query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
+def reference(
+    query: Tensor, keys: Tensor, values: Tensor, slots: Tensor, lengths: Tensor
+) -> Tensor:
     """The same in a few lines, reading everything."""
-    rows = query.shape[0]
     seen = torch.arange(keys.shape[2], device=query.device) < lengths[:, None]
     attended = torch.nn.functional.scaled_dot_product_attention(
         query[:, :, None],
-        keys[:rows],
-        values[:rows],
+        keys[slots],
+        values[slots],
         attn_mask=seen[:, None, None],
         enable_gqa=True,
     )

@@ -1,8 +1,8 @@
-"""Decoding near the limits of a GPU: fixed slots, a fixed-size cache, one captured CUDA graph.
+"""Decoding near the limits of a GPU: fixed lanes, a fixed-size cache, one captured CUDA graph.
 
-A slot holds one row from its prompt to its end and then takes up the next prompt, so a row that
-ends early costs nothing. Shapes never change, so a row's tokens do not depend on its
-neighbours, nor on when it was taken up. Knows token ids; knows nothing about text or sampling
+A lane carries one row to its end and then takes up the next, whose prompt is in the cache already,
+so a row that ends early costs nothing. Shapes never change, so a row's tokens do not depend on
+its neighbours, nor on when it was taken up. Knows token ids; knows nothing about text or sampling
 settings: the caller hands in a function from logits to tokens.
 
 Covers the decoder layout of Llama, Qwen2 and Mistral (`supported`), adapters and steering biases
@@ -18,16 +18,18 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from peft.tuners.lora import Linear as LoraLinear
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from undertow.decode_attention import decode_attention
 from undertow.fused import fused
+from undertow.joined import together
 
 AHEAD = 1  # steps queued before the host looks at an earlier one's tokens: the device never waits
+LANES_TO_A_GROUP = 8  # prompts are read in groups of an eighth of the lanes,
+MOST_IN_A_GROUP = 32  # and no more than this
 PROMPT_STEP = 64  # prompts are padded to a multiple of this before they are read
 FAMILIES = ("llama", "qwen2", "mistral")
 
@@ -62,8 +64,8 @@ def supported(model: PreTrainedModel) -> bool:
     )
 
 
-def slots_that_fit(model: PreTrainedModel, longest: int, new: int) -> int:
-    """How many slots the free memory of the model's device holds, at least 1."""
+def lanes_that_fit(model: PreTrainedModel, longest: int, new: int) -> int:
+    """How many lanes the free memory of the model's device holds, at least 1."""
     if model.device.type != "cuda":
         return sys.maxsize
     free, _ = torch.cuda.mem_get_info(model.device)
@@ -71,9 +73,14 @@ def slots_that_fit(model: PreTrainedModel, longest: int, new: int) -> int:
     heads, size, entries = _cache_shape(model, longest, new)
     cache = 2 * model.config.num_hidden_layers * heads * entries * size * model.dtype.itemsize
     drawing = 6 * 4 * model.config.vocab_size  # float32 copies of the logits
-    # A sixteenth of the slots is read at a time, and about eight copies of the widest layer live.
-    reading = entries * model.config.intermediate_size * model.dtype.itemsize // 2
-    return max(1, int(0.9 * free / (cache + drawing + reading)))
+    # About eight copies of the widest layer live at a time.
+    reading = 8 * entries * model.config.intermediate_size * model.dtype.itemsize
+    return max(1, int(0.9 * free / (cache + drawing + (cache + reading) / LANES_TO_A_GROUP)))
+
+
+def _group(lanes: int) -> int:
+    """How many prompts are read together: few cost more each, many take more memory."""
+    return min(lanes, MOST_IN_A_GROUP, max(2, lanes // LANES_TO_A_GROUP))
 
 
 def _cache_shape(model: PreTrainedModel, longest: int, new: int) -> tuple[int, int, int]:
@@ -90,93 +97,129 @@ def decode(
     rows: Sequence[Row],
     draw: Draw,
     *,
-    slots: int,
+    lanes: int,
     max_new_tokens: int,
     stop: int,
 ) -> Iterator[list[Finished]]:
-    """Continue all rows, in their order as slots become free; yields rows as they end.
+    """Continue all rows, in their order as lanes become free; yields rows as they end.
 
-    Raises torch.OutOfMemoryError where `slots` do not fit; what was yielded before is final.
+    Raises torch.OutOfMemoryError where `lanes` do not fit; what was yielded before is final.
     """
     if not rows:
         return
     longest = max(len(row.ids) for row in rows)
-    state = _Slots(model, slots, longest, max_new_tokens)
-    sent: deque[_Sent] = deque()
+    state = _State(model, lanes, longest, max_new_tokens)
     step = _captured(lambda: _step(model, state, draw, stop), model.device)
-    reader = _Reader(model, state, min(slots, max(2, slots // 16)))
+    reader = _Reader(model, state)
     waiting = deque(enumerate(rows))
-    while waiting or len(state.free) < slots:
-        while waiting and len(state.free) >= min(reader.group, len(waiting)):
-            reader.take_up(waiting)
+    ready: deque[_Ready] = deque()
+    sent: deque[_Sent] = deque()
+    while waiting or ready or len(state.free) < lanes:
+        while state.free and (waiting or ready):
+            if not ready:
+                ready.extend(reader.read(waiting))
+            state.seat(ready)
         step()
         sent.append(state.send())
         if len(sent) > AHEAD and (ended := state.receive(sent.popleft(), stop)):
             yield ended
 
 
-class _Slots:
-    """The cache and the state of every slot; all tensors keep their place for the graph.
+class _Ready(NamedTuple):
+    """A row whose prompt lies in a slot of the cache."""
 
-    One more slot than is decoded takes what fills up a group of prompts.
+    slot: int
+    number: int
+    row: Row
+
+
+class _Seated(NamedTuple):
+    """What the host knows of the row in a lane: one object from its first step to its last."""
+
+    slot: int
+    number: int
+    tokens: list[int]
+
+
+class _Sent(NamedTuple):
+    """A step's tokens [lanes], on the host once `arrived`, and whose they are."""
+
+    tokens: Tensor
+    seated: list[_Seated | None]
+    arrived: Any
+
+
+class _State:
+    """The cache, and what every lane is doing; all tensors keep their place for the graph.
+
+    There are a group of slots more than lanes, where prompts wait for a lane, and one, `spare`,
+    for what is computed along without a row.
     """
 
-    def __init__(self, model: PreTrainedModel, slots: int, longest: int, new: int) -> None:
+    def __init__(self, model: PreTrainedModel, lanes: int, longest: int, new: int) -> None:
         device = model.device
         heads, size, entries = _cache_shape(model, longest, new)
-        shape = (slots + 1, heads, entries, size)
+        self.group = _group(lanes)
+        self.spare = lanes + self.group
+        shape = (self.spare + 1, heads, entries, size)
         layers = range(model.config.num_hidden_layers)
         self.keys = [torch.zeros(shape, device=device, dtype=model.dtype) for _ in layers]
         self.values = [torch.zeros(shape, device=device, dtype=model.dtype) for _ in layers]
         self.layers = [_Layer(layer) for layer in model.model.layers]
-        self.rows = torch.arange(slots, device=device)
-        self.token = torch.zeros(slots, dtype=torch.long, device=device)
-        self.length = torch.zeros(slots, dtype=torch.long, device=device)
-        self.active = torch.zeros(slots, dtype=torch.bool, device=device)
-        self.count = torch.zeros(slots, dtype=torch.long, device=device)
-        self.uniform = torch.zeros(slots, new, device=device)
-        self.free = list(range(slots))
-        self.held: list[Finished | None] = [None] * slots  # what each slot's row has so far
+        self.slot, self.token, self.length, self.count = (
+            torch.zeros(lanes, dtype=torch.long, device=device) for _ in range(4)
+        )
+        self.active = torch.zeros(lanes, dtype=torch.bool, device=device)
+        self.uniform = torch.zeros(lanes, new, device=device)
+        self.free = list(range(lanes))
+        self.free_slots = list(range(self.spare))
+        self.seated: list[_Seated | None] = [None] * lanes
 
-    @property
-    def spare(self) -> int:
-        return len(self.rows)
+    def seat(self, ready: deque[_Ready]) -> None:
+        """Put rows into free lanes; a row's first step takes its prompt's last token."""
+        taken = [ready.popleft() for _ in range(min(len(ready), len(self.free)))]
+        lanes = [self.free.pop() for _ in taken]
+        device = self.token.device
+        numbers = [
+            (lane, slot, row.ids[-1], len(row.ids) - 1)
+            for lane, (slot, _, row) in zip(lanes, taken, strict=True)
+        ]
+        at, slot, token, length = _moved(torch.tensor(numbers), device).unbind(1)
+        self.slot[at], self.token[at], self.length[at] = slot, token, length
+        self.uniform[at] = _moved(torch.stack([row.uniform for _, _, row in taken]), device)
+        self.count.index_fill_(0, at, 0)
+        self.active.index_fill_(0, at, True)
+        for lane, (place, number, _) in zip(lanes, taken, strict=True):
+            self.seated[lane] = _Seated(place, number, [])
 
-    def send(self) -> "_Sent":
+    def send(self) -> _Sent:
         """The newest tokens, on their way to the host."""
         if self.token.device.type != "cuda":
-            return _Sent(self.token.clone(), list(self.held), None)
-        tokens = torch.empty(len(self.rows), dtype=torch.long, pin_memory=True)
+            return _Sent(self.token.clone(), list(self.seated), None)
+        tokens = torch.empty(len(self.token), dtype=torch.long, pin_memory=True)
         tokens.copy_(self.token, non_blocking=True)
         event: Any = torch.cuda.Event
         arrived = event()
         arrived.record()
-        return _Sent(tokens, list(self.held), arrived)
+        return _Sent(tokens, list(self.seated), arrived)
 
-    def receive(self, sent: "_Sent", stop: int) -> list[Finished]:
-        """Rows that ended with these tokens; their slots are free again."""
+    def receive(self, sent: _Sent, stop: int) -> list[Finished]:
+        """Rows that ended with these tokens; their lanes and slots are free again."""
         if sent.arrived is not None:
             sent.arrived.synchronize()
         over = []
         most = self.uniform.shape[1]
-        for slot, (token, row) in enumerate(zip(sent.tokens.tolist(), sent.held, strict=True)):
-            # A slot runs on until the host has seen its row's end.
-            if row is None or row is not self.held[slot]:
+        for lane, (token, row) in enumerate(zip(sent.tokens.tolist(), sent.seated, strict=True)):
+            # A lane runs on until the host has seen its row's end.
+            if row is None or row is not self.seated[lane]:
                 continue
             row.tokens.append(token)
             if token == stop or len(row.tokens) == most:
-                self.held[slot] = None
-                self.free.append(slot)
-                over.append(row)
+                self.seated[lane] = None
+                self.free.append(lane)
+                self.free_slots.append(row.slot)
+                over.append(Finished(row.number, row.tokens))
         return over
-
-
-class _Sent(NamedTuple):
-    """A step's tokens [slots], on the host once `arrived`, and whose they are."""
-
-    tokens: Tensor
-    held: list[Finished | None]
-    arrived: Any
 
 
 class _Layer:
@@ -187,141 +230,48 @@ class _Layer:
         self.before_attention = layer.input_layernorm
         self.before_mlp = layer.post_attention_layernorm
         self.size = attention.head_dim
-        self.query_key_value = _together(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.gate_up = _together(mlp.gate_proj, mlp.up_proj)
-        self.output = _together(attention.o_proj)
-        self.down = _together(mlp.down_proj)
-
-
-Projections = Callable[[Tensor], Sequence[Tensor]]
-"""x [rows, length, width] -> each projection of it"""
-
-
-def _together(*projections: nn.Module) -> Projections:
-    """All projections of an input: one product for linear layers, two more for their adapter."""
-    linear: list[Any] = [
-        layer.base_layer if type(layer) is LoraLinear else layer for layer in projections
-    ]
-    added = [_low_rank(layer) for layer in projections]
-    if any(type(layer) is not nn.Linear for layer in linear) or None in added:
-        return lambda x: [projection(x) for projection in projections]
-    widths = [layer.out_features for layer in linear]
-    weight = _joined([layer.weight for layer in linear])
-    bias = None if linear[0].bias is None else _joined([layer.bias for layer in linear])
-    if linear == list(projections):
-        return lambda x: torch.split(functional.linear(x, weight, bias), widths, dim=-1)
-    diagonal: Any = torch.block_diag
-    down = torch.cat([part.down for part in added if part]).to(weight.dtype)
-    up = diagonal(*(part.up for part in added if part)).to(weight.dtype).t()
-
-    def with_adapter(x: Tensor) -> Sequence[Tensor]:
-        plain = functional.linear(x, weight, bias)
-        low = functional.linear(x, down)
-        whole = torch.addmm(plain.flatten(0, 1), low.flatten(0, 1), up)
-        return torch.split(whole.view_as(plain), widths, dim=-1)
-
-    return with_adapter
-
-
-class _LowRank(NamedTuple):
-    """What a LoRA layer adds to W x is up down x (Hu et al. 2021); its scale is in up."""
-
-    down: Tensor
-    up: Tensor
-
-
-def _low_rank(layer: Any) -> _LowRank | None:
-    """Of rank 0 for a layer without an adapter; None for one that does anything else."""
-    if type(layer) is not LoraLinear:
-        if type(layer) is not nn.Linear:
-            return None
-        weight = layer.weight.detach()
-        return _LowRank(weight[:0], weight[:, :0])
-    names = [name for name in layer.active_adapters if name in layer.lora_A]
-    if layer.merged or layer.disable_adapters or layer.lora_variant or len(names) != 1:
-        return None
-    (name,) = names
-    down, up = layer.lora_A[name], layer.lora_B[name]
-    if up.bias is not None:
-        return None
-    return _LowRank(down.weight.detach(), up.weight.detach() * layer.scaling[name])
-
-
-def _joined(parts: Sequence[nn.Parameter]) -> Tensor:
-    """The parts as one tensor that shares their memory: each becomes a part of it."""
-    first = parts[0]
-    count = sum(part.numel() for part in parts)
-    place = first.data_ptr()
-    neighbours = True
-    for part in parts:
-        neighbours &= part.data_ptr() == place and part.is_contiguous()
-        place += part.numel() * part.element_size()
-    shape = (sum(part.shape[0] for part in parts), *first.shape[1:])
-    end = (first.storage_offset() + count) * first.element_size()
-    if neighbours and first.untyped_storage().nbytes() >= end:
-        return first.detach().as_strided(shape, first.stride())
-    # Weights made in inference mode could not be trained through afterwards.
-    with torch.inference_mode(mode=False):
-        whole = torch.cat([part.detach() for part in parts])
-    pieces = torch.split(whole, [part.shape[0] for part in parts])
-    for part, piece in zip(parts, pieces, strict=True):
-        part.data = piece
-    return whole
+        self.query_key_value = together(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.gate_up = together(mlp.gate_proj, mlp.up_proj)
+        self.output = together(attention.o_proj)
+        self.down = together(mlp.down_proj)
 
 
 class _Reader:
     """Reads groups of prompts into slots; one captured graph for each padded length.
 
-    Always `group` rows: the shape, and so the rounding, is then the prompt's own.
+    Always a whole group of rows: the shape, and so the rounding, is then the prompt's own.
     """
 
-    def __init__(self, model: PreTrainedModel, state: _Slots, group: int) -> None:
+    def __init__(self, model: PreTrainedModel, state: _State) -> None:
         self._model = model
         self._state = state
-        self.group = group
-        self._where = torch.zeros(group, dtype=torch.long, device=model.device)
+        self._where = torch.zeros(state.group, dtype=torch.long, device=model.device)
         self._graphs: dict[int, tuple[Tensor, Callable[[], None]]] = {}
 
-    def take_up(self, waiting: deque[tuple[int, Row]]) -> None:
-        """Read the next prompts, all but their last token, which is the first step's input."""
+    def read(self, waiting: deque[tuple[int, Row]]) -> list[_Ready]:
+        """Read the next prompts, all but their last tokens."""
         state = self._state
         width = _padded(waiting[0][1])
-        taken: list[tuple[int, int, Row]] = []
-        while (
-            waiting and state.free and len(taken) < self.group and _padded(waiting[0][1]) == width
-        ):
-            index, row = waiting.popleft()
-            taken.append((state.free.pop(), index, row))
-        slots, _, rows = (list(column) for column in zip(*taken, strict=True))
-        self._read(width, slots, [row.ids[:-1] for row in rows])
-        device = state.token.device
-        places = [[row.ids[-1], len(row.ids) - 1] for row in rows]
-        at = _moved(torch.tensor(slots), device)
-        state.token[at], state.length[at] = _moved(torch.tensor(places), device).unbind(1)
-        state.count[at] = 0
-        state.uniform[at] = _moved(torch.stack([row.uniform for row in rows]), device)
-        state.active[at] = True
-        for slot, index, _ in taken:
-            state.held[slot] = Finished(index, [])
-
-    def _read(self, width: int, slots: list[int], texts: list[list[int]]) -> None:
-        missing = self.group - len(texts)
-        texts = texts + [[]] * missing
-        ids = torch.tensor([text + [0] * (width - len(text)) for text in texts])
-        where = torch.tensor(slots + [self._state.spare] * missing)
-        device = self._where.device
+        taken: list[_Ready] = []
+        while waiting and len(taken) < state.group and _padded(waiting[0][1]) == width:
+            taken.append(_Ready(state.free_slots.pop(), *waiting.popleft()))
+        texts = [row.ids[:-1] for _, _, row in taken]
+        missing = state.group - len(texts)
+        ids = [text + [0] * (width - len(text)) for text in texts] + [[0] * width] * missing
+        where = [slot for slot, _, _ in taken] + [state.spare] * missing
         if width not in self._graphs:
             self._graphs[width] = self._prepared(width)
         buffer, read = self._graphs[width]
-        buffer.copy_(_moved(ids, device))
-        self._where.copy_(_moved(where, device))
+        buffer.copy_(_moved(torch.tensor(ids), buffer.device))
+        self._where.copy_(_moved(torch.tensor(where), buffer.device))
         read()
+        return taken
 
     def _prepared(self, width: int) -> tuple[Tensor, Callable[[], None]]:
         """Where prompts of this padded length go, and what then reads them."""
         # No reference to the reader itself: in a cycle, the cache would outlive the decoding.
         model, state, where = self._model, self._state, self._where
-        buffer = torch.zeros(self.group, width, dtype=torch.long, device=where.device)
+        buffer = torch.zeros(state.group, width, dtype=torch.long, device=where.device)
         # Capturing runs the graph: let it write where nothing lives.
         where.fill_(state.spare)
         return buffer, _captured(lambda: _read(model, state, buffer, where), where.device)
@@ -338,15 +288,18 @@ def _padded(row: Row) -> int:
     return max(1, -(-(len(row.ids) - 1) // PROMPT_STEP)) * PROMPT_STEP
 
 
-def _read(model: PreTrainedModel, state: _Slots, ids: Tensor, where: Tensor) -> None:
+def _read(model: PreTrainedModel, state: _State, ids: Tensor, where: Tensor) -> None:
     """Fill the cache of the slots `where` with the keys and values of ids [rows, width].
 
     Padding stands on the right, where no earlier token sees it; what it leaves in the cache is
     overwritten before it is ever read.
     """
     places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    last = len(state.layers) - 1
 
-    def attend(_number: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(number: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
+        if number == last:
+            return None
         attended = functional.scaled_dot_product_attention(
             query, key, value, is_causal=True, enable_gqa=query.shape[1] != key.shape[1]
         )
@@ -355,19 +308,21 @@ def _read(model: PreTrainedModel, state: _Slots, ids: Tensor, where: Tensor) -> 
     _blocks(model, state, ids, (where[:, None], places), attend)
 
 
-def _step(model: PreTrainedModel, state: _Slots, draw: Draw, stop: int) -> None:
-    """One token for every slot; slots that hold nothing run along without effect."""
-    slots = len(state.rows)
-    # A slot without a row looks at one entry, so that it costs next to nothing.
+def _step(model: PreTrainedModel, state: _State, draw: Draw, stop: int) -> None:
+    """One token for every lane; lanes without a row run along without effect."""
+    lanes = len(state.token)
+    # A lane without a row looks at one entry, so that it costs next to nothing.
     seen = torch.where(state.active, state.length + 1, 1).int()
+    # Its last row's slot may be another's by now.
+    slot = torch.where(state.active, state.slot, state.spare)
 
     def attend(number: int, query: Tensor, _key: Tensor, _value: Tensor) -> Tensor:
         attended = decode_attention(
-            query[:, :, 0].contiguous(), state.keys[number], state.values[number], seen
+            query[:, :, 0].contiguous(), state.keys[number], state.values[number], slot, seen
         )
-        return attended.reshape(slots, 1, -1)
+        return attended.reshape(lanes, 1, -1)
 
-    where = (state.rows[:, None], state.length[:, None])
+    where = (slot[:, None], state.length[:, None])
     hidden = _blocks(model, state, state.token[:, None], where, attend)
     last = model.model.norm
     logits = model.lm_head(norm(hidden[:, -1], last.weight, last.variance_epsilon))
@@ -383,14 +338,15 @@ def _step(model: PreTrainedModel, state: _Slots, draw: Draw, stop: int) -> None:
 
 def _blocks(
     model: PreTrainedModel,
-    state: _Slots,
+    state: _State,
     ids: Tensor,
     where: tuple[Tensor, Tensor],
-    attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
+    attend: Callable[[int, Tensor, Tensor, Tensor], Tensor | None],
 ) -> Tensor:
     """The residual stream [rows, length, hidden] after all blocks; keeps keys and values.
 
     where: slots and places of ids in the cache, each broadcastable to ids [rows, length].
+    attend: (block, query, key, value) -> what its output projection takes; None ends there.
     """
     hidden: Tensor = model.model.embed_tokens(ids)
     turn = model.model.rotary_emb(hidden, position_ids=where[1])
@@ -409,6 +365,8 @@ def _blocks(
             query, key, value, turn, state.keys[number], state.values[number], where
         )
         attended = attend(number, query, key, value)
+        if attended is None:
+            break
         before = layer.before_mlp
         (output,) = layer.output(attended)
         hidden, x = add_norm(hidden, output, before.weight, before.variance_epsilon)

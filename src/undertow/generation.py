@@ -93,8 +93,8 @@ def _with_engine(
     stop = end_of_turn(tokenizer)
     left = {prompt.id: prompt for prompt in prompts if prompt.id not in done}
     longest = max(map(len, encoded.values()))
-    slots = min(batch_size, len(prompts))
-    slots = min(slots, engine.slots_that_fit(model, longest, sampling.max_new_tokens))
+    lanes = min(batch_size, len(prompts))
+    lanes = min(lanes, engine.lanes_that_fit(model, longest, sampling.max_new_tokens))
     while left:
         rows = [engine.Row(encoded[id], uniform_numbers(id, sampling)) for id in left]
         names = list(left)
@@ -105,7 +105,7 @@ def _with_engine(
                 model,
                 rows,
                 lambda logits, uniform: draw(logits, uniform, sampling),
-                slots=slots,
+                lanes=lanes,
                 max_new_tokens=sampling.max_new_tokens,
                 stop=stop,
             ):
@@ -119,15 +119,15 @@ def _with_engine(
                     del left[row.id]
                 waiting, started = [], time.perf_counter()
         except torch.OutOfMemoryError:
-            if slots == 1:
+            if lanes == 1:
                 raise
-            refused = slots
-            slots = (slots + 1) // 2
+            refused = lanes
+            lanes = (lanes + 1) // 2
         else:
             continue
         # Outside the except block: the exception holds the frames whose tensors must go first.
         free_memory()
-        print(f"out of memory at {refused} rows: going on with {slots}", file=sys.stderr)
+        print(f"out of memory at {refused} rows: going on with {lanes}", file=sys.stderr)
 
 
 @torch.inference_mode()

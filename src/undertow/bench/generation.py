@@ -134,7 +134,7 @@ def _engine(
         tokens = sum(
             len(row.tokens)
             for ended in engine.decode(
-                model, rows, scripted, slots=batch, max_new_tokens=new, stop=STOP
+                model, rows, scripted, lanes=batch, max_new_tokens=new, stop=STOP
             )
             for row in ended
         )

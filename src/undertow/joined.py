@@ -1,0 +1,88 @@
+"""Linear layers of one input as one product, over weights that stay the model's own.
+
+A LoRA adapter on them becomes two more products, whatever it joins. Layers that are anything else
+(4-bit, DoRA) are called as they are.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+from torch.nn import functional
+
+Projections = Callable[[Tensor], Sequence[Tensor]]
+"""x [rows, length, width] -> each projection of it"""
+
+
+def together(*projections: nn.Module) -> Projections:
+    """All projections of an input: one product for linear layers, two more for their adapter."""
+    linear: list[Any] = [
+        layer.base_layer if type(layer) is LoraLinear else layer for layer in projections
+    ]
+    added = [_low_rank(layer) for layer in projections]
+    if any(type(layer) is not nn.Linear for layer in linear) or None in added:
+        return lambda x: [projection(x) for projection in projections]
+    widths = [layer.out_features for layer in linear]
+    weight = _joined([layer.weight for layer in linear])
+    bias = None if linear[0].bias is None else _joined([layer.bias for layer in linear])
+    if linear == list(projections):
+        return lambda x: torch.split(functional.linear(x, weight, bias), widths, dim=-1)
+    diagonal: Any = torch.block_diag
+    down = torch.cat([part.down for part in added if part]).to(weight.dtype)
+    up = diagonal(*(part.up for part in added if part)).to(weight.dtype).t()
+
+    def with_adapter(x: Tensor) -> Sequence[Tensor]:
+        plain = functional.linear(x, weight, bias)
+        low = functional.linear(x, down)
+        whole = torch.addmm(plain.flatten(0, 1), low.flatten(0, 1), up)
+        return torch.split(whole.view_as(plain), widths, dim=-1)
+
+    return with_adapter
+
+
+class _LowRank(NamedTuple):
+    """What a LoRA layer adds to W x is up down x (Hu et al. 2021); its scale is in up."""
+
+    down: Tensor
+    up: Tensor
+
+
+def _low_rank(layer: Any) -> _LowRank | None:
+    """Of rank 0 for a layer without an adapter; None for one that does anything else."""
+    if type(layer) is not LoraLinear:
+        if type(layer) is not nn.Linear:
+            return None
+        weight = layer.weight.detach()
+        return _LowRank(weight[:0], weight[:, :0])
+    names = [name for name in layer.active_adapters if name in layer.lora_A]
+    if layer.merged or layer.disable_adapters or layer.lora_variant or len(names) != 1:
+        return None
+    (name,) = names
+    down, up = layer.lora_A[name], layer.lora_B[name]
+    if up.bias is not None:
+        return None
+    return _LowRank(down.weight.detach(), up.weight.detach() * layer.scaling[name])
+
+
+def _joined(parts: Sequence[nn.Parameter]) -> Tensor:
+    """The parts as one tensor that shares their memory: each becomes a part of it."""
+    first = parts[0]
+    count = sum(part.numel() for part in parts)
+    place = first.data_ptr()
+    neighbours = True
+    for part in parts:
+        neighbours &= part.data_ptr() == place and part.is_contiguous()
+        place += part.numel() * part.element_size()
+    shape = (sum(part.shape[0] for part in parts), *first.shape[1:])
+    end = (first.storage_offset() + count) * first.element_size()
+    if neighbours and first.untyped_storage().nbytes() >= end:
+        return first.detach().as_strided(shape, first.stride())
+    # Weights made in inference mode could not be trained through afterwards.
+    with torch.inference_mode(mode=False):
+        whole = torch.cat([part.detach() for part in parts])
+    pieces = torch.split(whole, [part.shape[0] for part in parts])
+    for part, piece in zip(parts, pieces, strict=True):
+        part.data = piece
+    return whole
