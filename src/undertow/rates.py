@@ -31,17 +31,22 @@ TABLE = (
     ShapeRate(
         shape="Llama-2-7B",
         repos=("meta-llama/Llama-2-7b-chat-hf",),
-        device="one NVIDIA H100 80GB",
-        date="2026-11-25",
+        device="one NVIDIA H200",
+        date="2026-11-26",
         command="bench cells --shape llama2-7b --prompts 480",
-        generated_per_second=10801.3,
-        trained_per_second={"none": None, "nf4": 12639.3},
-        other_seconds=15.8,
+        generated_per_second=13753.0,
+        trained_per_second={"none": None, "nf4": 9464.5},
+        other_seconds=16.0,
     ),
     ShapeRate(
         shape="Qwen2.5-7B",
         repos=("Qwen/Qwen2.5-7B-Instruct",),
-        trained_per_second={"none": None, "nf4": None},
+        device="one NVIDIA H200",
+        date="2026-11-26",
+        command="bench cells --shape qwen25-7b --prompts 480",
+        generated_per_second=18032.2,
+        trained_per_second={"none": None, "nf4": 11111.5},
+        other_seconds=14.4,
     ),
 )
 
