@@ -1,5 +1,7 @@
 """Generation depends on seed and prompt, not on batches, order or interruptions."""
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -172,13 +174,17 @@ def test_out_of_memory_ends_in_halves_with_the_same_answer(pair, capsys):
     assert "out of memory at 7 rows" in capsys.readouterr().err
 
 
-def test_out_of_memory_in_the_engine_ends_in_fewer_rows_with_the_same_answer(pair, capsys):
+@pytest.mark.parametrize("fine", [0, 9], ids=["at once", "on the way"])
+def test_out_of_memory_in_the_engine_ends_in_fewer_rows_with_the_same_answer(pair, capsys, fine):
     model, tokenizer = pair
     rows = prompts(tokenizer)
     whole = answers(model, tokenizer, rows, SAMPLED, 7)
+    steps = Counter()
 
     def small_device(_module, inputs):
-        if inputs[0].shape[0] > 2:
+        lanes = inputs[0].shape[0]
+        steps[lanes] += 1
+        if lanes > 2 and steps[lanes] > fine:
             raise torch.OutOfMemoryError("CUDA out of memory (a device of two rows)")
 
     model.lm_head.register_forward_pre_hook(small_device)

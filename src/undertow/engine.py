@@ -1,9 +1,9 @@
 """Decoding near the limits of a GPU: fixed lanes, a fixed-size cache, one captured CUDA graph.
 
-A lane carries one row to its end and then takes up the next, whose prompt is in the cache already,
-so a row that ends early costs nothing. Shapes never change, so a row's tokens do not depend on
-its neighbours, nor on when it was taken up. Knows token ids; knows nothing about text or sampling
-settings: the caller hands in a function from logits to tokens.
+A lane carries one row to its end and then takes up the next, whose prompt is mostly in the cache
+already, so rows that end early leave no gap. Shapes never change, so a row's tokens do not depend
+on its neighbours, nor on when it was taken up. Knows token ids; knows nothing about text or
+sampling settings: the caller hands in a function from logits to tokens.
 
 Covers the decoder layout of Llama, Qwen2 and Mistral (`supported`), adapters and steering biases
 included: it multiplies by the weights of linear layers and of LoRA itself, so hooks on them are not
@@ -11,7 +11,6 @@ called; projections that are anything else (4-bit, DoRA) it calls. Works on a CP
 graph.
 """
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -27,7 +26,6 @@ from undertow.decode_attention import decode_attention
 from undertow.fused import fused
 from undertow.joined import together
 
-AHEAD = 1  # steps queued before the host looks at an earlier one's tokens: the device never waits
 LANES_TO_A_GROUP = 8  # prompts are read in groups of an eighth of the lanes,
 MOST_IN_A_GROUP = 32  # and no more than this
 PROMPT_STEP = 64  # prompts are padded to a multiple of this before they are read
@@ -64,18 +62,24 @@ def supported(model: PreTrainedModel) -> bool:
     )
 
 
-def lanes_that_fit(model: PreTrainedModel, longest: int, new: int) -> int:
-    """How many lanes the free memory of the model's device holds, at least 1."""
+def lanes_that_fit(model: PreTrainedModel, longest: int, new: int, most: int) -> int:
+    """How many lanes, from 1 to `most`, the free memory of the model's device holds."""
     if model.device.type != "cuda":
-        return sys.maxsize
+        return most
     free, _ = torch.cuda.mem_get_info(model.device)
     free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
     heads, size, entries = _cache_shape(model, longest, new)
-    cache = 2 * model.config.num_hidden_layers * heads * entries * size * model.dtype.itemsize
-    drawing = 6 * 4 * model.config.vocab_size  # float32 copies of the logits
+    layers: int = model.config.num_hidden_layers
+    slot = 2 * layers * heads * entries * size * model.dtype.itemsize
+    drawing: int = 6 * 4 * model.config.vocab_size  # float32 copies of the logits
     # About eight copies of the widest layer live at a time.
-    reading = 8 * entries * model.config.intermediate_size * model.dtype.itemsize
-    return max(1, int(0.9 * free / (cache + drawing + (cache + reading) / LANES_TO_A_GROUP)))
+    reading: int = 8 * entries * model.config.intermediate_size * model.dtype.itemsize
+
+    def needed(lanes: int) -> int:
+        group = _group(lanes)
+        return (lanes + group + 1) * slot + lanes * drawing + group * reading
+
+    return next((lanes for lanes in range(most, 1, -1) if needed(lanes) < 0.9 * free), 1)
 
 
 def _group(lanes: int) -> int:
@@ -107,37 +111,33 @@ def decode(
     """
     if not rows:
         return
+    if model.device.type == "cuda":
+        torch.cuda.set_device(model.device)  # graphs and events are the current device's
     longest = max(len(row.ids) for row in rows)
     state = _State(model, lanes, longest, max_new_tokens)
     step = _captured(lambda: _step(model, state, draw, stop), model.device)
     reader = _Reader(model, state)
     waiting = deque(enumerate(rows))
-    ready: deque[_Ready] = deque()
-    sent: deque[_Sent] = deque()
+    ready: deque[_Taken] = deque()
+    before: _Sent | None = None
     while waiting or ready or len(state.free) < lanes:
         while state.free and (waiting or ready):
             if not ready:
                 ready.extend(reader.read(waiting))
             state.seat(ready)
         step()
-        sent.append(state.send())
-        if len(sent) > AHEAD and (ended := state.receive(sent.popleft(), stop)):
+        # Looked at one step late: the device is at work while the host decides what comes next.
+        sent, before = before, state.send()
+        if sent and (ended := state.receive(sent, stop)):
             yield ended
 
 
-class _Ready(NamedTuple):
-    """A row whose prompt lies in a slot of the cache."""
+class _Taken(NamedTuple):
+    """A row whose prompt lies in a slot of the cache, and its tokens as far as the host knows."""
 
     slot: int
     number: int
     row: Row
-
-
-class _Seated(NamedTuple):
-    """What the host knows of the row in a lane: one object from its first step to its last."""
-
-    slot: int
-    number: int
     tokens: list[int]
 
 
@@ -145,15 +145,15 @@ class _Sent(NamedTuple):
     """A step's tokens [lanes], on the host once `arrived`, and whose they are."""
 
     tokens: Tensor
-    seated: list[_Seated | None]
+    seated: list[_Taken | None]
     arrived: Any
 
 
 class _State:
     """The cache, and what every lane is doing; all tensors keep their place for the graph.
 
-    There are a group of slots more than lanes, where prompts wait for a lane, and one, `spare`,
-    for what is computed along without a row.
+    There is a group of slots more than lanes, where prompts wait for a lane, and one more,
+    `spare`, for what is computed along without a row.
     """
 
     def __init__(self, model: PreTrainedModel, lanes: int, longest: int, new: int) -> None:
@@ -173,24 +173,24 @@ class _State:
         self.uniform = torch.zeros(lanes, new, device=device)
         self.free = list(range(lanes))
         self.free_slots = list(range(self.spare))
-        self.seated: list[_Seated | None] = [None] * lanes
+        self.seated: list[_Taken | None] = [None] * lanes  # by lane
 
-    def seat(self, ready: deque[_Ready]) -> None:
+    def seat(self, ready: deque[_Taken]) -> None:
         """Put rows into free lanes; a row's first step takes its prompt's last token."""
         taken = [ready.popleft() for _ in range(min(len(ready), len(self.free)))]
         lanes = [self.free.pop() for _ in taken]
         device = self.token.device
         numbers = [
-            (lane, slot, row.ids[-1], len(row.ids) - 1)
-            for lane, (slot, _, row) in zip(lanes, taken, strict=True)
+            (lane, it.slot, it.row.ids[-1], len(it.row.ids) - 1)
+            for lane, it in zip(lanes, taken, strict=True)
         ]
         at, slot, token, length = _moved(torch.tensor(numbers), device).unbind(1)
         self.slot[at], self.token[at], self.length[at] = slot, token, length
-        self.uniform[at] = _moved(torch.stack([row.uniform for _, _, row in taken]), device)
+        self.uniform[at] = _moved(torch.stack([it.row.uniform for it in taken]), device)
         self.count.index_fill_(0, at, 0)
         self.active.index_fill_(0, at, True)
-        for lane, (place, number, _) in zip(lanes, taken, strict=True):
-            self.seated[lane] = _Seated(place, number, [])
+        for lane, it in zip(lanes, taken, strict=True):
+            self.seated[lane] = it
 
     def send(self) -> _Sent:
         """The newest tokens, on their way to the host."""
@@ -209,16 +209,16 @@ class _State:
             sent.arrived.synchronize()
         over = []
         most = self.uniform.shape[1]
-        for lane, (token, row) in enumerate(zip(sent.tokens.tolist(), sent.seated, strict=True)):
+        for lane, (token, it) in enumerate(zip(sent.tokens.tolist(), sent.seated, strict=True)):
             # A lane runs on until the host has seen its row's end.
-            if row is None or row is not self.seated[lane]:
+            if it is None or it is not self.seated[lane]:
                 continue
-            row.tokens.append(token)
-            if token == stop or len(row.tokens) == most:
+            it.tokens.append(token)
+            if token == stop or len(it.tokens) == most:
                 self.seated[lane] = None
                 self.free.append(lane)
-                self.free_slots.append(row.slot)
-                over.append(Finished(row.number, row.tokens))
+                self.free_slots.append(it.slot)
+                over.append(Finished(it.number, it.tokens))
         return over
 
 
@@ -248,17 +248,17 @@ class _Reader:
         self._where = torch.zeros(state.group, dtype=torch.long, device=model.device)
         self._graphs: dict[int, tuple[Tensor, Callable[[], None]]] = {}
 
-    def read(self, waiting: deque[tuple[int, Row]]) -> list[_Ready]:
+    def read(self, waiting: deque[tuple[int, Row]]) -> list[_Taken]:
         """Read the next prompts, all but their last tokens."""
         state = self._state
         width = _padded(waiting[0][1])
-        taken: list[_Ready] = []
+        taken: list[_Taken] = []
         while waiting and len(taken) < state.group and _padded(waiting[0][1]) == width:
-            taken.append(_Ready(state.free_slots.pop(), *waiting.popleft()))
-        texts = [row.ids[:-1] for _, _, row in taken]
+            taken.append(_Taken(state.free_slots.pop(), *waiting.popleft(), []))
+        texts = [it.row.ids[:-1] for it in taken]
         missing = state.group - len(texts)
         ids = [text + [0] * (width - len(text)) for text in texts] + [[0] * width] * missing
-        where = [slot for slot, _, _ in taken] + [state.spare] * missing
+        where = [it.slot for it in taken] + [state.spare] * missing
         if width not in self._graphs:
             self._graphs[width] = self._prepared(width)
         buffer, read = self._graphs[width]
@@ -343,7 +343,7 @@ def _blocks(
     where: tuple[Tensor, Tensor],
     attend: Callable[[int, Tensor, Tensor, Tensor], Tensor | None],
 ) -> Tensor:
-    """The residual stream [rows, length, hidden] after all blocks; keeps keys and values.
+    """The residual stream [rows, length, hidden] after the blocks; keeps keys and values.
 
     where: slots and places of ids in the cache, each broadcastable to ids [rows, length].
     attend: (block, query, key, value) -> what its output projection takes; None ends there.
@@ -366,7 +366,7 @@ def _blocks(
         )
         attended = attend(number, query, key, value)
         if attended is None:
-            break
+            return hidden
         before = layer.before_mlp
         (output,) = layer.output(attended)
         hidden, x = add_norm(hidden, output, before.weight, before.variance_epsilon)

@@ -93,8 +93,9 @@ def _with_engine(
     stop = end_of_turn(tokenizer)
     left = {prompt.id: prompt for prompt in prompts if prompt.id not in done}
     longest = max(map(len, encoded.values()))
-    lanes = min(batch_size, len(prompts))
-    lanes = min(lanes, engine.lanes_that_fit(model, longest, sampling.max_new_tokens))
+    lanes = engine.lanes_that_fit(
+        model, longest, sampling.max_new_tokens, most=min(batch_size, len(prompts))
+    )
     while left:
         rows = [engine.Row(encoded[id], uniform_numbers(id, sampling)) for id in left]
         names = list(left)

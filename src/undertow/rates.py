@@ -13,8 +13,9 @@ from undertow.config import HubWeights, ModelSpec
 class ShapeRate:
     """Measured speed of one model shape on one device; None is not measured.
 
-    trained_per_second goes by distillation.quantization (none, nf4). other_seconds is what a
-    cell takes beside generation and training, where cells share one load.
+    generated_per_second is the teacher's; trained_per_second goes by distillation.quantization
+    (none, nf4). other_seconds is what a cell takes besides where cells share one load, with what
+    its student writes more slowly than its teacher.
     """
 
     shape: str

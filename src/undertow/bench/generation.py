@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from undertow import engine
 from undertow.batching import free_memory
 from undertow.bench.ceilings import Ceilings, measure
-from undertow.bench.shapes import build, multiplied
+from undertow.bench.shapes import build, multiplied, multiplied_by_prompts
 from undertow.sampling import Sampling, draw
 from undertow.steering import Offsets, steer, steer_with_hooks
 
@@ -180,7 +180,7 @@ def _least_seconds(
     read = (weights + batch * past * cached) * model.dtype.itemsize / ceilings.bytes_per_second
     attended = 4 * config.num_attention_heads * size * config.num_hidden_layers * past
     multiply = batch * (2 * weights + attended) / ceilings.flops_per_second
-    prompts = batch * prompt * 2 * weights / ceilings.flops_per_second
+    prompts = batch * prompt * 2 * multiplied_by_prompts(model) / ceilings.flops_per_second
     return float(new * max(read, multiply) + prompts)
 
 

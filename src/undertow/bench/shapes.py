@@ -88,3 +88,10 @@ def multiplied(model: PreTrainedModel) -> int:
     """Weights that every token is multiplied with: all but the embedding table."""
     table: Any = model.get_input_embeddings()
     return model.num_parameters() - int(table.weight.numel())
+
+
+def multiplied_by_prompts(model: Any) -> int:
+    """Of these, the weights that a prompt needs: all up to the last block's keys and values."""
+    last = model.model.layers[-1]
+    spared = (last.self_attn.q_proj, last.self_attn.o_proj, last.mlp, model.lm_head)
+    return multiplied(model) - sum(int(p.numel()) for part in spared for p in part.parameters())
