@@ -97,6 +97,15 @@ def test_rows_that_end_at_any_time_leave_the_others_alone(model):
     assert decoded(model, asked, lanes=5, draw=until_told, stop=4) == expected
 
 
+@torch.inference_mode()
+def test_a_lane_without_a_row_writes_to_no_row_s_slot(model):
+    state = engine._State(model, 2, 8, NEW)
+    state.slot.fill_(1)  # of rows that have ended; by now it may be another's
+    engine._step(model, state, greedy, -1)
+    assert not any(kept[: state.spare].any() for kept in (*state.keys, *state.values))
+    assert all(kept[state.spare].any() for kept in (*state.keys, *state.values))
+
+
 def test_the_steering_bias_is_in_the_engine(model):
     blocks, hidden = model.config.num_hidden_layers, model.config.hidden_size
     added = {blocks - 1: torch.linspace(-1, 1, hidden)}

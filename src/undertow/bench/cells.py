@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import count, islice, pairwise, product
+from itertools import chain, count, islice, pairwise, product
 from pathlib import Path
 from string import ascii_lowercase
 from tempfile import TemporaryDirectory
@@ -156,9 +156,10 @@ def tokenizer_of_size(benign: Path, size: int) -> PreTrainedTokenizerFast:
     first = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     known = {word[:end] for word in words for end in range(1, len(word) + 1)}
     grown = dict.fromkeys(sorted(known, key=lambda word: (len(word), word)))
-    made_up = (word for length in count(1) for word in product(ascii_lowercase, repeat=length))
+    lengths = (product(ascii_lowercase, repeat=length) for length in count(1))
+    made_up = map("".join, chain.from_iterable(lengths))
     while len(first) + len(grown) < size:
-        grown["".join(next(made_up))] = None
+        grown[next(made_up)] = None
     pieces = [SPACE + word for word in islice(grown, size - len(first))]
     tokenizer = Tokenizer(
         models.BPE(
