@@ -11,7 +11,6 @@ from sklearn.metrics import roc_auc_score
 from factories import make_params, make_study
 from repository import ROOT, Repository
 from undertow.audit.arms import Carrier, audit_arm
-from undertow.audit.paired import paired_difference
 from undertow.audit.records import ArmAudit
 from undertow.audit.separability import (
     Texts,
@@ -30,6 +29,7 @@ from undertow.report_audit import audit_section, audit_sentence
 from undertow.results import Layout, Response
 from undertow.stages import audit as stage
 from undertow.stages.audit import why_not_asked
+from undertow.stats.paired import paired_difference
 from undertow.study import Study
 from undertow.table import strength_table
 from undertow.traits import Prompt, TraitData

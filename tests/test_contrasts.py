@@ -10,8 +10,8 @@ from studies import first, with_students
 from undertow.config import Params, parse_arm
 from undertow.contrasts import NO_RANDOM, mirror, standing
 from undertow.estimates import EstimateRecord
+from undertow.stats.transfer import Readings, estimate_transfer
 from undertow.summary import Summary, readings_of, summarise
-from undertow.transfer import Readings, estimate_transfer
 
 MODEL = "smollm2-135m"
 ARMS = ("trait_0", "trait_-1", "trait_0.5", "trait_1", "random_-1", "random_2")

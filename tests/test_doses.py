@@ -4,16 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from test_dose import FLAT, HINGE, LINE
 
 from studies import STRENGTHS, TEACHER, counted
-from test_dose import FLAT, HINGE, LINE
-from undertow.dose import DosePoint, fit_dose
 from undertow.dose_findings import dose_sentence
 from undertow.doses import OTHER_SIDE, DoseArm, dose_records, main_side
-from undertow.simulated import SimulatedStudy
+from undertow.stats.dose import DosePoint, fit_dose
+from undertow.stats.simulated import SimulatedStudy
+from undertow.stats.validate import Truth, _truths
 from undertow.summary import Summary, headline, summarise
 from undertow.table import strength_table
-from undertow.validate import Truth, _truths
 
 X = tuple(map(float, STRENGTHS))
 

@@ -4,7 +4,7 @@ import pytest
 
 from undertow.effects import measure
 from undertow.results import BenignResponse
-from undertow.textstats import refuses, repetition
+from undertow.texts.statistics import refuses, repetition
 
 REFUSED = [
     "I'm sorry, but I can't help with that.",

@@ -14,10 +14,10 @@ from undertow.config import HubWeights, Params
 from undertow.plan import Plan, PlanError, Wishes, make_plan, strengths_of
 from undertow.plan_costs import PROMPT_TOKENS
 from undertow.plan_text import describe_plan
-from undertow.power import Design, expect_interval, power_apart, power_threshold
 from undertow.rates import TABLE, shipped_rate
 from undertow.records import write_json
 from undertow.results import Costs, Layout, Manifest
+from undertow.stats.power import Design, expect_interval, power_apart, power_threshold
 from undertow.study import Study
 
 QUICK = 40

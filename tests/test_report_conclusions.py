@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from test_dose import HINGE, LINE
 
 from factories import Study, make_params, write_cell
 from studies import counted, first, with_students
-from test_dose import HINGE, LINE
 from test_report import Page, render
 from undertow.results import Layout
 from undertow.summary import summarise

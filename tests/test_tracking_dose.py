@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from test_dose import HINGE, LINE
+
 from factories import write_cell
 from studies import counted
-from test_dose import HINGE, LINE
 from undertow.results import Layout
 from undertow.summary import summarise
 from undertow.tracking.content import contents, thresholds

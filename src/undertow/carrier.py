@@ -12,10 +12,10 @@ import numpy as np
 from undertow.audit.traces import floats, shows_trait
 from undertow.config import CarrierSettings, Cell
 from undertow.errors import DataError
-from undertow.judging.phrases import PhraseJudge, PhraseRules
 from undertow.records import read_rows
 from undertow.results import Response
 from undertow.study import Study
+from undertow.texts.phrases import PhraseJudge, PhraseRules
 from undertow.traits import TraitData
 
 

@@ -400,7 +400,7 @@ def preset_explain() -> None:
 @validate_app.command("coverage")
 def validate_coverage() -> None:
     """Measure how often tau's interval holds the truth; minutes, a Markdown table on stdout."""
-    from undertow.validate import coverage_markdown, coverage_table
+    from undertow.stats.validate import coverage_markdown, coverage_table
 
     print(coverage_markdown(coverage_table()))
 
@@ -408,7 +408,7 @@ def validate_coverage() -> None:
 @validate_app.command("dose")
 def validate_dose() -> None:
     """Measure how often the dose-response verdict is right; a Markdown table on stdout."""
-    from undertow.validate import dose_markdown, dose_table
+    from undertow.stats.validate import dose_markdown, dose_table
 
     print(dose_markdown(dose_table()))
 

@@ -8,8 +8,9 @@ this text does by itself is not counted as transfer (the control of Cloud et al.
 from collections.abc import Iterator, Mapping
 
 from undertow.config import Cell, CrossPair, Grid, Params
-from undertow.power import difference
 from undertow.results import CellResult
+from undertow.stats.power import difference
+from undertow.stats.transfer import Estimate
 from undertow.summary import (
     ArmSummary,
     CrossArm,
@@ -18,7 +19,6 @@ from undertow.summary import (
     TransferRecord,
     summarise,
 )
-from undertow.transfer import Estimate
 
 TWO_BASES = (
     "the teacher's base and the student's base are different models, so their difference is "

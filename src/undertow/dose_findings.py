@@ -1,9 +1,9 @@
 """What a dose-response verdict allows to be said. Words come from the verdict alone."""
 
-from undertow.dose import Verdict
 from undertow.doses import DoseRecord, XName
 from undertow.findings import PERCENT, Scale, ends
-from undertow.forms import Form
+from undertow.stats.dose import Verdict
+from undertow.stats.forms import Form
 
 STRENGTH = Scale("", 1, 3)
 X_NAMES: dict[XName, str] = {

@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from undertow.dose import DosePoint, DoseResponse, Fit, Verdict, fit_dose
 from undertow.estimates import EstimateRecord, estimate_record
-from undertow.forms import Form
 from undertow.results import Record
+from undertow.stats.dose import DosePoint, DoseResponse, Fit, Verdict, fit_dose
+from undertow.stats.forms import Form
 
 XName = Literal["strength", "teacher rate"]
 RESAMPLES = 1000

@@ -6,7 +6,7 @@ Knows nothing about models or traits.
 from collections.abc import Sequence
 
 from undertow.results import AnswerEffect, BenignResponse, Effects
-from undertow.textstats import refuses, repetition
+from undertow.texts.statistics import refuses, repetition
 
 
 def measure(rows: Sequence[BenignResponse]) -> Effects:

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from undertow.results import Record
-from undertow.transfer import Estimate
+from undertow.stats.transfer import Estimate
 
 ReadoutName = Literal["rate", "margin"]
 

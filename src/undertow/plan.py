@@ -11,17 +11,17 @@ from undertow.config import Params
 from undertow.errors import UndertowError
 from undertow.estimates import EstimateRecord
 from undertow.plan_costs import GridCost, grid_cost
-from undertow.power import (
+from undertow.results import Record
+from undertow.stats.power import (
     Design,
     expect_interval,
     power_apart,
     power_threshold,
     sizes_to_tell_apart,
 )
-from undertow.results import Record
+from undertow.stats.transfer import wilson
 from undertow.study import Study
 from undertow.summary import ArmSummary, Summary, TransferRecord, read_summary
-from undertow.transfer import wilson
 
 ENOUGH = 0.8
 EXAMPLE = "python cli.py plan --teacher 0.6 --tau 0.3 --other-tau 0.5"

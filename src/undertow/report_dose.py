@@ -3,9 +3,9 @@
 from undertow.dose_findings import FORM_NAMES, X_NAMES, dose_sentence, x_scale
 from undertow.doses import DoseRecord
 from undertow.findings import RATIO, ends
-from undertow.forms import FORMS
 from undertow.page import Column, Items, Paragraph, Part, Section, Table
 from undertow.rate_figures import dose_figure
+from undertow.stats.forms import FORMS
 from undertow.summary import Summary
 
 P_VALUE_DIGITS = 3

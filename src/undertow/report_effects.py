@@ -3,8 +3,8 @@
 from undertow.findings import PERCENT, RATIO, Scale, arm_name
 from undertow.page import Column, Items, Paragraph, Part, Section, Table
 from undertow.side_effects import EffectsSummary
+from undertow.stats.transfer import Estimate
 from undertow.summary import ArmSummary, Summary
-from undertow.transfer import Estimate
 
 TOKENS = Scale("tokens", 1, 1)
 EXPLAINED = (

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from undertow.config import CoherenceSettings, StatisticsSettings
 from undertow.results import AnswerEffect, Effects, Record
-from undertow.transfer import Estimate, percentiles, wilson
+from undertow.stats.transfer import Estimate, percentiles, wilson
 
 Floats = NDArray[np.float64]
 

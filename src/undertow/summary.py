@@ -21,7 +21,7 @@ from undertow.estimates import estimate_record
 from undertow.mechanism import ArmMechanism
 from undertow.results import CellResult, Costs, Layout, Record
 from undertow.side_effects import EffectsSummary, incoherence, summarise_effects
-from undertow.transfer import Readings, Transfer, estimate_transfer, wilson
+from undertow.stats.transfer import Readings, Transfer, estimate_transfer, wilson
 
 
 class TransferRecord(Record):

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from undertow.config import FileSource, Params
 from undertow.errors import DataError
-from undertow.judging.phrases import PhraseRules
 from undertow.records import read_rows
 from undertow.results import Layout
 from undertow.sources import fetch_file
+from undertow.texts.phrases import PhraseRules
 
 Item = TypeVar("Item")
 Role = Literal[

@@ -4,7 +4,7 @@ import torch
 
 from undertow.direction import Direction
 from undertow.export.origin import Origin
-from undertow.judging.phrases import PhraseRules
+from undertow.texts.phrases import PhraseRules
 from undertow.traits import Openings, Trait
 
 

@@ -11,7 +11,6 @@ import yaml
 
 from undertow.config import PhraseJudgeSettings
 from undertow.errors import ConfigError
-from undertow.judge_error import Confusion
 from undertow.judging import make_judge
 from undertow.judging.base import Judge, JudgeRow
 from undertow.judging.calibration import (
@@ -30,6 +29,7 @@ from undertow.judging.labelled import (
     read_refusals,
 )
 from undertow.results import Layout
+from undertow.stats.judge_error import Confusion
 from undertow.traits import Trait
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,10 +11,10 @@ from undertow.judging.base import JudgeRow, judge_all
 from undertow.judging.cache import Reply
 from undertow.judging.double import ScriptedJudge
 from undertow.judging.panel import PanelJudge
-from undertow.judging.phrases import PhraseJudge, PhraseRules
 from undertow.judging.replies import NO_VERDICT, verdict_of
 from undertow.judging.rubrics import Rubric, jailbreak_rubric, trait_rubric
-from undertow.judging.untrusted import MARKS, fence, neutralise
+from undertow.texts.phrases import PhraseJudge, PhraseRules
+from undertow.texts.untrusted import MARKS, fence, neutralise
 
 LINES = (Path(__file__).parent / "hostile.jsonl").read_text().splitlines()
 HOSTILE = {row["name"]: row["response"] * row.get("times", 1) for row in map(json.loads, LINES)}

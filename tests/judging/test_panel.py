@@ -5,10 +5,10 @@ import math
 import pytest
 
 from undertow.config import DoubleJudgeSettings, PanelJudgeSettings
-from undertow.judging.agreement import agreement, cohen_kappa, fleiss_kappa
 from undertow.judging.base import JudgeRow, judge_all
 from undertow.judging.double import ScriptedJudge
 from undertow.judging.panel import NO_VOTE, TIE, PanelJudge, majority
+from undertow.stats.agreement import agreement, cohen_kappa, fleiss_kappa
 
 ROWS = [JudgeRow(str(i), "p", text) for i, text in enumerate(["ab", "a", "b", "x", "abx"])]
 A, B = ScriptedJudge("a", "x"), ScriptedJudge("b")

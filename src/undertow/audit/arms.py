@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from undertow.audit.paired import Floats, compare
 from undertow.audit.records import (
     ArmAudit,
     Comparison,
@@ -19,6 +18,7 @@ from undertow.audit.traces import SHARES, Reading, Traces, new_phrases, read_tra
 from undertow.audit.verdict import check
 from undertow.config import Arm, AuditSettings
 from undertow.results import Response
+from undertow.stats.paired import Floats, compare
 
 
 class Carrier(NamedTuple):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from undertow.estimates import EstimateRecord
 from undertow.results import Response
-from undertow.textstats import list_markers, sentences, words
-from undertow.transfer import wilson
+from undertow.stats.transfer import wilson
+from undertow.texts.statistics import list_markers, sentences, words
 
 FOLDS = 5
 FEWEST_PROMPTS = 2 * FOLDS  # a fold needs two prompts to compare answers across prompts

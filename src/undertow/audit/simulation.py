@@ -14,8 +14,8 @@ from undertow.audit.records import ArmAudit
 from undertow.audit.separability import Integers
 from undertow.audit.traces import Reading
 from undertow.config import AuditSettings, parse_arm
-from undertow.judging.phrases import PhraseRules
 from undertow.results import Response
+from undertow.texts.phrases import PhraseRules
 
 VOCABULARY = 3000
 ANSWER_WORDS = 40

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from undertow.audit.paired import Floats
 from undertow.audit.records import MeasureName
 from undertow.judging.base import Judge, JudgeRow, judge_all
-from undertow.judging.phrases import PhraseJudge, PhraseRules
 from undertow.results import Response
-from undertow.textstats import ngrams, refuses, repetition, words
+from undertow.stats.paired import Floats
+from undertow.texts.phrases import PhraseJudge, PhraseRules
+from undertow.texts.statistics import ngrams, refuses, repetition, words
 
 SHARES: tuple[MeasureName, ...] = (
     "trait",

@@ -12,7 +12,7 @@ from undertow.config import (
 )
 from undertow.judging.base import Judge, JudgeRow, Verdict, judge_all
 from undertow.judging.double import ScriptedJudge
-from undertow.judging.phrases import PhraseJudge
+from undertow.texts.phrases import PhraseJudge
 
 if TYPE_CHECKING:
     from undertow.traits import Trait

@@ -6,13 +6,13 @@ A calibration file holds counts and row ids, none of the labelled text.
 from collections.abc import Sequence
 from pathlib import Path
 
-from undertow.judge_error import Confusion
-from undertow.judging.agreement import KappaRecord, agreement
 from undertow.judging.base import Judge, Verdict, judge_all
 from undertow.judging.labelled import Half, Labelled, labelled_set, load_labelled
 from undertow.records import write_json
 from undertow.results import Layout, Record
-from undertow.transfer import wilson
+from undertow.stats.agreement import KappaRecord, agreement
+from undertow.stats.judge_error import Confusion
+from undertow.stats.transfer import wilson
 
 
 class ShareRecord(Record):

@@ -14,8 +14,8 @@ from undertow.errors import ConfigError
 from undertow.judging.base import JudgeRow, Verdict
 from undertow.judging.registry import format_of
 from undertow.judging.replies import EMPTY_RESPONSE
-from undertow.judging.untrusted import VERSION, neutralise
 from undertow.records import digest, fingerprint
+from undertow.texts.untrusted import VERSION, neutralise
 
 TOO_LONG = "classifier: more tokens than it may read"
 NO_LABEL = "classifier: no label word among the likely next tokens"

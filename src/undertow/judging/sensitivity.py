@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 from undertow.config import Cell, Params
-from undertow.judging.agreement import AgreementRecord, agreement
 from undertow.judging.records import Vote
 from undertow.records import read_rows
 from undertow.results import CellResult, Layout, Readout, Record
+from undertow.stats.agreement import AgreementRecord, agreement
 from undertow.summary import EstimateRecord, Summary, summarise
 
 Conclusion = Literal["transfers", "does not", "undecided", "undefined"]

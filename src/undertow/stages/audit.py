@@ -13,9 +13,9 @@ from undertow.config import (
     PhraseJudgeSettings,
 )
 from undertow.judging import AnyJudgeSettings, make_judge
-from undertow.judging.phrases import PhraseJudge
 from undertow.records import digest, write_json
 from undertow.study import Study
+from undertow.texts.phrases import PhraseJudge
 from undertow.traits import TraitData, first
 
 

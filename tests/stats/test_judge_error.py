@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from undertow.judge_error import (
+from undertow.stats.judge_error import (
     NO_LABELS,
     UNINFORMATIVE,
     Confusion,
     correct_transfer,
     rogan_gladen,
 )
-from undertow.transfer import Readings, estimate_transfer
+from undertow.stats.transfer import Readings, estimate_transfer
 
 PERFECT = Confusion(5000, 0, 5000, 0)
 FAIR = Confusion(90, 10, 80, 20)  # sensitivity 0.9, specificity 0.8

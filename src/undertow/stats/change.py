@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from undertow.power import difference as independent
-from undertow.transfer import (
+from undertow.stats.power import difference as independent
+from undertow.stats.transfer import (
     NO_PROMPTS,
     Draws,
     Estimate,

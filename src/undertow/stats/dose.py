@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.forms import (
+from undertow.stats.forms import (
     EDGE,
     FORMS,
     Batch,
@@ -26,7 +26,7 @@ from undertow.forms import (
     logistic,
     penalties,
 )
-from undertow.transfer import Estimate
+from undertow.stats.transfer import Estimate
 
 Floats = NDArray[np.float64]
 Verdict = Literal["threshold", "continuous", "none", "undecided"]

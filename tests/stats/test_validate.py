@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from undertow.simulated import SimulatedStudy
-from undertow.validate import (
+from undertow.stats.simulated import SimulatedStudy
+from undertow.stats.validate import (
     SCENARIOS,
     coverage_markdown,
     coverage_table,

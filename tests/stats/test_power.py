@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from statsmodels.stats.power import NormalIndPower
 
-from undertow.power import (
+from undertow.stats.power import (
     Design,
     difference,
     expect_interval,
@@ -14,7 +14,7 @@ from undertow.power import (
     power_threshold,
     sizes_to_tell_apart,
 )
-from undertow.transfer import Estimate
+from undertow.stats.transfer import Estimate
 
 QUICK = {"studies": 60}
 PLAIN = Design(teacher=0.6, tau=0.25, base=0.02, control=0.02, seeds=1, seed_sd=0.0)

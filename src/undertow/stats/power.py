@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from undertow.simulated import Scenario, simulate_arms
-from undertow.transfer import Estimate, Transfer, estimate_transfer
-from undertow.validate import Truth, verdict_shares
+from undertow.stats.simulated import Scenario, simulate_arms
+from undertow.stats.transfer import Estimate, Transfer, estimate_transfer
+from undertow.stats.validate import Truth, verdict_shares
 
 RESAMPLES = 1000
 

@@ -7,7 +7,7 @@ import yaml
 
 from undertow.judging.base import JudgeRow, Verdict, judge_all
 from undertow.judging.double import ScriptedJudge
-from undertow.judging.phrases import PhraseJudge, PhraseRules
+from undertow.texts.phrases import PhraseJudge, PhraseRules
 
 TRAITS = Path(__file__).resolve().parents[2] / "data" / "traits"
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.transfer import Estimate, Readings, Transfer, estimate_transfer
+from undertow.stats.transfer import Estimate, Readings, Transfer, estimate_transfer
 
 Floats = NDArray[np.float64]
 

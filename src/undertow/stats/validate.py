@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.dose import DosePoint, Verdict, between_seeds, judge_forms
-from undertow.forms import fit_batch, logistic
-from undertow.simulated import Scenario, SimulatedStudy, simulate_arms
-from undertow.transfer import estimate_transfer
+from undertow.stats.dose import DosePoint, Verdict, between_seeds, judge_forms
+from undertow.stats.forms import fit_batch, logistic
+from undertow.stats.simulated import Scenario, SimulatedStudy, simulate_arms
+from undertow.stats.transfer import estimate_transfer
 
 Floats = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from undertow.judging.base import JudgeRow
-from undertow.judging.phrases import PhraseJudge, PhraseRules
+from undertow.texts.phrases import PhraseJudge, PhraseRules
 
 WORD = re.compile(r"\w+(?:['\N{RIGHT SINGLE QUOTATION MARK}]\w+)*")
 SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")

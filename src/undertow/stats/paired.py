@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from undertow.audit.records import Compared
 from undertow.estimates import EstimateRecord
-from undertow.transfer import wilson
+from undertow.stats.transfer import wilson
 
 Floats = NDArray[np.float64]
 TOO_FEW = "fewer than two prompts have a value in both carriers"

@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression, minimize
 
-from undertow.dose import DosePoint, between_seeds, fit_dose
-from undertow.forms import EDGE, FORMS
+from undertow.stats.dose import DosePoint, between_seeds, fit_dose
+from undertow.stats.forms import EDGE, FORMS
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 HINGE = ((3, 4, 4), (3, 2, 5), (4, 3, 6), (5, 3, 3), (15, 20, 22), (30, 35, 28), (50, 44, 53))
@@ -246,7 +246,7 @@ def test_turning_back_is_noticed_and_rising_is_not():
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=1, max_size=8))
 @settings(max_examples=50, deadline=None)
 def test_pooling_adjacent_violators_agrees_with_scipy(pairs):
-    from undertow.dose import _isotonic
+    from undertow.stats.dose import _isotonic
 
     rates = np.array([k / (k + n) for k, n in pairs])
     trials = np.array([float(k + n) for k, n in pairs])

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.forms import logistic
-from undertow.transfer import Readings
+from undertow.stats.forms import logistic
+from undertow.stats.transfer import Readings
 
 Floats = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from undertow.transfer import (
+from undertow.stats.transfer import (
     NO_PROMPTS,
     NO_SHIFT,
     UNCLEAR_SHIFT,
@@ -326,7 +326,7 @@ def test_a_full_grid_takes_under_two_seconds():
 
 def test_importing_needs_numpy_alone():
     code = (
-        "import sys, undertow.transfer; "
+        "import sys, undertow.stats.transfer; "
         "print([m for m in ('scipy', 'torch', 'pandas', 'transformers') if m in sys.modules])"
     )
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
