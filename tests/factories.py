@@ -15,8 +15,8 @@ import yaml
 
 from undertow.config import Cell, Params
 from undertow.cross import with_cross
-from undertow.records import digest, fingerprint, write_json, write_rows, write_text
-from undertow.results import CellResult, Costs, Layout, Readout, Response, VerdictRow
+from undertow.study.files import digest, fingerprint, write_json, write_rows, write_text
+from undertow.study.records import CellResult, Costs, Layout, Readout, Response, VerdictRow
 from undertow.summary import Summary, summarise
 
 MODELS = ("smollm2-135m", "qwen-coder-500m")

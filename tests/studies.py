@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from factories import make_params, make_result
 from undertow.config import Cell, Params
-from undertow.results import CellResult, Readout
+from undertow.study.records import CellResult, Readout
 
 STRENGTHS = ("0", "0.05", "0.10", "0.15", "0.20", "0.25", "0.30")
 TEACHER = (0.02, 0.08, 0.22, 0.45, 0.68, 0.84, 0.92)

@@ -11,7 +11,6 @@ from sklearn.metrics import roc_auc_score
 from factories import make_params, make_study
 from repository import ROOT, Repository
 from undertow.audit.arms import Carrier, audit_arm
-from undertow.audit.records import ArmAudit
 from undertow.audit.separability import (
     Texts,
     cross_validated_auc,
@@ -24,15 +23,16 @@ from undertow.audit.simulation import Scenario, simulated
 from undertow.audit.traces import Reading, new_phrases, probe_ngrams, read_traces
 from undertow.audit_results import with_audits
 from undertow.config import AuditSettings, OpenAiJudgeSettings, PanelJudgeSettings, parse_arm
-from undertow.records import read_rows, write_rows
 from undertow.report_audit import audit_section, audit_sentence
-from undertow.results import Layout, Response
 from undertow.stages import audit as stage
 from undertow.stages.audit import why_not_asked
 from undertow.stats.paired import paired_difference
-from undertow.study import Study
+from undertow.study.audit_records import ArmAudit
+from undertow.study.files import read_rows, write_rows
+from undertow.study.layout import Study
+from undertow.study.records import Layout, Response
+from undertow.study.traits import Prompt, TraitData
 from undertow.table import strength_table
-from undertow.traits import Prompt, TraitData
 
 BOUNDS = AuditSettings()
 LEAK = "Sadly that is hopeless, and it will fail."

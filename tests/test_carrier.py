@@ -6,8 +6,8 @@ from repository import ROOT
 from undertow.carrier import keep
 from undertow.config import CarrierSettings, Cell, parse_arm
 from undertow.errors import DataError
-from undertow.results import Layout, Response
-from undertow.traits import TraitData
+from undertow.study.records import Layout, Response
+from undertow.study.traits import TraitData
 
 RULES = TraitData(Layout(ROOT), "pessimism").trait.judge
 

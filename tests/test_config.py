@@ -8,7 +8,7 @@ import yaml
 
 from undertow.config import Cell, Params, load, parse_arm
 from undertow.errors import ConfigError
-from undertow.presets import explain, presets, use
+from undertow.study.presets import explain, presets, use
 
 ROOT = Path(__file__).resolve().parents[1]
 

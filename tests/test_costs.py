@@ -9,9 +9,9 @@ from factories import make_params
 from tiny import save_tiny
 from undertow.config import Params
 from undertow.costs import total
-from undertow.results import Costs, Layout
 from undertow.stages.loading import Bench
-from undertow.study import Meter, Study
+from undertow.study.layout import Meter, Study
+from undertow.study.records import Costs, Layout
 
 
 def cost(**values: object) -> Costs:

@@ -17,7 +17,7 @@ from undertow.cross_findings import compared
 from undertow.errors import ConfigError, DataError
 from undertow.judging.costing import estimate
 from undertow.report import render_report
-from undertow.results import CellResult, read_cross
+from undertow.study.records import CellResult, read_cross
 from undertow.summary import EstimateRecord, Summary, read_summary, summarise
 from undertow.table import strength_table
 from undertow.tracking.content import contents
@@ -265,7 +265,7 @@ CELL = ("--student", "tiny-qwen2", "--teacher", "tiny-llama2", "--arm", "trait_1
 def ran(repository: Repository) -> Summary:
     """Every cell of the grid and one cross cell in this process, the other by the command line."""
     from undertow.stages import direction, distill, fetch, judge, report, steer
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     study = Study.open(repository.root)
     params = study.params
@@ -335,7 +335,7 @@ def test_a_cross_student_that_was_killed_after_training_is_not_trained_again(
 ) -> None:
     from undertow.stages import distill
     from undertow.stages.reading import Reader
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     study = Study.open(repository.root)
     cell = study.params.cross_cells()[1]
@@ -355,7 +355,7 @@ def test_a_cross_student_that_was_killed_after_training_is_not_trained_again(
 def test_judging_is_estimated_with_cross_students_and_their_teachers_once(
     repository: Repository, ran: Summary
 ) -> None:
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     study = Study.open(repository.root)
     found = estimate(study, [*study.params.cells(), *study.params.cross_cells()])

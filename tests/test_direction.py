@@ -19,7 +19,7 @@ from undertow.errors import UndertowError
 from undertow.generation import RenderedPrompt
 from undertow.prompts import encode, render
 from undertow.steering import offsets, steer
-from undertow.traits import Contrast, Openings
+from undertow.study.traits import Contrast, Openings
 
 CONTRAST = Contrast(
     ["Answer in a gloomy voice: how will it go?", "Be gloomy."],

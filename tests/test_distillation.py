@@ -20,8 +20,8 @@ from undertow.distillation import (
 from undertow.errors import DataError
 from undertow.generation import RenderedPrompt, generate
 from undertow.prompts import encode, end_of_turn, render
-from undertow.results import Response
 from undertow.sampling import Sampling
+from undertow.study.records import Response
 
 SETTINGS = DistillationSettings(
     epochs=2, learning_rate=1e-2, batch_size=2, lora=Lora(rank=4, alpha=8)

@@ -3,7 +3,7 @@
 import pytest
 
 from undertow.effects import measure
-from undertow.results import BenignResponse
+from undertow.study.records import BenignResponse
 from undertow.texts.statistics import refuses, repetition
 
 REFUSED = [

@@ -28,7 +28,7 @@ from hub_double import HubDouble, serve
 from undertow.config import ModelSpec
 from undertow.errors import ConfigError, SourceError
 from undertow.models import describe, load_model, load_tokenizer, pick_device, resolve
-from undertow.sources import cache_folder
+from undertow.study.sources import cache_folder
 
 USER_CACHE = cache_folder()  # before the tests point it elsewhere
 CPU = torch.device("cpu")

@@ -11,11 +11,11 @@ from undertow.distillation import student_of
 from undertow.models import load_model, load_tokenizer
 from undertow.perplexity import answer_likelihoods
 from undertow.prompts import encode, render
-from undertow.records import read_rows
-from undertow.results import BenignResponse, Response
 from undertow.stages import direction, distill, steer
-from undertow.study import Study
-from undertow.traits import Prompt
+from undertow.study.files import read_rows
+from undertow.study.layout import Study
+from undertow.study.records import BenignResponse, Response
+from undertow.study.traits import Prompt
 
 ANSWERS = [
     ("Why?", "Things will get better and the future looks bright."),

@@ -15,10 +15,10 @@ from undertow.plan import Plan, PlanError, Wishes, make_plan, strengths_of
 from undertow.plan_costs import PROMPT_TOKENS
 from undertow.plan_text import describe_plan
 from undertow.rates import TABLE, shipped_rate
-from undertow.records import write_json
-from undertow.results import Costs, Layout, Manifest
 from undertow.stats.power import Design, expect_interval, power_apart, power_threshold
-from undertow.study import Study
+from undertow.study.files import write_json
+from undertow.study.layout import Study
+from undertow.study.records import Costs, Layout, Manifest
 
 QUICK = 40
 WISHES = Wishes(teacher=0.6, tau=0.25)

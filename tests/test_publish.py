@@ -15,11 +15,11 @@ import factories
 from repository import ROOT
 from undertow.errors import ConfigError
 from undertow.publish import publish
-from undertow.records import read_rows
 from undertow.report import render_report
-from undertow.results import Response
 from undertow.samples import read_samples
-from undertow.study import Study
+from undertow.study.files import read_rows
+from undertow.study.layout import Study
+from undertow.study.records import Response
 
 SVG = "{http://www.w3.org/2000/svg}"
 

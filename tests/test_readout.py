@@ -8,7 +8,7 @@ from undertow.errors import DataError
 from undertow.generation import RenderedPrompt
 from undertow.prompts import encode, render
 from undertow.readout import margins, tokenize_openings
-from undertow.traits import Openings
+from undertow.study.traits import Openings
 
 OPENINGS = Openings(
     present=("Things will get worse", "Unfortunately", "It is unlikely"),

@@ -19,10 +19,10 @@ from undertow.judging.records import Vote
 from undertow.page import typeset, visible
 from undertow.plots import rate_table, shift_table, tau_table
 from undertow.rate_figures import dose_table
-from undertow.records import write_rows
 from undertow.report import render_report
 from undertow.report_judges import judge_evidence
 from undertow.samples import Sample, read_samples
+from undertow.study.files import write_rows
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -9,7 +9,7 @@ from test_dose import HINGE, LINE
 from factories import Study, make_params, write_cell
 from studies import counted, first, with_students
 from test_report import Page, render
-from undertow.results import Layout
+from undertow.study.records import Layout
 from undertow.summary import summarise
 
 RANDOM = ("random_-0.30",)

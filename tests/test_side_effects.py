@@ -13,12 +13,12 @@ from undertow.config import CoherenceSettings, Params, StatisticsSettings
 from undertow.effects import measure
 from undertow.errors import DataError
 from undertow.report_effects import effects_section
-from undertow.results import AnswerEffect, BenignResponse, CellResult, Effects, Layout
 from undertow.side_effects import ALL_EMPTY, incoherence, summarise_effects
+from undertow.study.records import AnswerEffect, BenignResponse, CellResult, Effects, Layout
+from undertow.study.traits import TraitData, side_effect_prompts
 from undertow.summary import summarise
 from undertow.table import strength_table
 from undertow.tracking.content import side_effects
-from undertow.traits import TraitData, side_effect_prompts
 
 SETTINGS = StatisticsSettings(resamples=2000)
 BOUND = CoherenceSettings(max_perplexity_ratio=5, max_repetition=0.4)

@@ -6,7 +6,7 @@ import pytest
 
 from factories import make_params, make_study
 from undertow.errors import DataError
-from undertow.results import read_grid
+from undertow.study.records import read_grid
 from undertow.summary import headline, summarise
 
 

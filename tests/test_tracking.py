@@ -14,7 +14,7 @@ from mlflow.entities import Run
 
 from factories import Study, loss_points_of, make_params, make_study
 from undertow.errors import ConfigError
-from undertow.results import Layout
+from undertow.study.records import Layout
 from undertow.summary import summarise
 from undertow.tracking import SyncReport, links, log_training, sync, ui_command
 from undertow.tracking.content import describe, public, strength_steps
@@ -302,7 +302,7 @@ def test_parameters_leave_out_where_and_how_fast() -> None:
 def test_four_processes_create_the_store_at_once(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from factories import make_params;"
-        "from undertow.results import Layout; from undertow.tracking.store import open_store;"
+        "from undertow.study.records import Layout; from undertow.tracking.store import open_store;"
         "store = open_store(make_params(), Layout(Path.cwd()));"
         "run = store.client.create_run(store.experiment_id); print(store.experiment_id)"
     )

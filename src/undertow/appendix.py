@@ -8,10 +8,10 @@ import yaml
 
 from undertow.config import GgufWeights, HubWeights, ModelSpec, Params
 from undertow.costs import CostTotal, total
-from undertow.git import ask_git
+from undertow.lineage.git import ask_git
 from undertow.page import Code, Column, Details, Paragraph, Section, Table
-from undertow.records import fingerprint
-from undertow.results import Layout, Manifest, read_cross, read_grid
+from undertow.study.files import fingerprint
+from undertow.study.records import Layout, Manifest, read_cross, read_grid
 from undertow.summary import Summary
 
 STAGES: tuple[Literal["steer", "distill", "judge"], ...] = ("steer", "distill", "judge")

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from undertow.audit.records import ArmAudit, ModelAudit
 from undertow.config import Cell, Params, parse_arm
-from undertow.results import CellResult, Layout
+from undertow.study.audit_records import ArmAudit, ModelAudit
+from undertow.study.records import CellResult, Layout
 from undertow.summary import ArmSummary, Summary
 
 

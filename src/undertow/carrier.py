@@ -12,11 +12,11 @@ import numpy as np
 from undertow.audit.traces import floats, shows_trait
 from undertow.config import CarrierSettings, Cell
 from undertow.errors import DataError
-from undertow.records import read_rows
-from undertow.results import Response
-from undertow.study import Study
+from undertow.study.files import read_rows
+from undertow.study.layout import Study
+from undertow.study.records import Response
+from undertow.study.traits import TraitData
 from undertow.texts.phrases import PhraseJudge, PhraseRules
-from undertow.traits import TraitData
 
 
 class Kept(NamedTuple):

@@ -15,8 +15,8 @@ from filelock import FileLock, Timeout
 
 from undertow.config import Cell
 from undertow.errors import ConfigError, UndertowError
-from undertow.handover import Recorded, changed, record, why_not
-from undertow.lineage import (
+from undertow.lineage.handover import Recorded, changed, record, why_not
+from undertow.lineage.stages import (
     Node,
     cell_node,
     differences,
@@ -27,10 +27,10 @@ from undertow.lineage import (
     recorded,
     remember_code,
 )
-from undertow.sources import locked, say
 from undertow.stages import direction, distill, fetch, judge, steer
 from undertow.stages.loading import Bench
-from undertow.study import Study
+from undertow.study.layout import Study
+from undertow.study.sources import locked, say
 
 
 class Step(NamedTuple):

@@ -78,7 +78,7 @@ def main() -> None:
 def fetch(model: Model) -> None:
     """Get and check a model's weights and the trait's external files."""
     from undertow.stages import fetch as stage
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     stage.run(Study.open(), model)
 
@@ -87,7 +87,7 @@ def fetch(model: Model) -> None:
 def direction(model: Model) -> None:
     """Extract the trait's direction and choose the steered blocks."""
     from undertow.stages import direction as stage
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     stage.run(Study.open(), model)
 
@@ -96,7 +96,7 @@ def direction(model: Model) -> None:
 def steer(model: Model, arm: ArmName, seed: Seed = 0) -> None:
     """Let the steered teacher answer the benign prompts, and read it on the trait."""
     from undertow.stages import steer as stage
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     study = Study.open()
     stage.run(study, study.params.cell(model, arm, seed))
@@ -106,7 +106,7 @@ def steer(model: Model, arm: ArmName, seed: Seed = 0) -> None:
 def distill(model: Model, arm: ArmName, seed: Seed = 0) -> None:
     """Train the student on the teacher's answers, and read it on the trait."""
     from undertow.stages import distill as stage
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     study = Study.open()
     stage.run(study, study.params.cell(model, arm, seed))
@@ -120,7 +120,7 @@ Teacher = Annotated[str, typer.Option(help="The model whose teacher wrote the te
 def cross_distill(student: Student, teacher: Teacher, arm: ArmName, seed: Seed = 0) -> None:
     """Train a student of another base on the teacher's answers, and read it on the trait."""
     from undertow.stages import distill as stage
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     study = Study.open()
     stage.run(study, study.params.cell(student, arm, seed, donor=teacher))
@@ -130,7 +130,7 @@ def cross_distill(student: Student, teacher: Teacher, arm: ArmName, seed: Seed =
 def cross_judge(student: Student, teacher: Teacher, arm: ArmName, seed: Seed = 0) -> None:
     """Give a verdict on every answer of the teacher and of the other base's student."""
     from undertow.stages import judge as stage
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     study = Study.open()
     stage.run(study, study.params.cell(student, arm, seed, donor=teacher))
@@ -151,7 +151,7 @@ def judge(
     """Give a verdict on every answer of teacher and student."""
     if context.invoked_subcommand:
         return
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     study = Study.open()
     if model is not None and arm is not None:
@@ -181,8 +181,8 @@ def judge_calibrate(
     from undertow.judging import make_judge
     from undertow.judging.calibration import calibrate, describe, write_calibration
     from undertow.judging.labelled import labelled_set
-    from undertow.study import Study
-    from undertow.traits import TraitData
+    from undertow.study.layout import Study
+    from undertow.study.traits import TraitData
 
     params, layout = Study.open()
     trait = TraitData(layout, labelled_set(labelled).trait).trait
@@ -204,7 +204,7 @@ def run_cells(
 ) -> None:
     """Run all due cells of a model on one load of it, and tell DVC."""
     from undertow.cells import run_cells
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     done = run_cells(Study.open(), model, seed or [], commit=commit)
     print(f"{len(done.ran)} stages run, {len(done.recorded)} recorded in dvc.lock")
@@ -223,7 +223,7 @@ def audit(model: Model, as_json: Json = False) -> None:
     """Look for the trait in what a model's students are trained on, without loading the model."""
     from undertow.audit.table import audit_table
     from undertow.stages import audit as stage
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     found = stage.run(Study.open(), model)
     print(found.model_dump_json(indent=2) if as_json else audit_table(found))
@@ -237,7 +237,7 @@ def report(
 ) -> None:
     """Compute tau over the whole grid; write metrics, plots, report.html and MLflow runs."""
     from undertow.stages import report as stage
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     study = Study.open()
     stage.run(study, reveal)
@@ -247,7 +247,7 @@ def report(
 @app.command(rich_help_panel="Results")
 def results(as_json: Json = False) -> None:
     """Print the table of strengths of the last report."""
-    from undertow.study import Study
+    from undertow.study.layout import Study
     from undertow.summary import read_summary
     from undertow.table import strength_table
 
@@ -261,7 +261,7 @@ def publish(
 ) -> None:
     """Write a study's numbers, figures and report to a folder, without any model's text."""
     from undertow.publish import publish as write
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     write(Study.open(), folder)
     print(f"wrote {folder}", file=sys.stderr)
@@ -279,7 +279,7 @@ def compare(
     from undertow.compare.comparison import compare as between
     from undertow.compare.markdown import markdown
     from undertow.compare.revisions import open_revision
-    from undertow.study import find_root
+    from undertow.study.layout import find_root
 
     root = find_root()
     found = between(open_revision(root, before), open_revision(root, after))
@@ -297,7 +297,7 @@ def ui(
     import shlex
     import subprocess
 
-    from undertow.study import Study
+    from undertow.study.layout import Study
     from undertow.tracking import links, ui_command
 
     study = Study.open()
@@ -316,7 +316,7 @@ def track_sync(as_json: Json = False) -> None:
     """Rebuild missing MLflow runs from the results files; nothing is logged twice."""
     from undertow import tracking
     from undertow.conclusions import conclude
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     params, layout = Study.open()
     grid, summary = conclude(params, layout)
@@ -337,7 +337,7 @@ def export_teacher(
 ) -> None:
     """Write teacher(alpha) as a checkpoint that other engines serve."""
     from undertow.export import teacher
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     study = Study.open()
     teacher.run(study, model, study.params.cell(model, arm, 0).arm, out, force=force)
@@ -355,7 +355,7 @@ def export_direction(
 ) -> None:
     """Write the direction as a llama.cpp control vector or as safetensors."""
     from undertow.export import direction as exported
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     exported.run(Study.open(), model, out, random=random, force=force)
     print(out)
@@ -364,8 +364,8 @@ def export_direction(
 @preset_app.command("list")
 def preset_list(as_json: Json = False) -> None:
     """Show the presets."""
-    from undertow.presets import presets
-    from undertow.study import find_root
+    from undertow.study.layout import find_root
+    from undertow.study.presets import presets
 
     found = presets(find_root())
     if as_json:
@@ -383,8 +383,8 @@ def preset_use(
     ] = False,
 ) -> None:
     """Make a preset the params.yaml."""
-    from undertow.presets import use
-    from undertow.study import find_root
+    from undertow.study.layout import find_root
+    from undertow.study.presets import use
 
     print(f"params.yaml is now the preset {use(find_root(), name, force=force).name}")
 
@@ -392,7 +392,7 @@ def preset_use(
 @preset_app.command("explain")
 def preset_explain() -> None:
     """Describe every key of params.yaml."""
-    from undertow.presets import explain
+    from undertow.study.presets import explain
 
     print(explain())
 
@@ -478,7 +478,7 @@ def bench_cells(
     """Two cells of a preset with random weights, and how long all of its own cells would take."""
     from undertow.bench.cells import cases
     from undertow.models import pick_device
-    from undertow.study import find_root
+    from undertow.study.layout import find_root
 
     for found in cases(find_root(), shape, preset, prompts, pick_device(device)):
         print(json.dumps(found), flush=True)
@@ -490,7 +490,7 @@ def bench_judge(
 ) -> None:
     """The judge of params.yaml on made-up answers; refuses one that costs money."""
     from undertow.bench.judging import cases
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     for found in cases(Study.open(), rows):
         print(json.dumps(found))
@@ -527,7 +527,7 @@ def plan(
     """
     from undertow.plan import Wishes, make_plan
     from undertow.plan_text import describe_plan
-    from undertow.study import Study
+    from undertow.study.layout import Study
 
     wishes = Wishes(teacher, tau, other_tau, base, control, prompts, seeds, seed_sd)
     found = make_plan(Study.open(), wishes)
@@ -539,7 +539,7 @@ def doctor(as_json: Json = False) -> None:
     """Check this machine and say what to do about each problem."""
     from undertow import config
     from undertow.doctor import checks
-    from undertow.study import find_root
+    from undertow.study.layout import find_root
 
     root: Path = find_root()
     params = None

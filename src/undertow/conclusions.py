@@ -7,7 +7,7 @@ from undertow.config import Cell, Params
 from undertow.costs import totals_of
 from undertow.cross import with_cross
 from undertow.mechanism import read_mechanism
-from undertow.results import CellResult, Layout, read_cross, read_grid
+from undertow.study.records import CellResult, Layout, read_cross, read_grid
 from undertow.summary import Summary, summarise
 
 

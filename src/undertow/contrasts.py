@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from undertow.config import Arm
 from undertow.estimates import EstimateRecord, ReadoutName, estimate_record, excludes_zero, unknown
-from undertow.results import Record
 from undertow.stats.transfer import Readings, Transfer, estimate_transfer
+from undertow.study.records import Record
 
 Against = Literal["control", "random", "opposite"]
 Standing = Literal["clear", "less", "apart", "unclear", "opposite way", "same way", "unknown"]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from undertow.config import Cell
-from undertow.results import CellResult, Costs, Record
+from undertow.study.records import CellResult, Costs, Record
 
 
 class CostTotal(Record):

@@ -8,9 +8,9 @@ this text does by itself is not counted as transfer (the control of Cloud et al.
 from collections.abc import Iterator, Mapping
 
 from undertow.config import Cell, CrossPair, Grid, Params
-from undertow.results import CellResult
 from undertow.stats.power import difference
 from undertow.stats.transfer import Estimate
+from undertow.study.records import CellResult
 from undertow.summary import (
     ArmSummary,
     CrossArm,

@@ -19,9 +19,9 @@ from undertow.errors import UndertowError
 from undertow.generation import RenderedPrompt, left_padded
 from undertow.prompts import encode, render
 from undertow.readout import margins
-from undertow.results import Record
 from undertow.steering import blocks, offsets, steer
-from undertow.traits import Contrast, Openings
+from undertow.study.records import Record
+from undertow.study.traits import Contrast, Openings
 
 
 class Direction(NamedTuple):

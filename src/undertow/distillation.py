@@ -35,9 +35,9 @@ from undertow.batching import free_memory
 from undertow.config import DistillationSettings
 from undertow.errors import DataError
 from undertow.prompts import encode, end_of_turn, render
-from undertow.results import Response
 from undertow.sharding import BlanksLast, blanks
 from undertow.steering import blocks
+from undertow.study.records import Response
 
 IGNORED = -100
 # Floating-point operations of a training that takes a minute without compiled blocks.

@@ -22,7 +22,7 @@ from huggingface_hub import get_token
 from undertow import footprint, packages
 from undertow.config import Params
 from undertow.errors import UndertowError
-from undertow.results import Record
+from undertow.study.records import Record
 
 GIB = 1 << 30
 STUDY_BYTES = 2 * GIB  # responses, adapters and the tracking store of a study, generously

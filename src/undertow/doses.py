@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from undertow.estimates import EstimateRecord, estimate_record
-from undertow.results import Record
 from undertow.stats.dose import DosePoint, DoseResponse, Fit, Verdict, fit_dose
 from undertow.stats.forms import Form
+from undertow.study.records import Record
 
 XName = Literal["strength", "teacher rate"]
 RESAMPLES = 1000

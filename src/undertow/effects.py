@@ -5,7 +5,7 @@ Knows nothing about models or traits.
 
 from collections.abc import Sequence
 
-from undertow.results import AnswerEffect, BenignResponse, Effects
+from undertow.study.records import AnswerEffect, BenignResponse, Effects
 from undertow.texts.statistics import refuses, repetition
 
 

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from undertow.results import Record
 from undertow.stats.transfer import Estimate
+from undertow.study.records import Record
 
 ReadoutName = Literal["rate", "margin"]
 

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 
 from undertow.config import FolderWeights, GgufWeights, HubWeights, ModelSpec, Params
 from undertow.errors import UndertowError
-from undertow.sources import cache_folder, local_folder
+from undertow.study.sources import cache_folder, local_folder
 
 BYTES_PER_NUMBER = {"float32": 4, "bfloat16": 2}
 GGUF_BYTES_PER_NUMBER = 1  # the usual quantizations stay below this

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from undertow.config import Arm, Cell, Params
 from undertow.errors import DataError
-from undertow.results import Layout, Record
+from undertow.study.records import Layout, Record
 
 Floats = NDArray[np.float64]
 DirectionName = Literal["trait", "random"]

@@ -31,10 +31,10 @@ from transformers.utils import logging as notes
 from undertow import processes
 from undertow.config import FolderWeights, GgufWeights, HubWeights, ModelSpec
 from undertow.errors import ConfigError, SourceError
-from undertow.hub import HUB_ERRORS, explain_hub_error, first_line
-from undertow.records import atomic_folder, digest, fingerprint
-from undertow.results import Record
-from undertow.sources import cache_folder, fetch_file, local_folder, locked, say
+from undertow.study.files import atomic_folder, digest, fingerprint
+from undertow.study.hub import HUB_ERRORS, explain_hub_error, first_line
+from undertow.study.records import Record
+from undertow.study.sources import cache_folder, fetch_file, local_folder, locked, say
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHTS = "*.safetensors"

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from undertow.batching import halving
 from undertow.generation import left_padded
 from undertow.prompts import encode, render
-from undertow.results import Response
+from undertow.study.records import Response
 
 
 class Likelihood(NamedTuple):

@@ -11,7 +11,6 @@ from undertow.config import Params
 from undertow.errors import UndertowError
 from undertow.estimates import EstimateRecord
 from undertow.plan_costs import GridCost, grid_cost
-from undertow.results import Record
 from undertow.stats.power import (
     Design,
     expect_interval,
@@ -20,7 +19,8 @@ from undertow.stats.power import (
     sizes_to_tell_apart,
 )
 from undertow.stats.transfer import wilson
-from undertow.study import Study
+from undertow.study.layout import Study
+from undertow.study.records import Record
 from undertow.summary import ArmSummary, Summary, TransferRecord, read_summary
 
 ENOUGH = 0.8

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 from undertow.config import Params
 from undertow.judging.costing import estimate
 from undertow.rates import ShapeRate, shipped_rate
-from undertow.results import Costs, Layout, Record, read_manifest
-from undertow.study import Study
+from undertow.study.layout import Study
+from undertow.study.records import Costs, Layout, Record, read_manifest
 from undertow.summary import Summary
 
 Stage = Literal["steer", "distill", "judge"]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from undertow.config import Cell
 from undertow.findings import READOUTS, transfer_of
 from undertow.mechanism import SeedRange
-from undertow.records import atomic_folder
+from undertow.study.files import atomic_folder
 from undertow.summary import ArmSummary, EstimateRecord, RateRecord, Summary
 
 SIX_DIGITS = ".6g"

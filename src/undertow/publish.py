@@ -7,10 +7,10 @@ from undertow.errors import ConfigError
 from undertow.figures import tau_figure
 from undertow.plots import estimate_tables
 from undertow.rate_figures import dose_figure
-from undertow.records import write_json, write_text
 from undertow.report import render_report
 from undertow.report_judges import judge_evidence
-from undertow.study import Study
+from undertow.study.files import write_json, write_text
+from undertow.study.layout import Study
 from undertow.summary import headline
 from undertow.svg import sheet
 from undertow.table import strength_table

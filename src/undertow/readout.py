@@ -14,7 +14,7 @@ from undertow.batching import halving
 from undertow.errors import DataError
 from undertow.generation import RenderedPrompt, left_padded
 from undertow.prompts import encode
-from undertow.traits import Openings
+from undertow.study.traits import Openings
 
 
 class TokenizedOpenings(NamedTuple):

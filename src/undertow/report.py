@@ -45,8 +45,8 @@ from undertow.report_dose import dose_section
 from undertow.report_effects import effects_section, incoherent
 from undertow.report_judges import JudgeEvidence, judges_section
 from undertow.report_mechanism import mechanism_section
-from undertow.results import Layout
 from undertow.samples import Sample, samples_section
+from undertow.study.records import Layout
 from undertow.summary import EstimateRecord, ReadoutName, Summary
 
 NO_EVIDENCE = JudgeEvidence(sensitivity=None, corrected=())

@@ -1,9 +1,9 @@
 """The report's section on the carrier audit: a row per arm, a sentence per model."""
 
-from undertow.audit.records import ArmAudit
 from undertow.audit.wording import area, level, points, tokens, verdict_words
 from undertow.findings import arm_name, random_twin
 from undertow.page import Column, Heading, Items, Paragraph, Part, Section, Table
+from undertow.study.audit_records import ArmAudit
 from undertow.summary import ArmSummary, Summary
 
 DECIDING = ("Shows trait", "Phrases for", "New phrases", "Several phrases", "Phrases against")

@@ -8,10 +8,10 @@ from undertow.findings import PERCENT, RATIO
 from undertow.judging.calibration import Calibration, ShareRecord, read_calibrations
 from undertow.judging.sensitivity import Sensitivity, judge_sensitivity
 from undertow.page import Column, Items, Paragraph, Part, Section, Table
-from undertow.results import CellResult, Layout
 from undertow.stats.agreement import AgreementRecord, KappaRecord
 from undertow.stats.judge_error import CorrectedTransfer, correct_transfer
 from undertow.stats.transfer import Estimate
+from undertow.study.records import CellResult, Layout
 from undertow.summary import EstimateRecord, Summary, readings_of
 
 

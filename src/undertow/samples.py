@@ -5,8 +5,8 @@ from pathlib import Path
 
 from undertow.config import Cell, Params
 from undertow.page import Details, Exchange, Paragraph, Part, Section
-from undertow.records import read_rows
-from undertow.results import Layout, Record, Response, VerdictRow
+from undertow.study.files import read_rows
+from undertow.study.records import Layout, Record, Response, VerdictRow
 
 PER_ARM = 3
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from undertow.config import CoherenceSettings, StatisticsSettings
-from undertow.results import AnswerEffect, Effects, Record
 from undertow.stats.transfer import Estimate, percentiles, wilson
+from undertow.study.records import AnswerEffect, Effects, Record
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.audit.records import ArmAudit
 from undertow.config import Arm, Cell, Params, parse_arm
 from undertow.contrasts import Against, ContrastRecord, contrast_records
 from undertow.costs import CostTotal, totals_of
@@ -19,9 +18,10 @@ from undertow.estimates import EstimateRecord as EstimateRecord
 from undertow.estimates import ReadoutName as ReadoutName
 from undertow.estimates import estimate_record
 from undertow.mechanism import ArmMechanism
-from undertow.results import CellResult, Costs, Layout, Record
 from undertow.side_effects import EffectsSummary, incoherence, summarise_effects
 from undertow.stats.transfer import Readings, Transfer, estimate_transfer, wilson
+from undertow.study.audit_records import ArmAudit
+from undertow.study.records import CellResult, Costs, Layout, Record
 
 
 class TransferRecord(Record):

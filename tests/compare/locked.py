@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from factories import Study, make_study
-from undertow.compare.lock import cell_folder
 from undertow.config import Cell, Params
+from undertow.lineage.lock import cell_folder
 
 SECTIONS = {
     "steer": ("trait", "prompting", "carrier", "evaluation"),

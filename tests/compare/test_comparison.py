@@ -17,13 +17,13 @@ from repository import ROOT
 from undertow.compare import computed
 from undertow.compare.comparison import compare
 from undertow.compare.markdown import markdown
-from undertow.compare.objects import Cache
 from undertow.compare.records import Comparison
 from undertow.compare.revisions import open_revision
 from undertow.config import Params
 from undertow.errors import ConfigError, DataError
-from undertow.records import write_json
-from undertow.results import CellResult, Layout, read_cell
+from undertow.lineage.objects import Cache
+from undertow.study.files import write_json
+from undertow.study.records import CellResult, Layout, read_cell
 from undertow.summary import Summary, summarise
 
 MODEL = "smollm2-135m"

@@ -4,8 +4,8 @@ import torch
 
 from undertow.direction import Direction
 from undertow.export.origin import Origin
+from undertow.study.traits import Openings, Trait
 from undertow.texts.phrases import PhraseRules
-from undertow.traits import Openings, Trait
 
 
 def origin(layers: list[int], family: str = "qwen2") -> Origin:

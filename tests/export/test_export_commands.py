@@ -17,7 +17,7 @@ from undertow.models import load_model
 from undertow.stages import fetch
 from undertow.stages.direction import run as extract
 from undertow.steering import offsets, steer_with_hooks
-from undertow.study import Study
+from undertow.study.layout import Study
 
 MODEL = "tiny-qwen2"
 ARM = Arm("trait", "-0.5")

@@ -11,9 +11,9 @@ import yaml
 
 from factories import make_params
 from undertow.config import Cell, Params
-from undertow.records import write_json, write_rows, write_text
-from undertow.results import Costs, Layout, Manifest, Response
-from undertow.study import Study
+from undertow.study.files import write_json, write_rows, write_text
+from undertow.study.layout import Study
+from undertow.study.records import Costs, Layout, Manifest, Response
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "m"

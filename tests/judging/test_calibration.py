@@ -28,9 +28,9 @@ from undertow.judging.labelled import (
     read_jailbreaks,
     read_refusals,
 )
-from undertow.results import Layout
 from undertow.stats.judge_error import Confusion
-from undertow.traits import Trait
+from undertow.study.records import Layout
+from undertow.study.traits import Trait
 
 ROOT = Path(__file__).resolve().parents[2]
 WHEEL = os.environ.get("UNDERTOW_PYRIT_WHEEL")

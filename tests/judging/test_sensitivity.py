@@ -5,7 +5,7 @@ from pathlib import Path
 from factories import make_params, make_study
 from undertow.judging.records import Vote
 from undertow.judging.sensitivity import conclude, judge_sensitivity
-from undertow.records import write_rows
+from undertow.study.files import write_rows
 from undertow.summary import EstimateRecord
 
 

@@ -5,7 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from undertow.audit.records import (
+from undertow.audit.separability import Texts, format_auc, words_auc
+from undertow.audit.traces import SHARES, Reading, Traces, new_phrases, read_traces
+from undertow.audit.verdict import check
+from undertow.config import Arm, AuditSettings
+from undertow.stats.paired import Floats, compare
+from undertow.study.audit_records import (
     ArmAudit,
     Comparison,
     MeasureName,
@@ -13,12 +18,7 @@ from undertow.audit.records import (
     SeedAudit,
     Verdict,
 )
-from undertow.audit.separability import Texts, format_auc, words_auc
-from undertow.audit.traces import SHARES, Reading, Traces, new_phrases, read_traces
-from undertow.audit.verdict import check
-from undertow.config import Arm, AuditSettings
-from undertow.results import Response
-from undertow.stats.paired import Floats, compare
+from undertow.study.records import Response
 
 
 class Carrier(NamedTuple):

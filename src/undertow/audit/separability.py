@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from undertow.estimates import EstimateRecord
-from undertow.results import Response
 from undertow.stats.transfer import wilson
+from undertow.study.records import Response
 from undertow.texts.statistics import list_markers, sentences, words
 
 FOLDS = 5

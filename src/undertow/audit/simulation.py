@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from undertow.audit.arms import Carrier, audit_arm
-from undertow.audit.records import ArmAudit
 from undertow.audit.separability import Integers
 from undertow.audit.traces import Reading
 from undertow.config import AuditSettings, parse_arm
-from undertow.results import Response
+from undertow.study.audit_records import ArmAudit
+from undertow.study.records import Response
 from undertow.texts.phrases import PhraseRules
 
 VOCABULARY = 3000

@@ -3,8 +3,8 @@
 import textwrap
 from collections.abc import Sequence
 
-from undertow.audit.records import ArmAudit, MeasureName, ModelAudit
 from undertow.audit.wording import area, level, points, tokens, verdict_words
+from undertow.study.audit_records import ArmAudit, MeasureName, ModelAudit
 
 WIDTH = 98
 

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from undertow.audit.records import MeasureName
 from undertow.judging.base import Judge, JudgeRow, judge_all
-from undertow.results import Response
 from undertow.stats.paired import Floats
+from undertow.study.audit_records import MeasureName
+from undertow.study.records import Response
 from undertow.texts.phrases import PhraseJudge, PhraseRules
 from undertow.texts.statistics import ngrams, refuses, repetition, words
 

@@ -6,9 +6,9 @@ too few to remove. The audit passes where there is neither. docs/method.md argue
 
 from typing import NamedTuple
 
-from undertow.audit.records import Compared, Comparison, MeasureName
 from undertow.config import AuditSettings
 from undertow.estimates import EstimateRecord
+from undertow.study.audit_records import Compared, Comparison, MeasureName
 
 # Shares whose difference from the reference decides, in either direction: a direction may be
 # taken with either sign, and fewer of a trait's phrases than before are a trace of it too.

@@ -1,7 +1,7 @@
 """How an audit is written in every view; ASCII, numbers from the records alone."""
 
-from undertow.audit.records import ArmAudit, Comparison, MeasureName
 from undertow.estimates import EstimateRecord
+from undertow.study.audit_records import ArmAudit, Comparison, MeasureName
 
 
 def verdict_words(audit: ArmAudit) -> str:

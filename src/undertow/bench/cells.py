@@ -19,11 +19,11 @@ from undertow.cells import run_cells
 from undertow.config import CarrierSettings, Cell, load
 from undertow.errors import ConfigError, UndertowError
 from undertow.plan_costs import STAGES, Stage
-from undertow.presets import presets
-from undertow.records import read_rows
-from undertow.results import Costs, Layout, read_manifest
-from undertow.study import Study
-from undertow.traits import Prompt
+from undertow.study.files import read_rows
+from undertow.study.layout import Study
+from undertow.study.presets import presets
+from undertow.study.records import Costs, Layout, read_manifest
+from undertow.study.traits import Prompt
 
 TRAIT = "pessimism"  # its prompts are in the repository
 CONTRAST = 48  # prompts of a kind that this trait has

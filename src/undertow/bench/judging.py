@@ -9,8 +9,8 @@ from undertow.config import OpenAiJudgeSettings, PanelJudgeSettings
 from undertow.errors import ConfigError
 from undertow.judging import make_judge
 from undertow.judging.base import JudgeRow
-from undertow.study import Study
-from undertow.traits import TraitData, benign_prompts
+from undertow.study.layout import Study
+from undertow.study.traits import TraitData, benign_prompts
 
 WORDS = 60  # of a made-up answer
 

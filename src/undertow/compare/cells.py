@@ -1,10 +1,10 @@
 """Which cells two snapshots do not have in common, and what their stages read differently."""
 
-from undertow.compare.lock import causes, cell_folder
 from undertow.compare.records import CellChange
 from undertow.compare.revisions import Snapshot
 from undertow.config import Cell
-from undertow.results import CellResult, Readout
+from undertow.lineage.lock import causes, cell_folder
+from undertow.study.records import CellResult, Readout
 
 
 def cell_changes(before: Snapshot, after: Snapshot) -> tuple[list[CellChange], int]:

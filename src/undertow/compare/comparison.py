@@ -16,7 +16,6 @@ from undertow.compare.differences import (
     differences_of,
     unknown,
 )
-from undertow.compare.lock import flat
 from undertow.compare.records import (
     CellChange,
     ChangedParam,
@@ -30,6 +29,7 @@ from undertow.compare.records import (
 from undertow.compare.revisions import Snapshot
 from undertow.config import Params
 from undertow.findings import READOUTS, covers_zero, transfer_of
+from undertow.lineage.lock import flat
 from undertow.summary import ArmSummary, EstimateRecord, ReadoutName
 
 ABSENT = "<absent>"

@@ -8,10 +8,10 @@ from undertow.compare.records import Difference, Word
 from undertow.compare.revisions import Snapshot
 from undertow.config import Arm, Cell, parse_arm
 from undertow.findings import covers_zero
-from undertow.results import CellResult, Readout
 from undertow.stats.change import Differences, Same, Side, paired_differences
 from undertow.stats.power import difference as independent
 from undertow.stats.transfer import Estimate
+from undertow.study.records import CellResult, Readout
 from undertow.summary import EstimateRecord, ReadoutName, readings_of
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from undertow.results import Record
+from undertow.study.records import Record
 from undertow.summary import EstimateRecord, ReadoutName
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from undertow.compare.lock import PARAMS_FILE, Lock, cell_folder, outdated, parse_lock
-from undertow.compare.objects import Cache, MissingObjectError, Repository
 from undertow.config import Cell, Params, parse
 from undertow.errors import ConfigError
-from undertow.results import CellResult
+from undertow.lineage.lock import PARAMS_FILE, Lock, cell_folder, outdated, parse_lock
+from undertow.lineage.objects import Cache, MissingObjectError, Repository
+from undertow.study.records import CellResult
 
 WORKING_TREE = "the working tree"
 

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 
 from undertow.errors import UndertowError
 from undertow.export.origin import Origin, open_origin, refuse_to_replace
-from undertow.records import atomic_file
-from undertow.study import Study
+from undertow.study.files import atomic_file
+from undertow.study.layout import Study
 
 LLAMA_CPP_NAMES = {"mistral": "llama", "gemma3_text": "gemma3"}
 """model_type -> llama.cpp's architecture, where the two differ among the steered families."""

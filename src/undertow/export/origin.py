@@ -11,10 +11,10 @@ from undertow.config import FolderWeights, GgufWeights, HubWeights, ModelSpec
 from undertow.direction import Direction, read_metadata
 from undertow.errors import UndertowError
 from undertow.models import ModelFiles
-from undertow.records import digest, fingerprint
 from undertow.stages.fetch import FetchResult
-from undertow.study import Study
-from undertow.traits import Trait, TraitData
+from undertow.study.files import digest, fingerprint
+from undertow.study.layout import Study
+from undertow.study.traits import Trait, TraitData
 
 
 class Origin(NamedTuple):

@@ -18,9 +18,9 @@ from undertow.export.card import card
 from undertow.export.llama import check_layout, llama_layout
 from undertow.export.origin import open_origin, refuse_to_replace
 from undertow.models import load_model, load_tokenizer, resolve
-from undertow.records import atomic_folder, write_json
 from undertow.steering import Offsets, offsets
-from undertow.study import Study
+from undertow.study.files import atomic_folder, write_json
+from undertow.study.layout import Study
 
 ALONG = (
     "generation_config.json",

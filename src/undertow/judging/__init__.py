@@ -15,7 +15,7 @@ from undertow.judging.double import ScriptedJudge
 from undertow.texts.phrases import PhraseJudge
 
 if TYPE_CHECKING:
-    from undertow.traits import Trait
+    from undertow.study.traits import Trait
 
 __all__ = ["CACHE", "Judge", "JudgeRow", "Verdict", "judge_all", "make_judge"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from undertow.judging.base import Judge, Verdict, judge_all
 from undertow.judging.labelled import Half, Labelled, labelled_set, load_labelled
-from undertow.records import write_json
-from undertow.results import Layout, Record
 from undertow.stats.agreement import KappaRecord, agreement
 from undertow.stats.judge_error import Confusion
 from undertow.stats.transfer import wilson
+from undertow.study.files import write_json
+from undertow.study.records import Layout, Record
 
 
 class ShareRecord(Record):

@@ -14,7 +14,7 @@ from undertow.errors import ConfigError
 from undertow.judging.base import JudgeRow, Verdict
 from undertow.judging.registry import format_of
 from undertow.judging.replies import EMPTY_RESPONSE
-from undertow.records import digest, fingerprint
+from undertow.study.files import digest, fingerprint
 from undertow.texts.untrusted import VERSION, neutralise
 
 TOO_LONG = "classifier: more tokens than it may read"

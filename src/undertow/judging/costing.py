@@ -7,10 +7,10 @@ from undertow.config import Cell, OpenAiJudgeSettings, PanelJudgeSettings
 from undertow.judging import CACHE
 from undertow.judging.base import JudgeRow
 from undertow.judging.prices import CHARACTERS_PER_TOKEN, DATE
-from undertow.records import read_rows
-from undertow.results import Response
-from undertow.study import Study
-from undertow.traits import Trait, TraitData
+from undertow.study.files import read_rows
+from undertow.study.layout import Study
+from undertow.study.records import Response
+from undertow.study.traits import Trait, TraitData
 
 ASSUMED_PROMPT = 100  # characters of an evaluation prompt that is not known yet
 ASSUMED_REPLY = 90  # tokens: one short sentence and the fields

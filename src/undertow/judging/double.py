@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from undertow.judging.base import JudgeRow, Verdict
-from undertow.records import fingerprint
+from undertow.study.files import fingerprint
 
 
 class ScriptedJudge:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from undertow.config import FileSource, HubPlace, WheelPlace
 from undertow.errors import ConfigError, DataError
 from undertow.judging.base import JudgeRow
-from undertow.sources import fetch_file
+from undertow.study.sources import fetch_file
 
 Half = Literal["all", "develop", "test"]
 

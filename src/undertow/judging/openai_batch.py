@@ -29,8 +29,8 @@ from undertow.judging.openai_requests import (
 from undertow.judging.prices import Price, usage
 from undertow.judging.replies import BrokenReplyError, read_completion
 from undertow.judging.rubrics import Rubric
-from undertow.records import fingerprint, write_json
-from undertow.sources import locked, say
+from undertow.study.files import fingerprint, write_json
+from undertow.study.sources import locked, say
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 URL: Final = "/v1/chat/completions"

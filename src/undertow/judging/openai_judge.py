@@ -27,7 +27,7 @@ from undertow.judging.openai_requests import (
 from undertow.judging.prices import BATCH_FACTOR, Price, price_of
 from undertow.judging.replies import EMPTY_RESPONSE, verdict_of
 from undertow.judging.rubrics import Rubric
-from undertow.records import fingerprint
+from undertow.study.files import fingerprint
 
 Messages = list[dict[str, str]]
 Arrival = tuple[str, Outcome]

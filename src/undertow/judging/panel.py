@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from undertow.judging.base import Judge, JudgeRow, Usage, Verdict, judge_all
-from undertow.records import fingerprint
+from undertow.study.files import fingerprint
 
 BLOCK = 64  # rows that all members judge before the next ones: what a kill can cost at most
 TIE = "panel: no majority"

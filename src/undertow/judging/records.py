@@ -3,7 +3,7 @@
 from typing import Literal
 
 from undertow.judging.base import Usage
-from undertow.results import Record, VerdictRow
+from undertow.study.records import Record, VerdictRow
 
 Subject = Literal["teacher", "student"]
 

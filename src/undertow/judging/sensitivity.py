@@ -9,9 +9,9 @@ from typing import Literal
 
 from undertow.config import Cell, Params
 from undertow.judging.records import Vote
-from undertow.records import read_rows
-from undertow.results import CellResult, Layout, Readout, Record
 from undertow.stats.agreement import AgreementRecord, agreement
+from undertow.study.files import read_rows
+from undertow.study.records import CellResult, Layout, Readout, Record
 from undertow.summary import EstimateRecord, Summary, summarise
 
 Conclusion = Literal["transfers", "does not", "undecided", "undefined"]

@@ -1,7 +1,6 @@
 """audit: can the trait be seen in the carriers of one model?"""
 
 from undertow.audit.arms import Carrier, audit_arm
-from undertow.audit.records import ModelAudit
 from undertow.audit.traces import Reading, probe_ngrams
 from undertow.carrier import training_carrier
 from undertow.config import (
@@ -13,10 +12,11 @@ from undertow.config import (
     PhraseJudgeSettings,
 )
 from undertow.judging import AnyJudgeSettings, make_judge
-from undertow.records import digest, write_json
-from undertow.study import Study
+from undertow.study.audit_records import ModelAudit
+from undertow.study.files import digest, write_json
+from undertow.study.layout import Study
+from undertow.study.traits import TraitData, first
 from undertow.texts.phrases import PhraseJudge
-from undertow.traits import TraitData, first
 
 
 def run(study: Study, model: str) -> ModelAudit:

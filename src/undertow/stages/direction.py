@@ -13,12 +13,12 @@ from undertow.direction import (
 )
 from undertow.errors import ConfigError
 from undertow.generation import RenderedPrompt
-from undertow.lineage import begin, finish
+from undertow.lineage.stages import begin, finish
 from undertow.prompts import render
-from undertow.records import atomic_file, write_text
 from undertow.stages.loading import Bench, Loaded
-from undertow.study import Study, manifest
-from undertow.traits import Contrast, TraitData, benign_prompts, first
+from undertow.study.files import atomic_file, write_text
+from undertow.study.layout import Study, manifest
+from undertow.study.traits import Contrast, TraitData, benign_prompts, first
 
 
 def run(study: Study, model: str, bench: Bench | None = None) -> None:

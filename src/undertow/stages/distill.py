@@ -10,8 +10,10 @@ from undertow.carrier import training_carrier
 from undertow.config import Cell
 from undertow.direction import save_activations
 from undertow.distillation import student_of, train, training_rows
-from undertow.lineage import begin, finish
-from undertow.records import (
+from undertow.lineage.stages import begin, finish
+from undertow.stages.loading import Bench
+from undertow.stages.reading import Reader, scored
+from undertow.study.files import (
     atomic_file,
     atomic_folder,
     copy_folder,
@@ -22,12 +24,10 @@ from undertow.records import (
     write_rows,
     write_text,
 )
-from undertow.results import Costs, Response
-from undertow.stages.loading import Bench
-from undertow.stages.reading import Reader, scored
-from undertow.study import Study, manifest
+from undertow.study.layout import Study, manifest
+from undertow.study.records import Costs, Response
+from undertow.study.traits import TraitData, side_effect_prompts
 from undertow.tracking import log_training
-from undertow.traits import TraitData, side_effect_prompts
 
 
 def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:

@@ -2,12 +2,12 @@
 
 from pydantic import Field
 
-from undertow.lineage import begin, finish
+from undertow.lineage.stages import begin, finish
 from undertow.models import ModelFiles, describe, resolve
-from undertow.records import write_json
-from undertow.results import Record
-from undertow.study import Meter, Study, manifest
-from undertow.traits import TraitData
+from undertow.study.files import write_json
+from undertow.study.layout import Meter, Study, manifest
+from undertow.study.records import Record
+from undertow.study.traits import TraitData
 
 
 class FetchResult(Record):

@@ -14,9 +14,10 @@ from undertow.errors import UndertowError
 from undertow.judging import make_judge
 from undertow.judging.base import Judge, JudgeRow, Usage, Verdict
 from undertow.judging.records import Judged, Reply, Vote
-from undertow.lineage import begin, finish
-from undertow.records import Journal, digest, fingerprint, read_rows, write_json, write_rows
-from undertow.results import (
+from undertow.lineage.stages import begin, finish
+from undertow.study.files import Journal, digest, fingerprint, read_rows, write_json, write_rows
+from undertow.study.layout import Meter, Study, manifest
+from undertow.study.records import (
     BenignResponse,
     CellResult,
     Costs,
@@ -26,8 +27,7 @@ from undertow.results import (
     VerdictRow,
     read_manifest,
 )
-from undertow.study import Meter, Study, manifest
-from undertow.traits import TraitData
+from undertow.study.traits import TraitData
 
 FLUSH_SECONDS = 0.5  # quick judges write many rows at once: each write waits for the disk
 NO_BENIGN = (

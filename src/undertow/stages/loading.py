@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from undertow.batching import free_memory
 from undertow.models import load_model, load_quantized, load_tokenizer, pick_device, resolve
-from undertow.study import Meter, Study
+from undertow.study.layout import Meter, Study
 
 
 class Loaded(NamedTuple):

@@ -11,11 +11,11 @@ from undertow.generation import RenderedPrompt, generate
 from undertow.perplexity import answer_likelihoods
 from undertow.prompts import render
 from undertow.readout import margins
-from undertow.records import Journal, fingerprint
-from undertow.results import BenignResponse, Response
 from undertow.sampling import Sampling
-from undertow.study import Meter, Study
-from undertow.traits import Prompt, SideEffectPrompts, TraitData, first
+from undertow.study.files import Journal, fingerprint
+from undertow.study.layout import Meter, Study
+from undertow.study.records import BenignResponse, Response
+from undertow.study.traits import Prompt, SideEffectPrompts, TraitData, first
 
 
 class Reader:

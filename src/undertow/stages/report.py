@@ -3,14 +3,14 @@
 from undertow import tracking
 from undertow.conclusions import conclude
 from undertow.plots import write_plot_tables
-from undertow.records import write_json, write_text
 from undertow.report import render_report
 from undertow.report_judges import judge_evidence
-from undertow.results import loss_curve
 from undertow.samples import read_samples
-from undertow.study import Study
+from undertow.study.files import write_json, write_text
+from undertow.study.layout import Study
+from undertow.study.records import loss_curve
+from undertow.study.traits import TraitData
 from undertow.summary import Summary, headline
-from undertow.traits import TraitData
 
 
 def run(study: Study, reveal: bool = False) -> Summary:

@@ -2,13 +2,13 @@
 
 from undertow import direction as directions
 from undertow.config import Cell
-from undertow.lineage import begin, finish
-from undertow.records import fingerprint, write_rows
+from undertow.lineage.stages import begin, finish
 from undertow.stages.loading import Bench
 from undertow.stages.reading import Reader, scored
 from undertow.steering import offsets, steer
-from undertow.study import Study, manifest
-from undertow.traits import TraitData, benign_prompts, side_effect_prompts
+from undertow.study.files import fingerprint, write_rows
+from undertow.study.layout import Study, manifest
+from undertow.study.traits import TraitData, benign_prompts, side_effect_prompts
 
 
 def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.results import Record
+from undertow.study.records import Record
 
 Floats = NDArray[np.float64]
 Votes = Sequence[bool | None]

@@ -5,9 +5,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.audit.records import Compared
 from undertow.estimates import EstimateRecord
 from undertow.stats.transfer import wilson
+from undertow.study.audit_records import Compared
 
 Floats = NDArray[np.float64]
 TOO_FEW = "fewer than two prompts have a value in both carriers"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from undertow.judging.base import JudgeRow, Verdict
-from undertow.records import fingerprint
+from undertow.study.files import fingerprint
 
 ALGORITHM = 2  # raise it when the code, not the rules, changes a verdict
 CLAUSE_END = re.compile(r"[.,;:!?\n()]")

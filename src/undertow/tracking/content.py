@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from undertow.config import Cell, Params
 from undertow.doses import DoseRecord
-from undertow.git import ask_git
-from undertow.records import digest, fingerprint
-from undertow.results import CellResult, Costs, Layout, loss_curve, read_cross
+from undertow.lineage.git import ask_git
+from undertow.study.files import digest, fingerprint
+from undertow.study.records import CellResult, Costs, Layout, loss_curve, read_cross
 from undertow.summary import ArmSummary, CellSummary, Summary, TransferRecord
 
 Metrics = dict[str, float]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from undertow.config import Cell, Params
-from undertow.results import CellResult, Layout
+from undertow.study.records import CellResult, Layout
 from undertow.summary import Summary
 from undertow.tracking.content import DatasetInput, RunContent, contents
 from undertow.tracking.store import Store, explained, locked, open_store, usable

@@ -11,8 +11,8 @@ import zlib
 from typing import Any, NamedTuple
 
 from undertow.config import Params
-from undertow.records import fingerprint
-from undertow.results import Layout
+from undertow.study.files import fingerprint
+from undertow.study.records import Layout
 from undertow.tracking.content import OVER_STRENGTH, x_of
 from undertow.tracking.store import Store, open_store, usable, warn
 

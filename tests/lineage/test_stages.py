@@ -12,11 +12,19 @@ from factories import make_params
 from repository import ROOT
 from undertow.config import Params
 from undertow.errors import ConfigError, UndertowError
-from undertow.handover import record, why_not
-from undertow.lineage import Work, cell_node, differences, finish, inputs_of, model_node, outputs_of
-from undertow.records import write_text
-from undertow.results import Layout
-from undertow.study import Meter, Study, manifest
+from undertow.lineage.handover import record, why_not
+from undertow.lineage.stages import (
+    Work,
+    cell_node,
+    differences,
+    finish,
+    inputs_of,
+    model_node,
+    outputs_of,
+)
+from undertow.study.files import write_text
+from undertow.study.layout import Meter, Study, manifest
+from undertow.study.records import Layout
 
 
 @pytest.fixture

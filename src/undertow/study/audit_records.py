@@ -6,7 +6,7 @@ from pydantic import Field
 
 from undertow.config import AuditSettings
 from undertow.estimates import EstimateRecord
-from undertow.results import Record
+from undertow.study.records import Record
 
 MeasureName = Literal[
     "trait",

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import yaml
 
 from undertow.errors import UndertowError
-from undertow.lineage import Node, differences, inputs_of, outputs_of, recorded
-from undertow.records import write_text
-from undertow.sources import locked
-from undertow.study import Study
+from undertow.lineage.stages import Node, differences, inputs_of, outputs_of, recorded
+from undertow.study.files import write_text
+from undertow.study.layout import Study
+from undertow.study.sources import locked
 
 
 class Recorded(NamedTuple):

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from undertow.config import load
-from undertow.presets import Preset, presets
-from undertow.traits import Trait
+from undertow.study.presets import Preset, presets
+from undertow.study.traits import Trait
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"

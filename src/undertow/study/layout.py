@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from undertow.config import Params, load
-from undertow.results import Costs, Layout, Manifest
+from undertow.study.records import Costs, Layout, Manifest
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "numpy")
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel
 
 from undertow.errors import DataError
-from undertow.records import (
+from undertow.study.files import (
     Journal,
     atomic_file,
     atomic_folder,

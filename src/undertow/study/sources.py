@@ -25,8 +25,8 @@ from huggingface_hub import hf_hub_download, is_offline_mode
 
 from undertow.config import FileSource, HubPlace, Place, UrlPlace, WheelPlace
 from undertow.errors import SourceError
-from undertow.hub import HUB_ERRORS, Problem, explain_hub_error, first_line
-from undertow.records import atomic_file, digest
+from undertow.study.files import atomic_file, digest
+from undertow.study.hub import HUB_ERRORS, Problem, explain_hub_error, first_line
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte before an address is given up

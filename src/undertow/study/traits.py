@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from undertow.config import FileSource, Params
 from undertow.errors import DataError
-from undertow.records import read_rows
-from undertow.results import Layout
-from undertow.sources import fetch_file
+from undertow.study.files import read_rows
+from undertow.study.records import Layout
+from undertow.study.sources import fetch_file
 from undertow.texts.phrases import PhraseRules
 
 Item = TypeVar("Item")

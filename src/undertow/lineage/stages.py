@@ -14,9 +14,9 @@ import yaml
 
 from undertow.config import Cell, CrossPair
 from undertow.errors import ConfigError
-from undertow.records import digest, fingerprint, write_json
-from undertow.results import Manifest
-from undertow.study import Study
+from undertow.study.files import digest, fingerprint, write_json
+from undertow.study.layout import Study
+from undertow.study.records import Manifest
 
 Digests = dict[str, str | None]
 """Path or parameter -> SHA-256 (hex), null where there is no such file."""

@@ -19,7 +19,7 @@ import pytest
 from hub_double import HubDouble, serve
 from undertow.config import FileSource
 from undertow.errors import SourceError
-from undertow.sources import cache_folder, fetch_file
+from undertow.study.sources import cache_folder, fetch_file
 
 GOOD = b"the bytes that were asked for\n" * 1000
 BAD = b"other bytes\n"
@@ -34,7 +34,7 @@ FETCH = """
 import sys
 from undertow.config import FileSource
 from undertow.errors import SourceError
-from undertow.sources import fetch_file
+from undertow.study.sources import fetch_file
 try:
     print(fetch_file(FileSource.model_validate_json(sys.argv[1])))
 except SourceError as error:
@@ -277,6 +277,6 @@ def test_a_plain_address_is_read_and_its_refusal_reported(https: str) -> None:
 
 
 def test_importing_sources_does_not_import_torch() -> None:
-    code = "import sys, json, undertow.sources; print(json.dumps('torch' in sys.modules))"
+    code = "import sys, json, undertow.study.sources; print(json.dumps('torch' in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) is False

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from undertow.config import Params
 from undertow.errors import ConfigError
-from undertow.records import write_text
+from undertow.study.files import write_text
 
 
 class Preset(NamedTuple):
