@@ -9,7 +9,7 @@ from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config
 
 from repository import ROOT, Repository, tiny_params
 from undertow.bench.cells import tokenizer_of_size
-from undertow.models import load_tokenizer
+from undertow.models.loading import load_tokenizer
 
 
 @pytest.fixture(scope="module")

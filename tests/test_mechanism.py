@@ -190,7 +190,7 @@ def test_the_report_says_that_no_activations_were_kept(tmp_path):
 
 
 def test_no_torch_is_needed():
-    program = "import sys, undertow.mechanism, undertow.side_effects, undertow.effects; "
+    program = "import sys, undertow.mechanism, undertow.side_effects, undertow.readouts.effects; "
     program += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 

@@ -10,8 +10,8 @@ import pytest
 from factories import Study, make_params, make_study
 from repository import ROOT
 from undertow.config import CoherenceSettings, Params, StatisticsSettings
-from undertow.effects import measure
 from undertow.errors import DataError
+from undertow.readouts.effects import measure
 from undertow.report_effects import effects_section
 from undertow.side_effects import ALL_EMPTY, incoherence, summarise_effects
 from undertow.study.records import AnswerEffect, BenignResponse, CellResult, Effects, Layout

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from undertow.errors import UndertowError
-from undertow.processes import check_command, count
+from undertow.models.processes import check_command, count
 
 EXIT_CODES = """\
 Exit codes: 0 done; 1 something went wrong and stderr says what to do; 2 wrong usage;
@@ -436,7 +436,7 @@ def bench_generate(
 ) -> None:
     """Steered sampling with random weights, beside its bound and beside `generate`."""
     from undertow.bench.generation import cases
-    from undertow.models import pick_device
+    from undertow.models.loading import pick_device
 
     where = pick_device(device)
     for found in cases(shape, batch, prompt_tokens, new_tokens, waves, baseline, varied, where):
@@ -459,7 +459,7 @@ def bench_train(
 ) -> None:
     """LoRA training with random weights, beside its bound and beside TRL."""
     from undertow.bench.training import cases
-    from undertow.models import pick_device
+    from undertow.models.loading import pick_device
 
     where = pick_device(device)
     for found in cases(shape, row_tokens, batch, steps, varied, nf4, baseline, memory_gb, where):
@@ -477,7 +477,7 @@ def bench_cells(
 ) -> None:
     """Two cells of a preset with random weights, and how long all of its own cells would take."""
     from undertow.bench.cells import cases
-    from undertow.models import pick_device
+    from undertow.models.loading import pick_device
     from undertow.study.layout import find_root
 
     for found in cases(find_root(), shape, preset, prompts, pick_device(device)):
@@ -499,7 +499,7 @@ def bench_judge(
 @validate_app.command("audit")
 def validate_audit() -> None:
     """Measure how often the carrier audit is right; a Markdown table on stdout."""
-    from undertow.audit.simulation import markdown, table
+    from undertow.carrier.simulation import markdown, table
 
     print(markdown(table()))
 

@@ -91,7 +91,7 @@ def _device(params: Params | None) -> Check:
     try:
         import torch
 
-        from undertow.models import pick_device
+        from undertow.models.loading import pick_device
     except ImportError as error:
         return Check(
             name="device",

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from undertow.analysis.judges import Sensitivity, judge_sensitivity
 from undertow.config import Cell, Params, parse_arm
 from undertow.findings import PERCENT, RATIO
 from undertow.judging.calibration import Calibration, ShareRecord, read_calibrations
-from undertow.judging.sensitivity import Sensitivity, judge_sensitivity
 from undertow.page import Column, Items, Paragraph, Part, Section, Table
 from undertow.stats.agreement import AgreementRecord, KappaRecord
 from undertow.stats.judge_error import CorrectedTransfer, correct_transfer

@@ -2,9 +2,9 @@
 
 import torch
 
-from undertow.direction import Direction
 from undertow.export.origin import Origin
 from undertow.study.traits import Openings, Trait
+from undertow.teacher.direction import Direction
 from undertow.texts.phrases import PhraseRules
 
 

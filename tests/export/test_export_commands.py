@@ -10,14 +10,14 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from repository import Repository, tiny_params
 from undertow.config import Arm
-from undertow.direction import load
 from undertow.errors import UndertowError
 from undertow.export import direction, teacher
-from undertow.models import load_model
+from undertow.models.loading import load_model
 from undertow.stages import fetch
 from undertow.stages.direction import run as extract
-from undertow.steering import offsets, steer_with_hooks
 from undertow.study.layout import Study
+from undertow.teacher.direction import load
+from undertow.teacher.steering import offsets, steer_with_hooks
 
 MODEL = "tiny-qwen2"
 ARM = Arm("trait", "-0.5")

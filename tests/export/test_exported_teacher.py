@@ -23,8 +23,8 @@ from tiny import LLAMA2_TEMPLATE, tiny_model, tiny_tokenizer
 from undertow.errors import UndertowError
 from undertow.export.llama import check_layout
 from undertow.export.teacher import write
-from undertow.models import load_model, load_tokenizer
-from undertow.steering import Offsets, offsets, steer, steer_with_hooks
+from undertow.models.loading import load_model, load_tokenizer
+from undertow.teacher.steering import Offsets, offsets, steer, steer_with_hooks
 
 SHAPE = {
     "vocab_size": 400,

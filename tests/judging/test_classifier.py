@@ -13,8 +13,8 @@ from undertow.config import ClassifierJudgeSettings
 from undertow.errors import ConfigError
 from undertow.judging.base import JudgeRow, judge_all
 from undertow.judging.classifier import NO_LABEL, TOO_LONG, ClassifierJudge
+from undertow.judging.openai.replies import EMPTY_RESPONSE
 from undertow.judging.registry import REGISTRY
-from undertow.judging.replies import EMPTY_RESPONSE
 
 GENERATIVE = {
     "style": "generative",

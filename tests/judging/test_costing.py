@@ -7,7 +7,7 @@ import pytest
 
 from judging.cells import make_cell
 from undertow.judging.costing import estimate
-from undertow.judging.prices import DATE, price_of
+from undertow.judging.openai.prices import DATE, price_of
 
 
 def settings(**changes: Any) -> dict[str, Any]:

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from judging.test_openai_judge import make
 
 from judging.chat_server import RESPONSE, started
-from judging.test_openai_judge import make
 from undertow.judging.base import JudgeRow, judge_all
-from undertow.judging.cache import Reply
 from undertow.judging.double import ScriptedJudge
+from undertow.judging.openai.cache import Reply
+from undertow.judging.openai.replies import NO_VERDICT, verdict_of
+from undertow.judging.openai.rubrics import Rubric, jailbreak_rubric, trait_rubric
 from undertow.judging.panel import PanelJudge
-from undertow.judging.replies import NO_VERDICT, verdict_of
-from undertow.judging.rubrics import Rubric, jailbreak_rubric, trait_rubric
 from undertow.texts.phrases import PhraseJudge, PhraseRules
 from undertow.texts.untrusted import MARKS, fence, neutralise
 

@@ -66,7 +66,7 @@ def test_every_input_that_changes_is_named_and_no_other(study: Study):
     node = cell_node(study, "steer", study.params.cells()[1])
     before = inputs_of(study, node)
     write_text(study.layout.benign, '{"id": 1}\n')
-    write_text(root / "src/undertow/steering.py", "other code")
+    write_text(root / "src/undertow/teacher/steering.py", "other code")
     values = study.params.model_dump(mode="json")
     values["carrier"]["prompts"] += 1
     values["distillation"]["epochs"] += 1  # which steer does not read
@@ -75,7 +75,7 @@ def test_every_input_that_changes_is_named_and_no_other(study: Study):
     assert differences(before, inputs_of(edited, node)) == [
         "data/benign",
         "params.yaml:carrier.prompts",
-        "src/undertow/steering.py",
+        "src/undertow/teacher/steering.py",
     ]
 
 

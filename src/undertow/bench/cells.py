@@ -13,11 +13,11 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from undertow.batching import free_memory
 from undertow.bench.shapes import build
 from undertow.cells import run_cells
 from undertow.config import CarrierSettings, Cell, load
 from undertow.errors import ConfigError, UndertowError
+from undertow.models.memory import free_memory
 from undertow.plan_costs import STAGES, Stage
 from undertow.study.files import read_rows
 from undertow.study.layout import Study

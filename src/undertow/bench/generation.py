@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from undertow import engine
-from undertow.batching import free_memory
 from undertow.bench.ceilings import Ceilings, measure
 from undertow.bench.shapes import build, multiplied, multiplied_by_prompts
-from undertow.sampling import Sampling, draw
-from undertow.steering import Offsets, steer, steer_with_hooks
+from undertow.engine.decode import decode as engine
+from undertow.engine.sampling import Sampling, draw
+from undertow.models.memory import free_memory
+from undertow.teacher.steering import Offsets, steer, steer_with_hooks
 
 SAMPLING = Sampling(max_new_tokens=1, temperature=1.0, top_p=1.0, seed=0)
 SHORTEST = 16  # of the varied lengths

@@ -23,7 +23,7 @@ from trl import SFTConfig, SFTTrainer
 from undertow.bench.ceilings import measure
 from undertow.bench.shapes import build, multiplied
 from undertow.config import DistillationSettings, Lora
-from undertow.distillation import IGNORED, train
+from undertow.student.training import IGNORED, train
 
 PROMPT = 64  # tokens of a row that are not learned
 SHORTEST = 80  # of the varied rows

@@ -1,6 +1,6 @@
 """A steered model in the Llama layout, the one layout whose MLP may carry a bias.
 
-Steering is a bias alpha d on a block's mlp.down_proj (undertow.steering). Of the families that
+Steering is a bias alpha d on a block's mlp.down_proj (undertow.teacher.steering). Of the families that
 it supports only Llama's class has a switch for that bias, mlp_bias, so Mistral and Qwen2 models
 are rewritten as Llama models: the three compute the same thing once Qwen2's biases on q, k and v
 are carried over (attention_bias) and no window limits the attention. Switches bring biases that
@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel
 
 from undertow.errors import UndertowError
-from undertow.steering import Offsets, steer
+from undertow.teacher.steering import Offsets, steer
 
 FAMILIES = ("llama", "mistral", "qwen2")
 

@@ -6,15 +6,15 @@ Knows nothing about file formats.
 from pathlib import Path
 from typing import NamedTuple
 
-from undertow import direction as directions
 from undertow.config import FolderWeights, GgufWeights, HubWeights, ModelSpec
-from undertow.direction import Direction, read_metadata
 from undertow.errors import UndertowError
-from undertow.models import ModelFiles
+from undertow.models.loading import ModelFiles
 from undertow.stages.fetch import FetchResult
 from undertow.study.files import digest, fingerprint
 from undertow.study.layout import Study
 from undertow.study.traits import Trait, TraitData
+from undertow.teacher import direction as directions
+from undertow.teacher.direction import Direction, read_metadata
 
 
 class Origin(NamedTuple):

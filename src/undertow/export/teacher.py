@@ -17,10 +17,10 @@ from undertow.errors import UndertowError
 from undertow.export.card import card
 from undertow.export.llama import check_layout, llama_layout
 from undertow.export.origin import open_origin, refuse_to_replace
-from undertow.models import load_model, load_tokenizer, resolve
-from undertow.steering import Offsets, offsets
+from undertow.models.loading import load_model, load_tokenizer, resolve
 from undertow.study.files import atomic_folder, write_json
 from undertow.study.layout import Study
+from undertow.teacher.steering import Offsets, offsets
 
 ALONG = (
     "generation_config.json",

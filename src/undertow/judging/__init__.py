@@ -40,8 +40,8 @@ def make_judge(settings: AnyJudgeSettings, trait: "Trait", root: Path) -> Judge:
             )
         case OpenAiJudgeSettings():
             # The client takes seconds to import, and the offline judges do without it.
-            from undertow.judging.openai_judge import OpenAiJudge
-            from undertow.judging.rubrics import choose_rubric
+            from undertow.judging.openai.judge import OpenAiJudge
+            from undertow.judging.openai.rubrics import choose_rubric
 
             rubric = choose_rubric(settings.rubric, trait.name, trait.rubric)
             return OpenAiJudge(settings, rubric, root / CACHE)

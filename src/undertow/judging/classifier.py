@@ -12,8 +12,8 @@ from typing import Any
 from undertow.config import ClassifierFormat, ClassifierJudgeSettings, FolderWeights, ModelSpec
 from undertow.errors import ConfigError
 from undertow.judging.base import JudgeRow, Verdict
+from undertow.judging.openai.replies import EMPTY_RESPONSE
 from undertow.judging.registry import format_of
-from undertow.judging.replies import EMPTY_RESPONSE
 from undertow.study.files import digest, fingerprint
 from undertow.texts.untrusted import VERSION, neutralise
 
@@ -95,7 +95,7 @@ class _Loaded:
         import torch
         from transformers import AutoModelForSequenceClassification
 
-        from undertow.models import load_model, load_tokenizer, pick_device, resolve
+        from undertow.models.loading import load_model, load_tokenizer, pick_device, resolve
 
         spec = ModelSpec(weights=settings.weights, dtype=settings.dtype)
         folder = resolve("judge", spec)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from undertow.config import Cell, OpenAiJudgeSettings, PanelJudgeSettings
 from undertow.judging import CACHE
 from undertow.judging.base import JudgeRow
-from undertow.judging.prices import CHARACTERS_PER_TOKEN, DATE
+from undertow.judging.openai.prices import CHARACTERS_PER_TOKEN, DATE
 from undertow.study.files import read_rows
 from undertow.study.layout import Study
 from undertow.study.records import Response
@@ -96,10 +96,10 @@ class _Member(NamedTuple):
 def _member(
     study: Study, settings: OpenAiJudgeSettings, trait: Trait, rows: list[JudgeRow], assumed: int
 ) -> _Member:
-    from undertow.judging.cache import ReplyCache
-    from undertow.judging.openai_judge import OpenAiJudge
-    from undertow.judging.openai_requests import expected_tokens
-    from undertow.judging.rubrics import choose_rubric
+    from undertow.judging.openai.cache import ReplyCache
+    from undertow.judging.openai.judge import OpenAiJudge
+    from undertow.judging.openai.requests import expected_tokens
+    from undertow.judging.openai.rubrics import choose_rubric
 
     rubric = choose_rubric(settings.rubric, trait.name, trait.rubric)
     judge = OpenAiJudge(settings, rubric, study.layout.root / CACHE)

@@ -1,8 +1,8 @@
 """audit: can the trait be seen in the carriers of one model?"""
 
-from undertow.audit.arms import Carrier, audit_arm
-from undertow.audit.traces import Reading, probe_ngrams
-from undertow.carrier import training_carrier
+from undertow.carrier.audit import Carrier, audit_arm
+from undertow.carrier.filter import training_carrier
+from undertow.carrier.traces import Reading, probe_ngrams
 from undertow.config import (
     Arm,
     Cell,

@@ -2,7 +2,15 @@
 
 from torch import Tensor
 
-from undertow.direction import (
+from undertow.engine.generate import RenderedPrompt
+from undertow.errors import ConfigError
+from undertow.lineage.stages import begin, finish
+from undertow.models.prompts import render
+from undertow.stages.loading import Bench, Loaded
+from undertow.study.files import atomic_file, write_text
+from undertow.study.layout import Study, manifest
+from undertow.study.traits import Contrast, TraitData, benign_prompts, first
+from undertow.teacher.direction import (
     BlockScore,
     Direction,
     choose_block,
@@ -11,14 +19,6 @@ from undertow.direction import (
     save,
     score_blocks,
 )
-from undertow.errors import ConfigError
-from undertow.generation import RenderedPrompt
-from undertow.lineage.stages import begin, finish
-from undertow.prompts import render
-from undertow.stages.loading import Bench, Loaded
-from undertow.study.files import atomic_file, write_text
-from undertow.study.layout import Study, manifest
-from undertow.study.traits import Contrast, TraitData, benign_prompts, first
 
 
 def run(study: Study, model: str, bench: Bench | None = None) -> None:

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from undertow import processes
-from undertow.carrier import training_carrier
+from undertow.carrier.filter import training_carrier
 from undertow.config import Cell
-from undertow.direction import save_activations
-from undertow.distillation import student_of, train, training_rows
 from undertow.lineage.stages import begin, finish
+from undertow.models.loading import processes
 from undertow.stages.loading import Bench
 from undertow.stages.reading import Reader, scored
+from undertow.student.training import student_of, train, training_rows
 from undertow.study.files import (
     atomic_file,
     atomic_folder,
@@ -27,6 +26,7 @@ from undertow.study.files import (
 from undertow.study.layout import Study, manifest
 from undertow.study.records import Costs, Response
 from undertow.study.traits import TraitData, side_effect_prompts
+from undertow.teacher.direction import save_activations
 from undertow.tracking import log_training
 
 

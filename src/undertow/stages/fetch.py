@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from undertow.lineage.stages import begin, finish
-from undertow.models import ModelFiles, describe, resolve
+from undertow.models.loading import ModelFiles, describe, resolve
 from undertow.study.files import write_json
 from undertow.study.layout import Meter, Study, manifest
 from undertow.study.records import Record

@@ -9,12 +9,12 @@ from typing import Literal
 from tqdm import tqdm
 
 from undertow.config import Cell, ClassifierJudgeSettings, JudgeSettings, PanelJudgeSettings
-from undertow.effects import measure
 from undertow.errors import UndertowError
 from undertow.judging import make_judge
 from undertow.judging.base import Judge, JudgeRow, Usage, Verdict
 from undertow.judging.records import Judged, Reply, Vote
 from undertow.lineage.stages import begin, finish
+from undertow.readouts.effects import measure
 from undertow.study.files import Journal, digest, fingerprint, read_rows, write_json, write_rows
 from undertow.study.layout import Meter, Study, manifest
 from undertow.study.records import (
@@ -101,7 +101,7 @@ def _device(settings: JudgeSettings) -> str:
     local = [member for member in members if isinstance(member, ClassifierJudgeSettings)]
     if not local:
         return "cpu"
-    from undertow.models import pick_device
+    from undertow.models.loading import pick_device
 
     return max(str(pick_device(member.device)) for member in local)  # cuda before cpu
 

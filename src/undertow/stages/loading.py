@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from undertow.batching import free_memory
-from undertow.models import load_model, load_quantized, load_tokenizer, pick_device, resolve
+from undertow.models.loading import load_model, load_quantized, load_tokenizer, pick_device, resolve
+from undertow.models.memory import free_memory
 from undertow.study.layout import Meter, Study
 
 

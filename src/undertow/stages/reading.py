@@ -6,16 +6,16 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from undertow.direction import mean_activations
-from undertow.generation import RenderedPrompt, generate
-from undertow.perplexity import answer_likelihoods
-from undertow.prompts import render
-from undertow.readout import margins
-from undertow.sampling import Sampling
+from undertow.engine.generate import RenderedPrompt, generate
+from undertow.engine.sampling import Sampling
+from undertow.models.prompts import render
+from undertow.readouts.margin import margins
+from undertow.readouts.perplexity import answer_likelihoods
 from undertow.study.files import Journal, fingerprint
 from undertow.study.layout import Meter, Study
 from undertow.study.records import BenignResponse, Response
 from undertow.study.traits import Prompt, SideEffectPrompts, TraitData, first
+from undertow.teacher.direction import mean_activations
 
 
 class Reader:

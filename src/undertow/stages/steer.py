@@ -1,14 +1,14 @@
 """steer: the teacher answers the benign prompts (the carrier) and is read on the trait."""
 
-from undertow import direction as directions
 from undertow.config import Cell
 from undertow.lineage.stages import begin, finish
 from undertow.stages.loading import Bench
 from undertow.stages.reading import Reader, scored
-from undertow.steering import offsets, steer
 from undertow.study.files import fingerprint, write_rows
 from undertow.study.layout import Study, manifest
 from undertow.study.traits import TraitData, benign_prompts, side_effect_prompts
+from undertow.teacher import direction as directions
+from undertow.teacher.steering import offsets, steer
 
 
 def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Tokens out, as fast as the device allows. Knows no teacher and no file."""

@@ -1,0 +1,1 @@
+"""Everything that speaks to an OpenAI-compatible endpoint: requests, cache, pace, prices."""

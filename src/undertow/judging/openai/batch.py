@@ -1,0 +1,201 @@
+"""The Batch API: half the price, an answer within a day; submit, poll, resume, merge.
+
+A batch is known by the hash of its requests, which is written to disk and to the batch's own
+metadata: a run that was killed at any point finds it again and never submits it twice.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import openai
+from openai import OpenAI
+
+from undertow.config import OpenAiJudgeSettings
+from undertow.errors import UndertowError
+from undertow.judging.base import Usage
+from undertow.judging.openai.cache import Paid, Reply, ReplyCache
+from undertow.judging.openai.prices import Price, usage
+from undertow.judging.openai.replies import BrokenReplyError, read_completion
+from undertow.judging.openai.requests import (
+    NO_KEY,
+    Outcome,
+    bound_tokens,
+    endpoint,
+    make_client,
+    over_budget,
+    request_body,
+)
+from undertow.judging.openai.rubrics import Rubric
+from undertow.study.files import fingerprint, write_json
+from undertow.study.sources import locked, say
+
+ENDED = ("completed", "failed", "expired", "cancelled")
+URL: Final = "/v1/chat/completions"
+UNUSABLE = ("failed", "cancelling", "cancelled")
+LISTED = 100  # batches of the account that are looked through for a lost one
+NOT_DONE = "judge: not done by the batch"
+
+
+def run_batch(
+    settings: OpenAiJudgeSettings,
+    rubric: Rubric,
+    requests: Mapping[str, list[dict[str, str]]],
+    price: Price | None,
+    cache: ReplyCache,
+    folder: Path,
+    judge: str,
+) -> Iterator[tuple[str, Outcome]]:
+    """Outcomes by key once the batch has ended; replies are merged into the cache in one step.
+
+    requests: key -> chat messages. folder: where the batch's id is kept until it is merged.
+    Raises UndertowError where the batch failed or would pass max_usd.
+    """
+    name = fingerprint("batch", judge, sorted(requests))
+    record = folder / "batches" / f"{name}.json"
+    merged = record.with_suffix(".merged")
+    _check_budget(settings, requests, price, cache, record)
+    source = make_client(settings)
+    with (
+        locked(record, "waits for this batch"),
+        OpenAI(
+            api_key=source.api_key, base_url=source.base_url, timeout=settings.timeout
+        ) as client,
+    ):
+        replies = {key: cache.get(key) for key in requests}
+        if all(reply is not None for reply in replies.values()):
+            # Another process waited for the same batch, and has merged it.
+            yield from ((key, Outcome(reply, Usage())) for key, reply in replies.items() if reply)
+            return
+        try:
+            batch = _submitted(client, record, merged, name, settings, rubric, requests)
+            batch = _ended(client, batch, settings.poll_seconds)
+            outcomes = _outcomes(client, batch, requests, price)
+        except openai.OpenAIError as error:
+            key = source.api_key
+            text = str(error) if key == NO_KEY else str(error).replace(key, "[key]")
+            raise UndertowError(
+                f"the batch {name[:12]} at {endpoint(settings)} did not go on: {text[:300]}",
+                "run the same command again: the batch is taken up where it is",
+            ) from None
+        cache.put(
+            [
+                Paid(key, outcome.reply, outcome.usage)
+                for key, outcome in outcomes.items()
+                if not outcome.transient
+            ]
+        )
+        # A batch that has left rows undone must not be taken up again in place of a new one.
+        write_json(merged, {"ids": [*_ids(merged), batch.id]})
+        record.unlink(missing_ok=True)
+        yield from outcomes.items()
+
+
+def _check_budget(
+    settings: OpenAiJudgeSettings,
+    requests: Mapping[str, list[dict[str, str]]],
+    price: Price | None,
+    cache: ReplyCache,
+    record: Path,
+) -> None:
+    if settings.max_usd is None or price is None or record.exists():
+        return
+    dearest = sum(
+        price.usd(bound_tokens(messages), settings.max_completion_tokens)
+        for messages in requests.values()
+    )
+    if (cache.spent().usd or 0.0) + dearest > settings.max_usd:
+        raise over_budget(settings.max_usd)
+
+
+def _submitted(
+    client: OpenAI,
+    record: Path,
+    merged: Path,
+    name: str,
+    settings: OpenAiJudgeSettings,
+    rubric: Rubric,
+    requests: Mapping[str, list[dict[str, str]]],
+) -> Any:
+    """The batch of these requests: the one that is under way, else a new one."""
+    if record.exists():
+        return client.batches.retrieve(json.loads(record.read_text(encoding="utf-8"))["id"])
+    # Killed between submitting and writing the id: the batch's own metadata tells.
+    for batch in client.batches.list(limit=LISTED):
+        known = (batch.metadata or {}).get("undertow") == name
+        if known and batch.id not in _ids(merged) and batch.status not in UNUSABLE:
+            write_json(record, {"id": batch.id})
+            return batch
+    lines = (
+        json.dumps(
+            {
+                "custom_id": key,
+                "method": "POST",
+                "url": URL,
+                "body": request_body(settings, rubric, messages, settings.reply != "text"),
+            }
+        )
+        for key, messages in requests.items()
+    )
+    uploaded = client.files.create(
+        file=("requests.jsonl", "\n".join(lines).encode()), purpose="batch"
+    )
+    batch = client.batches.create(
+        input_file_id=uploaded.id,
+        endpoint=URL,
+        completion_window="24h",
+        metadata={"undertow": name},
+    )
+    write_json(record, {"id": batch.id})
+    say(f"submitted {len(requests)} rows as batch {batch.id}; stopping this command loses nothing")
+    return batch
+
+
+def _ids(merged: Path) -> list[str]:
+    if not merged.exists():
+        return []
+    ids: list[str] = json.loads(merged.read_text(encoding="utf-8"))["ids"]
+    return ids
+
+
+def _ended(client: OpenAI, batch: Any, poll_seconds: float) -> Any:
+    while batch.status not in ENDED:
+        time.sleep(poll_seconds)
+        batch = client.batches.retrieve(batch.id)
+    return batch
+
+
+def _outcomes(
+    client: OpenAI,
+    batch: Any,
+    requests: Mapping[str, list[dict[str, str]]],
+    price: Price | None,
+) -> dict[str, Outcome]:
+    """Every request's outcome; what an expired batch has not done is left for a later run."""
+    missing = Outcome(Reply("", f"{NOT_DONE} ({batch.status})"), Usage(), transient=True)
+    outcomes = dict.fromkeys(requests, missing)
+    for file in (batch.output_file_id, batch.error_file_id):
+        if not file:
+            continue
+        for line in client.files.content(file).text.splitlines():
+            if line.strip():
+                key, outcome = _outcome(line, price)
+                if key in outcomes:
+                    outcomes[key] = outcome
+    return outcomes
+
+
+def _outcome(line: str, price: Price | None) -> tuple[str, Outcome]:
+    row = json.loads(line)
+    response = row.get("response") or {}
+    status = response.get("status_code")
+    if status == 200:
+        try:
+            reply, prompt, completion = read_completion(json.dumps(response.get("body")))
+            return row["custom_id"], Outcome(reply, usage(price, prompt, completion))
+        except BrokenReplyError as error:
+            return row["custom_id"], Outcome(Reply(error.body, str(error)), Usage(), True)
+    reason = f"{NOT_DONE} ({status or (row.get('error') or {}).get('code') or 'no reply'})"
+    return row["custom_id"], Outcome(Reply("", reason), Usage(), transient=True)

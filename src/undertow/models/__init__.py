@@ -1,0 +1,1 @@
+"""Where weights come from, prompts rendered in one place, memory, processes."""

@@ -1,0 +1,118 @@
+"""The margin: how much likelier the model is to open its answer with the trait than without.
+
+A continuous readout that needs no sampling and no judge.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from undertow.engine.generate import RenderedPrompt, left_padded
+from undertow.errors import DataError
+from undertow.models.memory import halving
+from undertow.models.prompts import encode
+from undertow.study.traits import Openings
+
+
+class TokenizedOpenings(NamedTuple):
+    present: list[list[int]]
+    absent: list[list[int]]
+
+
+def tokenize_openings(tokenizer: PreTrainedTokenizerBase, openings: Openings) -> TokenizedOpenings:
+    """Token ids of the openings; DataError where one begins with another.
+
+    Openings must be disjoint events, or their probabilities could not be added.
+    """
+    present = [encode(tokenizer, text) for text in openings.present]
+    absent = [encode(tokenizer, text) for text in openings.absent]
+    named = list(zip([*openings.present, *openings.absent], [*present, *absent], strict=True))
+    for text, ids in named:
+        for other, longer in named:
+            if text != other and longer[: len(ids)] == ids:
+                raise DataError(
+                    f"the opening {other!r} begins with the opening {text!r}",
+                    "change one of them in the trait's trait.yaml",
+                )
+    return TokenizedOpenings(present, absent)
+
+
+def margins(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[RenderedPrompt],
+    openings: Openings,
+    batch_size: int,
+) -> Iterator[dict[str, float]]:
+    """Margins by prompt id, in nats, one dictionary per batch of prompts.
+
+    margin(x) = log sum_present p(opening | x) - log sum_absent p(opening | x): the log-odds that
+    the answer opens with the trait rather than without, among the listed openings.
+    """
+    tokenized = tokenize_openings(tokenizer, openings)
+    encoded = {prompt.id: encode(tokenizer, prompt.text) for prompt in prompts}
+    ordered = sorted(prompts, key=lambda prompt: (-len(encoded[prompt.id]), prompt.id))
+    for start in range(0, len(ordered), batch_size):
+        rows = ordered[start : start + batch_size]
+        values = halving(
+            [encoded[row.id] for row in rows],
+            lambda part: _margins(model, tokenizer, part, tokenized),
+        )
+        yield {row.id: value for row, value in zip(rows, values, strict=True)}
+
+
+@torch.inference_mode()
+def _margins(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    openings: TokenizedOpenings,
+) -> list[float]:
+    batch = left_padded(tokenizer, prompts, model.device)
+    cache = DynamicCache(config=model.config)
+    positions = (batch.mask.cumsum(-1) - 1).clamp(min=0)
+    first = model(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        position_ids=positions,
+        past_key_values=cache,
+        logits_to_keep=1,
+    ).logits[:, -1]
+    present, absent = (
+        torch.stack(
+            [_log_probability(model, batch.mask, cache, first, opening) for opening in side]
+        ).logsumexp(dim=0)
+        for side in openings
+    )
+    values: list[float] = (present - absent).tolist()
+    return values
+
+
+def _log_probability(
+    model: PreTrainedModel, mask: Tensor, cache: DynamicCache, first: Tensor, opening: list[int]
+) -> Tensor:
+    """[rows] log p(opening | prompt).
+
+    The prompt's cache is shared by all openings: the opening's tokens are appended to it and
+    cropped away again. first: [rows, vocabulary], the logits at the last prompt token.
+    """
+    rows = mask.shape[0]
+    logits = first[:, None]
+    if len(opening) > 1:
+        # The last token predicts nothing that is asked for, so it is not fed.
+        fed = torch.tensor(opening[:-1], device=mask.device).expand(rows, -1)
+        steps = torch.arange(fed.shape[1], device=mask.device)
+        rest = model(
+            input_ids=fed,
+            attention_mask=torch.cat([mask, torch.ones_like(fed)], dim=1),
+            position_ids=mask.sum(-1, keepdim=True) + steps,
+            past_key_values=cache,
+        ).logits
+        cache.crop(-fed.shape[1])
+        logits = torch.cat([logits, rest], dim=1)
+    targets = torch.tensor(opening, device=mask.device).expand(rows, -1)
+    chosen = torch.log_softmax(logits.float(), dim=-1).gather(2, targets[:, :, None])
+    return chosen[:, :, 0].sum(dim=1)

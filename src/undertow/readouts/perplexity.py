@@ -1,0 +1,91 @@
+"""How unlikely a model finds given answers: their negative log-likelihood after their prompts.
+
+Scored under the base model, so it is read outside of steering and without an adapter.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from undertow.engine.generate import left_padded
+from undertow.models.memory import halving
+from undertow.models.prompts import encode, render
+from undertow.study.records import Response
+
+
+class Likelihood(NamedTuple):
+    """nll: nats, the sum over the answer's tokens."""
+
+    nll: float
+    tokens: int
+
+
+class _Row(NamedTuple):
+    """Token ids of a prompt and its answer; the last `answer` of them are scored."""
+
+    ids: list[int]
+    answer: int
+
+
+def answer_likelihoods(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Sequence[Response],
+    system: str | None,
+    batch_size: int,
+) -> list[Likelihood]:
+    """The likelihood of each answer under `model` as it is, in the order of `answers`.
+
+    The prompt is context and not scored. Neither is the end-of-turn token: the share of answers
+    that were cut off would move the perplexity. An empty answer has no tokens and an nll of 0.
+    """
+    rows = [_row(tokenizer, answer, system) for answer in answers]
+    # Longest first, so that padding is small and a lack of memory shows at once.
+    order = sorted(range(len(rows)), key=lambda index: (-len(rows[index].ids), index))
+    queue = [index for index in order if rows[index].answer]
+    found = [Likelihood(0.0, 0)] * len(rows)
+    with tqdm(total=len(queue), desc="perplexity", unit="row", disable=None) as bar:
+        for start in range(0, len(queue), batch_size):
+            part = queue[start : start + batch_size]
+            scored = halving(
+                [rows[index] for index in part], lambda batch: _score(model, tokenizer, batch)
+            )
+            for index, nll in zip(part, scored, strict=True):
+                found[index] = Likelihood(nll, rows[index].answer)
+            bar.update(len(part))
+    return found
+
+
+def _row(tokenizer: PreTrainedTokenizerBase, answer: Response, system: str | None) -> _Row:
+    prompt = encode(tokenizer, render(tokenizer, answer.prompt, system))
+    # Encoded by itself, as the rows that the student trains on are.
+    reply = encode(tokenizer, answer.response) if answer.response else []
+    return _Row(prompt + reply, len(reply))
+
+
+@torch.inference_mode()
+def _score(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[_Row]
+) -> list[float]:
+    batch = left_padded(tokenizer, [row.ids for row in rows], model.device)
+    logits = model(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        position_ids=(batch.mask.cumsum(-1) - 1).clamp(min=0),
+        use_cache=False,
+        # From the token before the longest answer, which is the one that predicts its first.
+        logits_to_keep=max(row.answer for row in rows) + 1,
+    ).logits
+    # Row by row: all of them in float32 at once would double the memory for a large vocabulary.
+    return [
+        cross_entropy(
+            logits[index, -row.answer - 1 : -1].float(),
+            batch.ids[index, -row.answer :],
+            reduction="sum",
+        ).item()
+        for index, row in enumerate(rows)
+    ]

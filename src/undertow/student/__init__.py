@@ -1,0 +1,1 @@
+"""What makes the student: carrier rows to a LoRA adapter."""

@@ -1,0 +1,1 @@
+"""What makes the teacher: a direction, and steering along it."""

@@ -1,0 +1,202 @@
+"""The trait's direction: difference of mean activations, and the block where it acts.
+
+Mean difference and block selection follow Arditi et al. (arXiv:2406.11717).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from undertow.engine.generate import RenderedPrompt, left_padded
+from undertow.errors import UndertowError
+from undertow.models.memory import halving
+from undertow.models.prompts import encode, render
+from undertow.readouts.margin import margins
+from undertow.study.records import Record
+from undertow.study.traits import Contrast, Openings
+from undertow.teacher.steering import blocks, offsets, steer
+
+
+class Direction(NamedTuple):
+    """vectors and random: [blocks, hidden] float32; layers: 0-based blocks that are steered."""
+
+    vectors: Tensor
+    random: Tensor
+    layers: list[int]
+
+    def of(self, name: str) -> Tensor:
+        return self.random if name == "random" else self.vectors
+
+
+class BlockScore(Record):
+    """What subtracting the direction at one block does to held-back prompts."""
+
+    layer: int
+    margin: float  # nats, mean over trait-present prompts after subtraction; lower is better
+    kl: float  # nats, base to subtracted, next token after benign prompts
+
+
+def mean_activations(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    system: str | None,
+    batch_size: int,
+) -> Tensor:
+    """[blocks, hidden] float64 mean of each block's output at the last prompt token."""
+    total = torch.zeros(len(blocks(model)), model.config.hidden_size, dtype=torch.float64)
+    encoded = [encode(tokenizer, render(tokenizer, prompt, system)) for prompt in prompts]
+    encoded.sort(key=len, reverse=True)
+    for start in range(0, len(encoded), batch_size):
+        part = encoded[start : start + batch_size]
+        for activations in halving(part, lambda rows: _last_token(model, tokenizer, rows)):
+            total += activations
+    return total / len(prompts)
+
+
+@torch.inference_mode()
+def _last_token(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[list[int]]
+) -> list[Tensor]:
+    """One [blocks, hidden] float64 tensor per row."""
+    batch = left_padded(tokenizer, rows, model.device)
+    seen: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Callable[..., None]:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            seen[layer] = hidden[:, -1].double().cpu()
+
+        return hook
+
+    handles = [
+        block.register_forward_hook(keep(layer)) for layer, block in enumerate(blocks(model))
+    ]
+    try:
+        model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(torch.stack([seen[layer] for layer in range(len(handles))], dim=1))
+
+
+def mean_difference(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    contrast: Contrast,
+    system: str | None,
+    batch_size: int,
+) -> Tensor:
+    """[blocks, hidden] float32: mean with the trait minus mean without, accumulated in float64."""
+    present = mean_activations(model, tokenizer, contrast.present, system, batch_size)
+    absent = mean_activations(model, tokenizer, contrast.absent, system, batch_size)
+    return (present - absent).float()
+
+
+def random_like(vectors: Tensor, seed: int) -> Tensor:
+    """Random vectors with the norm of `vectors` at every block: the control direction."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(vectors.shape, generator=generator)
+    scaled: Tensor = noise * (vectors.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True))
+    return scaled
+
+
+def score_blocks(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    vectors: Tensor,
+    candidates: Sequence[int],
+    heldback: Sequence[RenderedPrompt],
+    benign: Sequence[RenderedPrompt],
+    openings: Openings,
+    batch_size: int,
+) -> list[BlockScore]:
+    """Subtract the direction (alpha = -1) at each candidate block in turn and see what happens."""
+    base = _next_token(model, tokenizer, benign, batch_size)
+    scores = []
+    for layer in candidates:
+        with steer(model, offsets(vectors, [layer], -1.0)):
+            values: dict[str, float] = {}
+            for part in margins(model, tokenizer, heldback, openings, batch_size):
+                values.update(part)
+            steered = _next_token(model, tokenizer, benign, batch_size)
+        kl = (base.exp() * (base - steered)).sum(-1).mean()
+        scores.append(
+            BlockScore(layer=layer, margin=sum(values.values()) / len(values), kl=kl.item())
+        )
+    return scores
+
+
+def choose_block(scores: Sequence[BlockScore], max_kl: float) -> int:
+    """The block whose subtraction removes most of the trait and leaves benign prompts alone."""
+    gentle = [score for score in scores if score.kl <= max_kl]
+    if not gentle:
+        mildest = min(scores, key=lambda score: score.kl)
+        raise UndertowError(
+            f"subtracting the direction changes benign prompts by more than "
+            f"direction.max_kl = {max_kl} nats at every block "
+            f"(least at block {mildest.layer}: {mildest.kl:.3f})",
+            f"set direction.max_kl to {mildest.kl * 1.1:.2f} or more, or name direction.layers",
+        )
+    return min(gentle, key=lambda score: score.margin).layer
+
+
+@torch.inference_mode()
+def _next_token(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[RenderedPrompt],
+    batch_size: int,
+) -> Tensor:
+    """[prompts, vocabulary] log-probabilities of the first answer token."""
+
+    def work(rows: Sequence[RenderedPrompt]) -> list[Tensor]:
+        batch = left_padded(tokenizer, [encode(tokenizer, row.text) for row in rows], model.device)
+        logits = model(
+            input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=1
+        ).logits[:, -1]
+        return list(torch.log_softmax(logits.float(), dim=-1).cpu())
+
+    parts = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
+    return torch.stack([row for part in parts for row in halving(part, work)])
+
+
+def save(path: Path, direction: Direction, metadata: dict[str, Any]) -> None:
+    """One safetensors file with the metadata as JSON in its header.
+
+    A single header key, because safetensors writes several in a different order each time, and
+    the file's hash decides what DVC runs again.
+    """
+    header = {"undertow": json.dumps(metadata | {"layers": direction.layers}, sort_keys=True)}
+    tensors = {"trait": direction.vectors.contiguous(), "random": direction.random.contiguous()}
+    save_file(tensors, path, metadata=header)
+
+
+def load(path: Path) -> Direction:
+    if not path.exists():
+        raise UndertowError(
+            f"no direction: {path} does not exist",
+            "dvc repro, or: python cli.py direction --model MODEL",
+        )
+    with safe_open(path, framework="pt") as file:
+        layers = json.loads(file.metadata()["undertow"])["layers"]
+        return Direction(file.get_tensor("trait"), file.get_tensor("random"), layers)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What `save` was given as metadata, with the steered layers."""
+    with safe_open(path, framework="pt") as file:
+        found: dict[str, Any] = json.loads(file.metadata()["undertow"])
+        return found
+
+
+def save_activations(path: Path, activations: Tensor) -> None:
+    """Mean activations [blocks, hidden] as a safetensors file, float32: NumPy has no bfloat16."""
+    save_file({"activations": activations.float().contiguous()}, path)

@@ -1,0 +1,212 @@
+"""The engine continues rows exactly as `generate` does, whatever lanes they pass through."""
+
+import gc
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from tiny import tiny_model, tiny_tokenizer
+from undertow.engine.attention import decode_attention, reference
+from undertow.engine.decode import decode as engine
+from undertow.teacher.steering import steer_with_hooks
+
+LENGTHS = (3, 90, 7, 20, 65, 1, 40)
+NEW = 20
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(params=[(f, d) for f in ("llama2", "qwen2", "smollm2") for d in DEVICES])
+def model(request: pytest.FixtureRequest):
+    family, device = request.param
+    return tiny_model(family, len(tiny_tokenizer(family))).to(device)
+
+
+def rows(count: int = len(LENGTHS)) -> list[engine.Row]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        engine.Row(torch.randint(5, 300, (length,), generator=generator).tolist(), torch.zeros(NEW))
+        for length in LENGTHS[:count]
+    ]
+
+
+def greedy(logits: torch.Tensor, _uniform: torch.Tensor) -> torch.Tensor:
+    return logits.argmax(dim=-1)
+
+
+def decoded(model, rows, lanes=3, draw=greedy, stop=-1):
+    found = {}
+    for ended in engine.decode(model, rows, draw, lanes=lanes, max_new_tokens=NEW, stop=stop):
+        found.update({row.number: row.tokens for row in ended})
+    return [found[index] for index in range(len(rows))]
+
+
+def plain(model, row, stop=None):
+    ids = torch.tensor([row.ids], device=model.device)
+    output = model.generate(
+        ids, max_new_tokens=NEW, do_sample=False, eos_token_id=stop, pad_token_id=0
+    )
+    return output[0, len(row.ids) :].tolist()
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 16])
+def test_greedy_tokens_are_those_of_generate(model, lanes):
+    assert decoded(model, rows(), lanes) == [plain(model, row) for row in rows()]
+
+
+def test_a_row_ends_at_its_stop_token_and_its_lane_is_used_again(model):
+    stop = plain(model, rows()[0])[4]
+    found = decoded(model, rows(), lanes=2, stop=stop)
+    assert found == [plain(model, row, stop) for row in rows()]
+    assert any(len(tokens) < NEW for tokens in found)
+
+
+def test_a_row_takes_its_own_uniform_numbers_along(model):
+    """Row i ends after i + 1 tokens because its own numbers say so."""
+
+    def until_told(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        return torch.where(uniform > 0, 4, 5)
+
+    asked = [
+        row._replace(uniform=torch.arange(NEW).eq(index).float())
+        for index, row in enumerate(rows())
+    ]
+    found = decoded(model, asked, lanes=2, draw=until_told, stop=4)
+    assert found == [[5] * index + [4] for index in range(len(asked))]
+
+
+def test_rows_that_end_at_any_time_leave_the_others_alone(model):
+    """40 rows through 5 lanes, each ending when its own number says so."""
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.randint(1, NEW + 1, (40,), generator=generator)
+    asked = [
+        row._replace(uniform=torch.arange(NEW).eq(length - 1).float())
+        for row, length in zip(rows() * 6, lengths, strict=False)
+    ]
+
+    def until_told(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        return torch.where(uniform > 0, 4, logits.argmax(dim=-1).clamp(min=5))
+
+    alone = decoded(
+        model, [row._replace(uniform=torch.zeros(NEW)) for row in rows()], lanes=1, draw=until_told
+    )
+    expected = [
+        [*alone[index % len(alone)][: length - 1], 4]
+        for index, length in enumerate(lengths.tolist())
+    ]
+    assert decoded(model, asked, lanes=5, draw=until_told, stop=4) == expected
+
+
+@torch.inference_mode()
+def test_a_lane_without_a_row_writes_to_no_row_s_slot(model):
+    state = engine._State(model, 2, 8, NEW)
+    state.slot.fill_(1)  # of rows that have ended; by now it may be another's
+    engine._step(model, state, greedy, -1)
+    assert not any(kept[: state.spare].any() for kept in (*state.keys, *state.values))
+    assert all(kept[state.spare].any() for kept in (*state.keys, *state.values))
+
+
+def test_the_steering_bias_is_in_the_engine(model):
+    blocks, hidden = model.config.num_hidden_layers, model.config.hidden_size
+    added = {blocks - 1: torch.linspace(-1, 1, hidden)}
+    with steer_with_hooks(model, added):
+        expected = [plain(model, row) for row in rows(3)]
+    projection = model.model.layers[blocks - 1].mlp.down_proj
+    projection.bias = torch.nn.Parameter(added[blocks - 1].to(model.device))
+    assert decoded(model, rows(3)) == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": "all-linear"},
+        {"target_modules": ["q_proj", "v_proj", "down_proj"], "use_rslora": True},
+        {"target_modules": "all-linear", "use_dora": True},
+        {"target_modules": "all-linear", "lora_bias": True},
+    ],
+    ids=["all", "some", "dora", "bias"],
+)
+def test_an_adapter_is_in_the_engine(model, options):
+    adapted = get_peft_model(model, LoraConfig(r=2, **options))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.linspace(-0.1, 0.2, parameter.numel()).view_as(parameter))
+    inner = adapted.get_base_model()
+    assert engine.supported(inner)
+    assert decoded(inner, rows(3)) == [plain(inner, row) for row in rows(3)]
+
+
+def adapted_by(model, *names):
+    """The model with adapters that change its answers, the first one active."""
+    first, *others = names
+    config = LoraConfig(r=2, target_modules="all-linear")
+    adapted = get_peft_model(model, config, adapter_name=first)
+    for name in others:
+        adapted.add_adapter(name, config)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.linspace(-0.1, 0.2, parameter.numel()).view_as(parameter))
+    return adapted
+
+
+@pytest.mark.parametrize("state", ["merged", "disabled", "two"])
+def test_an_adapter_counts_as_it_is_switched(model, state):
+    adapted = adapted_by(model, "one", "other")
+    inner = adapted.get_base_model()
+    with torch.no_grad():
+        if state == "merged":
+            adapted.merge_adapter(["one"])
+        elif state == "disabled":
+            adapted.base_model.disable_adapter_layers()
+        else:
+            adapted.base_model.set_adapter(["one", "other"])
+    assert decoded(inner, rows(3)) == [plain(inner, row) for row in rows(3)]
+
+
+def test_the_cache_is_gone_when_decoding_ends(model):
+    gc.collect()
+    gc.disable()
+    try:
+        decoded(model, rows())
+        assert not [found for found in gc.get_objects() if type(found) is engine._State]
+    finally:
+        gc.enable()
+
+
+def test_joined_weights_leave_the_model_as_it_was(model):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    decoded(model, rows(2))
+    decoded(model, rows(2))
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_model_that_has_decoded_can_be_trained_through(model):
+    decoded(model, rows(2))
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+    adapted(input_ids=torch.tensor([rows()[1].ids], device=model.device)).logits.sum().backward()
+    learned = [p.grad for name, p in adapted.named_parameters() if "lora_B" in name]
+    assert learned
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in learned)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("group", [1, 7])
+def test_decode_attention_looks_at_a_row_s_own_past_only(device, group):
+    generator = torch.Generator().manual_seed(1)
+    shape = (9, 2, 150, 16)
+    keys, values = torch.randn(2, *shape, generator=generator)
+    query = torch.randn(5, 2 * group, 16, generator=generator)
+    lengths = torch.tensor([1, 2, 64, 65, 150], dtype=torch.int32)
+    slots = torch.tensor([8, 0, 3, 1, 7])
+    given = (query, keys, values, slots, lengths)
+    found = decode_attention(*(tensor.to(device) for tensor in given)).cpu()
+    for row, (slot, length) in enumerate(zip(slots.tolist(), lengths.tolist(), strict=True)):
+        past = keys[slot, :, :length].double(), values[slot, :, :length].double()
+        head = query[row].double().view(2, group, 16)
+        weights = torch.softmax(head @ past[0].transpose(1, 2) / 4, dim=-1)
+        expected = (weights @ past[1]).view(-1, 16).float()
+        torch.testing.assert_close(found[row], expected, atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(found, reference(*given), atol=2e-5, rtol=0)
