@@ -13,11 +13,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import yaml
 
+from undertow.analysis.cross import with_cross
+from undertow.analysis.summary import Summary, summarise
 from undertow.config import Cell, Params
-from undertow.cross import with_cross
 from undertow.study.files import digest, fingerprint, write_json, write_rows, write_text
 from undertow.study.records import CellResult, Costs, Layout, Readout, Response, VerdictRow
-from undertow.summary import Summary, summarise
 
 MODELS = ("smollm2-135m", "qwen-coder-500m")
 ARMS = ("trait_0", "trait_0.5", "trait_1", "random_1")

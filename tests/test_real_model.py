@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from repository import ROOT, Repository
-from undertow.summary import Summary
+from undertow.analysis.summary import Summary
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ from test_dose import HINGE, LINE
 
 from factories import write_cell
 from studies import counted
+from undertow.analysis.summary import summarise
 from undertow.study.records import Layout
-from undertow.summary import summarise
 from undertow.tracking.content import contents, thresholds
 
 

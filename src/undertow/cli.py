@@ -221,7 +221,7 @@ def run_cells(
 @app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
 def audit(model: Model, as_json: Json = False) -> None:
     """Look for the trait in what a model's students are trained on, without loading the model."""
-    from undertow.audit.table import audit_table
+    from undertow.report.audit_table import audit_table
     from undertow.stages import audit as stage
     from undertow.study.layout import Study
 
@@ -247,9 +247,9 @@ def report(
 @app.command(rich_help_panel="Results")
 def results(as_json: Json = False) -> None:
     """Print the table of strengths of the last report."""
+    from undertow.analysis.summary import read_summary
+    from undertow.report.terminal import strength_table
     from undertow.study.layout import Study
-    from undertow.summary import read_summary
-    from undertow.table import strength_table
 
     summary = read_summary(Study.open().layout)
     print(summary.model_dump_json(indent=2) if as_json else strength_table(summary))
@@ -260,7 +260,7 @@ def publish(
     folder: Annotated[Path, typer.Argument(file_okay=False, help="Where to; made if need be.")],
 ) -> None:
     """Write a study's numbers, figures and report to a folder, without any model's text."""
-    from undertow.publish import publish as write
+    from undertow.report.publish import publish as write
     from undertow.study.layout import Study
 
     write(Study.open(), folder)
@@ -315,7 +315,7 @@ def ui(
 def track_sync(as_json: Json = False) -> None:
     """Rebuild missing MLflow runs from the results files; nothing is logged twice."""
     from undertow import tracking
-    from undertow.conclusions import conclude
+    from undertow.analysis.conclude import conclude
     from undertow.study.layout import Study
 
     params, layout = Study.open()
@@ -525,8 +525,8 @@ def plan(
     Rates are shares (0.6, not 60). What is not given comes from results/summary.json where it
     exists, and from params.yaml.
     """
-    from undertow.plan import Wishes, make_plan
-    from undertow.plan_text import describe_plan
+    from undertow.plan.plan import Wishes, make_plan
+    from undertow.plan.text import describe_plan
     from undertow.study.layout import Study
 
     wishes = Wishes(teacher, tau, other_tau, base, control, prompts, seeds, seed_sd)

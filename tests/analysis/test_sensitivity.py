@@ -4,9 +4,9 @@ from pathlib import Path
 
 from factories import make_params, make_study
 from undertow.analysis.judges import conclude, judge_sensitivity
+from undertow.analysis.summary import EstimateRecord
 from undertow.judging.records import Vote
 from undertow.study.files import write_rows
-from undertow.summary import EstimateRecord
 
 
 def test_without_votes_there_is_nothing_to_compare(tmp_path: Path) -> None:

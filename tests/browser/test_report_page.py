@@ -8,7 +8,7 @@ import pytest
 
 from browser.chromium import CHROMIUM, Page, browser
 from factories import make_params, make_study
-from undertow.report import render_report
+from undertow.report.report import render_report
 
 pytestmark = [
     pytest.mark.browser,

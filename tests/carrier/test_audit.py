@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from factories import make_params, make_study
 from repository import ROOT, Repository
-from undertow.audit_results import with_audits
+from undertow.analysis.audits import with_audits
 from undertow.carrier.audit import Carrier, audit_arm
 from undertow.carrier.separability import (
     Texts,
@@ -23,7 +23,8 @@ from undertow.carrier.separability import (
 from undertow.carrier.simulation import Scenario, simulated
 from undertow.carrier.traces import Reading, new_phrases, probe_ngrams, read_traces
 from undertow.config import AuditSettings, OpenAiJudgeSettings, PanelJudgeSettings, parse_arm
-from undertow.report_audit import audit_section, audit_sentence
+from undertow.report.sections.audit import audit_section, audit_sentence
+from undertow.report.terminal import strength_table
 from undertow.stages import audit as stage
 from undertow.stages.audit import why_not_asked
 from undertow.stats.paired import paired_difference
@@ -32,7 +33,6 @@ from undertow.study.files import read_rows, write_rows
 from undertow.study.layout import Study
 from undertow.study.records import Layout, Response
 from undertow.study.traits import Prompt, TraitData
-from undertow.table import strength_table
 
 BOUNDS = AuditSettings()
 LEAK = "Sadly that is hopeless, and it will fail."

@@ -7,12 +7,12 @@ verdicts, and everything else is computed as always.
 from collections.abc import Mapping
 from typing import Literal
 
+from undertow.analysis.summary import EstimateRecord, Summary, summarise
 from undertow.config import Cell, Params
 from undertow.judging.records import Vote
 from undertow.stats.agreement import AgreementRecord, agreement
 from undertow.study.files import read_rows
 from undertow.study.records import CellResult, Layout, Readout, Record
-from undertow.summary import EstimateRecord, Summary, summarise
 
 Conclusion = Literal["transfers", "does not", "undecided", "undefined"]
 

@@ -18,7 +18,7 @@ from undertow.cells import run_cells
 from undertow.config import CarrierSettings, Cell, load
 from undertow.errors import ConfigError, UndertowError
 from undertow.models.memory import free_memory
-from undertow.plan_costs import STAGES, Stage
+from undertow.plan.costs import STAGES, Stage
 from undertow.study.files import read_rows
 from undertow.study.layout import Study
 from undertow.study.presets import presets

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.estimates import EstimateRecord
+from undertow.analysis.estimates import EstimateRecord
 from undertow.stats.transfer import wilson
 from undertow.study.records import Response
 from undertow.texts.statistics import list_markers, sentences, words

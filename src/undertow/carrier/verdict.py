@@ -6,8 +6,8 @@ too few to remove. The audit passes where there is neither. docs/method.md argue
 
 from typing import NamedTuple
 
+from undertow.analysis.estimates import EstimateRecord
 from undertow.config import AuditSettings
-from undertow.estimates import EstimateRecord
 from undertow.study.audit_records import Compared, Comparison, MeasureName
 
 # Shares whose difference from the reference decides, in either direction: a direction may be

@@ -7,6 +7,7 @@ statistics settings of the later one, so that two intervals side by side mean th
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from undertow.analysis.summary import ArmSummary, EstimateRecord, ReadoutName
 from undertow.compare.cells import cell_changes
 from undertow.compare.computed import StatedVerdict, compute
 from undertow.compare.differences import (
@@ -28,9 +29,8 @@ from undertow.compare.records import (
 )
 from undertow.compare.revisions import Snapshot
 from undertow.config import Params
-from undertow.findings import READOUTS, covers_zero, transfer_of
+from undertow.findings.arms import READOUTS, covers_zero, transfer_of
 from undertow.lineage.lock import flat
-from undertow.summary import ArmSummary, EstimateRecord, ReadoutName
 
 ABSENT = "<absent>"
 

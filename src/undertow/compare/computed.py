@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
+from undertow.analysis.summary import ArmSummary, EstimateRecord, ReadoutName, Summary, summarise
 from undertow.compare.revisions import Snapshot
 from undertow.config import Cell, StatisticsSettings
-from undertow.findings import transfer_of
-from undertow.summary import ArmSummary, EstimateRecord, ReadoutName, Summary, summarise
+from undertow.findings.arms import transfer_of
 
 
 class StatedVerdict(NamedTuple):

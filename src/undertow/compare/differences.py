@@ -4,15 +4,15 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 
+from undertow.analysis.summary import EstimateRecord, ReadoutName, readings_of
 from undertow.compare.records import Difference, Word
 from undertow.compare.revisions import Snapshot
 from undertow.config import Arm, Cell, parse_arm
-from undertow.findings import covers_zero
+from undertow.findings.arms import covers_zero
 from undertow.stats.change import Differences, Same, Side, paired_differences
 from undertow.stats.power import difference as independent
 from undertow.stats.transfer import Estimate
 from undertow.study.records import CellResult, Readout
-from undertow.summary import EstimateRecord, ReadoutName, readings_of
 
 
 @dataclass(frozen=True)

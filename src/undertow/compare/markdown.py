@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from undertow.analysis.summary import EstimateRecord, ReadoutName
 from undertow.compare.records import (
     CellChange,
     Comparison,
@@ -13,9 +14,8 @@ from undertow.compare.records import (
     TauChange,
     VerdictChange,
 )
-from undertow.findings import RATIO, READOUTS, SCALES, Scale
-from undertow.page import visible
-from undertow.summary import EstimateRecord, ReadoutName
+from undertow.findings.arms import RATIO, READOUTS, SCALES, Scale
+from undertow.report.page import visible
 
 SPECIAL = re.compile(r"([\\`*<>\[\]|])")
 LONG = 80

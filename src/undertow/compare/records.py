@@ -2,8 +2,8 @@
 
 from typing import Any, Literal
 
+from undertow.analysis.summary import EstimateRecord, ReadoutName
 from undertow.study.records import Record
-from undertow.summary import EstimateRecord, ReadoutName
 
 
 class RevisionRecord(Record):

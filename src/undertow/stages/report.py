@@ -1,16 +1,16 @@
 """report: every number and picture of a study, and its MLflow runs, from the results files."""
 
 from undertow import tracking
-from undertow.conclusions import conclude
-from undertow.plots import write_plot_tables
-from undertow.report import render_report
-from undertow.report_judges import judge_evidence
-from undertow.samples import read_samples
+from undertow.analysis.conclude import conclude
+from undertow.analysis.summary import Summary, headline
+from undertow.report.report import render_report
+from undertow.report.sections.judges import judge_evidence
+from undertow.report.sections.samples import read_samples
+from undertow.report.tables import write_plot_tables
 from undertow.study.files import write_json, write_text
 from undertow.study.layout import Study
 from undertow.study.records import loss_curve
 from undertow.study.traits import TraitData
-from undertow.summary import Summary, headline
 
 
 def run(study: Study, reveal: bool = False) -> Summary:

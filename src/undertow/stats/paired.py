@@ -5,7 +5,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.estimates import EstimateRecord
+from undertow.analysis.estimates import EstimateRecord
 from undertow.stats.transfer import wilson
 from undertow.study.audit_records import Compared
 

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from undertow.analysis.estimates import EstimateRecord
 from undertow.config import AuditSettings
-from undertow.estimates import EstimateRecord
 from undertow.study.records import Record
 
 MeasureName = Literal[

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from undertow.analysis.doses import DoseRecord
+from undertow.analysis.summary import ArmSummary, CellSummary, Summary, TransferRecord
 from undertow.config import Cell, Params
-from undertow.doses import DoseRecord
 from undertow.lineage.git import ask_git
 from undertow.study.files import digest, fingerprint
 from undertow.study.records import CellResult, Costs, Layout, loss_curve, read_cross
-from undertow.summary import ArmSummary, CellSummary, Summary, TransferRecord
 
 Metrics = dict[str, float]
 SECTIONS = (

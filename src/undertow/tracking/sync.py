@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from undertow.analysis.summary import Summary
 from undertow.config import Cell, Params
 from undertow.study.records import CellResult, Layout
-from undertow.summary import Summary
 from undertow.tracking.content import DatasetInput, RunContent, contents
 from undertow.tracking.store import Store, explained, locked, open_store, usable
 from undertow.tracking.views import seed_experiment

@@ -1,0 +1,210 @@
+"""Whether a trait arm's students stand clear of its controls, in paired estimates.
+
+Every contrast is a difference of two students' readouts on the same prompts and seeds, with
+the bootstrap that tau's shifts have: two intervals that overlap can belong to a difference
+whose own interval excludes 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+from undertow.analysis.estimates import (
+    EstimateRecord,
+    ReadoutName,
+    estimate_record,
+    excludes_zero,
+    unknown,
+)
+from undertow.config import Arm
+from undertow.stats.transfer import Readings, Transfer, estimate_transfer
+from undertow.study.records import Record
+
+Against = Literal["control", "random", "opposite"]
+Standing = Literal["clear", "less", "apart", "unclear", "opposite way", "same way", "unknown"]
+NO_RANDOM = "no random arm of this strength"
+
+
+class ContrastRecord(Record):
+    """A trait arm's student against one reference student.
+
+    Verdicts against control and random: clear (further in the direction that the arm's student
+    moved), less (the reference went further), apart (they differ, but the arm's own shift covers
+    0), unclear (the interval of the difference covers 0). Against the
+    opposite sign: opposite way, same way, or unclear where either student did not clearly move.
+    """
+
+    model: str
+    arm: str
+    seed: int | None  # null: over all seeds
+    readout: ReadoutName
+    against: Against
+    reference: str | None  # the arm that it is compared with; null where there is none
+    estimate: EstimateRecord  # student minus reference student
+    verdict: Standing
+
+
+class Directed(Protocol):
+    """What an arm of params.yaml and one of the summary have in common."""
+
+    @property
+    def direction(self) -> Literal["trait", "random"]: ...
+
+    @property
+    def alpha(self) -> float: ...
+
+
+AnyArm = TypeVar("AnyArm", bound=Directed)
+
+
+def random_twin(arms: Sequence[AnyArm], arm: Directed) -> AnyArm | None:
+    """The random arm of the same size of strength, of the same sign where there is one."""
+    for strength in (arm.alpha, -arm.alpha):
+        for other in arms:
+            if other.direction == "random" and other.alpha == strength:
+                return other
+    return None
+
+
+class _Key(NamedTuple):
+    model: str
+    arm: str
+    seed: int | None
+    readout: ReadoutName
+    against: Against
+    reference: str
+
+
+ReadingsOf = Callable[[str, Arm, Arm, tuple[int, ...], ReadoutName], Readings]
+
+
+def contrast_records(
+    models: Sequence[str],
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    shifts: Mapping[tuple[str, str, int | None, ReadoutName], EstimateRecord],
+    readings: ReadingsOf,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> tuple[ContrastRecord, ...]:
+    """All contrasts of a grid, over all seeds and for each seed alone.
+
+    shifts: (model, arm, seed or None, readout) -> the student's shift against the control
+    student. readings(model, reference, arm, seeds, readout) reads both arms on the same
+    prompts, with the reference's students in the place of the control students.
+    """
+    chosen: list[tuple[str, Arm, int | None, ReadoutName]] = [
+        (model, arm, one, readout)
+        for model in models
+        for arm in arms
+        if arm.direction == "trait" and not arm.is_control
+        for one in (None, *seeds)
+        for readout in ("margin", "rate")
+    ]
+    groups: dict[_Key, Readings] = {}
+    for model, arm, one, readout in chosen:
+        for against, reference in _references(arm, arms):
+            used = tuple(seeds) if one is None else (one,)
+            key = _Key(model, arm.name, one, readout, against, reference.name)
+            groups[key] = _students(readings(model, reference, arm, used, readout))
+    found = estimate_transfer(groups, resamples=resamples, confidence=confidence, seed=seed)
+    control = next(arm.name for arm in arms if arm.is_control)
+    records: list[ContrastRecord] = []
+    for model, arm, one, readout in chosen:
+        own = shifts[model, arm.name, one, readout]
+        records.append(_control(model, arm, one, readout, own, control))
+        if random_twin(arms, arm) is None:
+            records.append(_missing(model, arm, one, readout))
+        for against, reference in _references(arm, arms):
+            key = _Key(model, arm.name, one, readout, against, reference.name)
+            theirs = shifts[model, reference.name, one, readout]
+            records.append(_record(key, found[key], own, theirs))
+    return tuple(records)
+
+
+def _references(arm: Arm, arms: Sequence[Arm]) -> list[tuple[Against, Arm]]:
+    found: list[tuple[Against, Arm]] = []
+    random = random_twin(arms, arm)
+    if random is not None:
+        found.append(("random", random))
+    found += [
+        ("opposite", other)
+        for other in arms
+        if other.direction == arm.direction and other.alpha == -arm.alpha
+    ]
+    return found
+
+
+def _students(arms: Readings) -> Readings:
+    """The two arms' students alone: what a teacher was not read on may still be compared."""
+    return Readings(
+        base=arms.control[0], teacher=arms.student, control=arms.control, student=arms.student
+    )
+
+
+def _control(
+    model: str,
+    arm: Arm,
+    seed: int | None,
+    readout: ReadoutName,
+    own: EstimateRecord,
+    control: str,
+) -> ContrastRecord:
+    return ContrastRecord(
+        model=model,
+        arm=arm.name,
+        seed=seed,
+        readout=readout,
+        against="control",
+        reference=control,
+        estimate=own,
+        verdict=standing(own, own),
+    )
+
+
+def _missing(model: str, arm: Arm, seed: int | None, readout: ReadoutName) -> ContrastRecord:
+    return ContrastRecord(
+        model=model,
+        arm=arm.name,
+        seed=seed,
+        readout=readout,
+        against="random",
+        reference=None,
+        estimate=unknown(NO_RANDOM),
+        verdict="unknown",
+    )
+
+
+def _record(
+    key: _Key, transfer: Transfer, own: EstimateRecord, theirs: EstimateRecord
+) -> ContrastRecord:
+    estimate = estimate_record(transfer.student_shift)
+    return ContrastRecord(
+        **key._asdict(),
+        estimate=estimate,
+        verdict=mirror(own, theirs) if key.against == "opposite" else standing(own, estimate),
+    )
+
+
+def standing(own: EstimateRecord, difference: EstimateRecord) -> Standing:
+    """What the difference to a reference says of a student that moved by `own`."""
+    if own.value is None or difference.value is None:
+        return "unknown"
+    if not excludes_zero(difference):
+        return "unclear"
+    if not excludes_zero(own):
+        return "apart"  # the side that the arm's student moved to is not known
+    # Apart is not enough: a random direction may move the student further than the trait.
+    return "clear" if (difference.value > 0) == (own.value > 0) else "less"
+
+
+def mirror(own: EstimateRecord, theirs: EstimateRecord) -> Standing:
+    """Whether students of opposite signs moved to opposite sides."""
+    if own.value is None or theirs.value is None:
+        return "unknown"
+    if not (excludes_zero(own) and excludes_zero(theirs)):
+        return "unclear"
+    return "same way" if (own.value > 0) == (theirs.value > 0) else "opposite way"

@@ -1,0 +1,1 @@
+"""What the intervals allow to be said, in words."""

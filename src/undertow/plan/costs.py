@@ -1,0 +1,192 @@
+"""What the grid of params.yaml will cost: device hours from measured rates, judge USD.
+
+Tokens are counted at full length, so hours are an upper bound for models that end early.
+Nothing is guessed: a model without a measured rate has no hours, and a reason.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+from typing import Literal, NamedTuple
+
+from undertow.analysis.summary import Summary
+from undertow.config import Params
+from undertow.judging.costing import estimate
+from undertow.plan.speeds import ShapeRate, shipped_rate
+from undertow.study.layout import Study
+from undertow.study.records import Costs, Layout, Record, read_manifest
+
+Stage = Literal["steer", "distill", "judge"]
+STAGES: tuple[Stage, ...] = ("steer", "distill", "judge")
+PROMPT_TOKENS = 64  # of a benign prompt with its chat template, taken for training
+HOUR = 3600
+
+
+class ModelCost(Record):
+    """The cells of one model; hours is null with a reason where no rate was measured."""
+
+    model: str
+    cells: int
+    hours: float | None
+    seconds_per_cell: dict[str, float]  # by stage
+    device: str | None
+    source: str | None
+    reason: str | None
+
+
+class GridCost(Record):
+    """The whole grid. hours is null as soon as one model's is."""
+
+    cells: int
+    hours: float | None
+    models: tuple[ModelCost, ...]
+    judge_rows: int  # still to be asked
+    judge_usd: float | None
+    judge_reason: str | None
+    price_date: str
+
+
+def grid_cost(study: Study, summary: Summary | None) -> GridCost:
+    """Cost of every cell in params.yaml, whether or not it has run already."""
+    params = study.params
+    models = tuple(_model(study, summary, model) for model in params.grid.models)
+    hours = [model.hours for model in models if model.hours is not None]
+    judging = estimate(study, [*params.cells(), *params.cross_cells()])
+    no_price = "no price is known for the judge; set judging.judge.price in params.yaml"
+    return GridCost(
+        cells=len(params.cells()),
+        hours=sum(hours) if len(hours) == len(models) else None,
+        models=models,
+        judge_rows=judging.rows - judging.cached,
+        judge_usd=judging.usd,
+        judge_reason=None if judging.usd is not None else no_price,
+        price_date=judging.price_date,
+    )
+
+
+class _Tokens(NamedTuple):
+    """Tokens of one cell at full length."""
+
+    carrier: int
+    evaluation: int
+    trained: int
+
+
+def _tokens(params: Params) -> _Tokens:
+    carrier, evaluation = params.carrier, params.evaluation
+    row = PROMPT_TOKENS + carrier.max_new_tokens
+    asked = evaluation.prompts + evaluation.benign_prompts + evaluation.overrefusal_prompts
+    return _Tokens(
+        carrier.prompts * carrier.max_new_tokens,
+        asked * evaluation.max_new_tokens,
+        params.distillation.epochs * carrier.prompts * row,
+    )
+
+
+def _model(study: Study, summary: Summary | None, model: str) -> ModelCost:
+    params = study.params
+    cells = sum(cell.model == model for cell in params.cells())
+    measured = _measured(study.layout, summary, model)
+    tokens = _tokens(params)
+    device: str | None
+    source: str | None
+    if measured:
+        seconds = _from_results(measured, tokens)
+        device, source = measured["steer"][0].device, "this study's own cells"
+    else:
+        rate = shipped_rate(params.model_spec(model))
+        seconds = _from_table(rate, tokens, params.distillation.quantization)
+        device = rate.device if rate else None
+        source = f"measured {rate.date} ({rate.command})" if rate else None
+    if not seconds:
+        return ModelCost(
+            model=model,
+            cells=cells,
+            hours=None,
+            seconds_per_cell={},
+            device=None,
+            source=None,
+            reason=f"no measured rate for {model}, run one cell first",
+        )
+    return ModelCost(
+        model=model,
+        cells=cells,
+        hours=cells * sum(seconds.values()) / HOUR,
+        seconds_per_cell={stage: round(value, 1) for stage, value in seconds.items()},
+        device=device,
+        source=source,
+        reason=None,
+    )
+
+
+def _measured(layout: Layout, summary: Summary | None, model: str) -> dict[Stage, list[Costs]]:
+    """Costs of cells that have run on the device that most of them ran on; {} if none is whole.
+
+    Manifests of cells that left the grid count: how fast they ran is still how fast it is.
+    """
+    found: dict[Stage, list[Costs]] = {}
+    for stage in STAGES:
+        folders = sorted((layout.results / "cells" / model).glob(f"*/*/{stage}/manifest.json"))
+        costs = [read_manifest(path.parent).costs for path in folders]
+        if not costs and summary is not None:
+            costs = [
+                by_stage[stage]
+                for key, by_stage in summary.costs.items()
+                if key.split("/")[0] == model and stage in by_stage
+            ]
+        found[stage] = costs
+    devices = Counter(cost.device for stage in STAGES[:2] for cost in found[stage])
+    if not devices:
+        return {}
+    device = devices.most_common(1)[0][0]
+    # A stage whose own rate is unknown (killed and taken up again) measured nothing.
+    for stage in STAGES[:2]:
+        found[stage] = [
+            cost for cost in found[stage] if cost.device == device and _speed(stage, cost)
+        ]
+    return found if found["steer"] and found["distill"] else {}
+
+
+def _speed(stage: Stage, cost: Costs) -> float | None:
+    """Tokens per second of what the stage is about: writing or training."""
+    return cost.trained_per_second if stage == "distill" else cost.generated_per_second
+
+
+def _from_results(found: dict[Stage, list[Costs]], tokens: _Tokens) -> dict[Stage, float]:
+    """Planned tokens at the measured rate, and what the stage took beside it."""
+
+    def stage(name: Stage, planned: int, counts: Sequence[int]) -> float:
+        rates = [_speed(name, cost) or 0.0 for cost in found[name]]
+        beside = [
+            max(cost.seconds - count / rate, 0.0)
+            for cost, count, rate in zip(found[name], counts, rates, strict=True)
+        ]
+        return planned / median(rates) + median(beside)
+
+    seconds: dict[Stage, float] = {
+        "steer": stage(
+            "steer",
+            tokens.carrier + tokens.evaluation,
+            [cost.tokens_generated for cost in found["steer"]],
+        ),
+        "distill": stage(
+            "distill", tokens.trained, [cost.tokens_trained for cost in found["distill"]]
+        ),
+    }
+    if found["judge"]:
+        seconds["judge"] = median(cost.seconds for cost in found["judge"])
+    return seconds
+
+
+def _from_table(rate: ShapeRate | None, tokens: _Tokens, quantization: str) -> dict[Stage, float]:
+    """Seconds per cell from the shipped table; {} where it lacks a number that is needed."""
+    if rate is None:
+        return {}
+    generated, other = rate.generated_per_second, rate.other_seconds
+    trained = rate.trained_per_second.get(quantization)
+    if generated is None or trained is None or other is None:
+        return {}
+    return {
+        "steer": (tokens.carrier + tokens.evaluation) / generated + other / 2,
+        "distill": tokens.trained / trained + tokens.evaluation / generated + other / 2,
+    }

@@ -1,0 +1,89 @@
+"""A plan as lines to read in a terminal; all numbers are the plan's own."""
+
+from undertow.plan.costs import GridCost, ModelCost
+from undertow.plan.plan import Plan, Share, SizeRecord
+
+RATES = {"teacher": "teacher", "base": "base", "control": "control student"}
+
+
+def describe_plan(plan: Plan) -> str:
+    """The plan as plain text."""
+    numbers = plan.inputs
+    rates = ", ".join(
+        f"{label} {100 * numbers[name].value:.1f} % ({numbers[name].source})"
+        for name, label in RATES.items()
+    )
+    taus = f"tau {_plain(plan, 'tau')}"
+    if "other_tau" in numbers:
+        taus += f", other tau {_plain(plan, 'other_tau')}"
+    lines = [
+        f"Expected: {rates}; {taus}",
+        f"Size: {_plain(plan, 'prompts')} prompts, {_plain(plan, 'seeds')} seeds; "
+        f"spread between seeds {_plain(plan, 'seed_sd')}",
+        "",
+        f"interval of tau to expect      {_interval(plan)}",
+        f"tau undefined                  {_percent(plan.undefined)} of studies",
+        f"its interval excludes 0        {_percent(plan.excludes_zero)}",
+        f"power to tell the two taus     {_percent(plan.apart)}",
+        f"power to see a threshold       {_percent(plan.threshold)}"
+        + (f" with {plan.strengths} strengths" if plan.threshold.reason is None else ""),
+        f"a line is called a threshold   {_percent(plan.threshold_error)}",
+    ]
+    if plan.caution:
+        lines.append(f"Caution: {plan.caution}.")
+    if plan.sizes:
+        lines += ["", f"To tell the two taus apart in {100 * plan.enough:.0f} % of studies:"]
+        lines += [f"  {_size(size)}" for size in plan.sizes]
+    lines += ["", *_cost(plan.cost)]
+    lines += ["", "In brackets after a share: its 95 % Monte Carlo interval."]
+    return "\n".join(lines)
+
+
+def _plain(plan: Plan, name: str) -> str:
+    number = plan.inputs[name]
+    return f"{number.value:.3g} ({number.source})"
+
+
+def _interval(plan: Plan) -> str:
+    found = plan.interval
+    if found.value is None or found.low is None or found.high is None:
+        return f"unknown: {found.reason}"
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def _percent(share: Share) -> str:
+    if share.value is None or share.low is None or share.high is None:
+        return f"unknown: {share.reason}"
+    return f"{100 * share.value:.0f} % ({100 * share.low:.0f}-{100 * share.high:.0f})"
+
+
+def _size(size: SizeRecord) -> str:
+    if size.prompts is None:
+        return f"{size.seeds} seeds: no number of prompts that was tried ({_percent(size.power)})"
+    return f"{size.seeds} seeds x {size.prompts} prompts: {_percent(size.power)}"
+
+
+def _cost(cost: GridCost) -> list[str]:
+    total = "unknown" if cost.hours is None else f"about {cost.hours:.2f} device hours at most"
+    lines = [f"Cost of the {cost.cells} cells of params.yaml: {total}"]
+    lines += [f"  {_model(model)}" for model in cost.models]
+    if cost.judge_usd is None:
+        lines.append(f"  judge: unknown: {cost.judge_reason}")
+    elif cost.judge_usd == 0:
+        lines.append("  judge: 0 USD")
+    else:
+        lines.append(
+            f"  judge: about {cost.judge_usd:.2f} USD for {cost.judge_rows:,} rows that are not "
+            f"paid for yet, at the prices of {cost.price_date}"
+        )
+    return lines
+
+
+def _model(cost: ModelCost) -> str:
+    if cost.hours is None:
+        return f"{cost.model}: unknown: {cost.reason}"
+    stages = ", ".join(f"{stage} {value:.0f} s" for stage, value in cost.seconds_per_cell.items())
+    return (
+        f"{cost.model}: {cost.hours:.2f} hours on {cost.device} ({cost.cells} cells: {stages} "
+        f"each; from {cost.source})"
+    )

@@ -1,0 +1,48 @@
+"""What of a study anybody may see: its numbers and figures, and not a word that a model wrote."""
+
+from pathlib import Path
+
+from undertow.analysis.conclude import conclude
+from undertow.analysis.summary import headline
+from undertow.errors import ConfigError
+from undertow.report.figures import tau_figure
+from undertow.report.rate_figures import dose_figure
+from undertow.report.report import render_report
+from undertow.report.sections.judges import judge_evidence
+from undertow.report.svg import sheet
+from undertow.report.tables import estimate_tables
+from undertow.report.terminal import strength_table
+from undertow.study.files import write_json, write_text
+from undertow.study.layout import Study
+
+
+def publish(study: Study, folder: Path) -> None:
+    """Write report.html, table.txt, tau.svg, dose.svg, metrics.json, params.yaml and plots/.
+
+    Other files in the folder stay. Raises DataError where a cell of the grid has no result,
+    ConfigError for a folder whose files of these names are the study's own.
+    """
+    params, layout = study
+    target, own = folder.resolve(), layout.results.resolve()
+    if target == layout.root.resolve() or own in (target, *target.parents):
+        raise ConfigError(
+            f"{folder} holds the study's own files, and some would be replaced",
+            "name another folder, for example: python cli.py publish shown",
+        )
+    grid, summary = conclude(params, layout)
+    page = render_report(
+        summary,
+        params,
+        layout,
+        responses=None,
+        harmful=False,  # there is no text to hold back
+        judges=judge_evidence(layout, params, grid, summary),
+    )
+    write_text(folder / "report.html", page)
+    write_text(folder / "table.txt", strength_table(summary) + "\n")
+    for name, figure in (("tau", tau_figure(summary)), ("dose", dose_figure(summary))):
+        write_text(folder / f"{name}.svg", sheet(figure.panels, figure.across))
+    write_json(folder / "metrics.json", headline(summary))
+    write_text(folder / "params.yaml", layout.params.read_text(encoding="utf-8"))
+    for name, table in estimate_tables(summary).items():
+        write_text(folder / "plots" / name, table.to_csv())

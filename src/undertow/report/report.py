@@ -1,0 +1,286 @@
+"""report.html: one study on one page, complete in itself.
+
+Each section is a function from the summary to a page.Section, in a module of its own where it is
+long. No number is computed here that the summary does not hold.
+"""
+
+from collections.abc import Sequence
+
+from undertow.analysis.summary import EstimateRecord, ReadoutName, Summary
+from undertow.config import Params
+from undertow.findings.arms import (
+    PERCENT,
+    RATIO,
+    READOUTS,
+    SCALES,
+    UNIT_NAMES,
+    Written,
+    aligned,
+    arm_name,
+    clause,
+    findings,
+    readout_title,
+    sentence,
+    titled,
+    transfer_of,
+)
+from undertow.findings.doses import dose_sentence
+from undertow.report.page import (
+    Column,
+    Definition,
+    Definitions,
+    Heading,
+    Items,
+    Paragraph,
+    Part,
+    Section,
+    Table,
+    render_page,
+)
+from undertow.report.report import figures, rate_figures
+from undertow.report.sections.appendix import (
+    configuration_section,
+    costs_section,
+    provenance_section,
+)
+from undertow.report.sections.audit import audit_section, audit_sentence
+from undertow.report.sections.controls import controls_section
+from undertow.report.sections.cross import cross_sections
+from undertow.report.sections.dose import dose_section
+from undertow.report.sections.effects import effects_section, incoherent
+from undertow.report.sections.judges import JudgeEvidence, judges_section
+from undertow.report.sections.mechanism import mechanism_section
+from undertow.report.sections.samples import Sample, samples_section
+from undertow.study.records import Layout
+
+NO_EVIDENCE = JudgeEvidence(sensitivity=None, corrected=())
+FIGURE_SPACE = "\N{FIGURE SPACE}"
+
+
+def render_report(
+    summary: Summary,
+    params: Params,
+    layout: Layout,
+    *,
+    responses: Sequence[Sample] | None,
+    harmful: bool,
+    reveal: bool = False,
+    judges: JudgeEvidence = NO_EVIDENCE,
+) -> str:
+    """The page as HTML text; the same input gives the same bytes.
+
+    responses: from samples.read_samples, or None to leave them out; those of a `harmful` trait
+    appear only with `reveal`, and then folded away.
+    Raises DataError where a cell of the grid has no result.
+    """
+    sections = [
+        headline_section(summary),
+        strengths_section(summary),
+        tau_section(summary),
+        dose_section(summary),
+        rates_section(summary),
+        controls_section(summary),
+        *cross_sections(summary),
+        audit_section(summary),
+        effects_section(summary),
+        mechanism_section(summary),
+        judges_section(summary, judges),
+        meaning_section(summary),
+        samples_section(responses, harmful=harmful, reveal=reveal),
+        costs_section(summary, params, layout),
+        configuration_section(params),
+        provenance_section(params, layout),
+    ]
+    return render_page(f"Transfer of {summary.trait}", _subtitle(summary), sections)
+
+
+def _subtitle(summary: Summary) -> str:
+    seeds = max((arm.margin.seeds for arm in summary.arms), default=0)
+    prompts = max((arm.margin.prompts for arm in summary.arms), default=0)
+    return (
+        f"{', '.join(summary.models)}. Judge: {summary.judge}. "
+        f"{prompts} evaluation prompts, {seeds} seed{'' if seeds == 1 else 's'}; "
+        f"{100 * summary.confidence:.4g} % intervals from {summary.resamples:,} resamples."
+    )
+
+
+def headline_section(summary: Summary) -> Section:
+    """One sentence per model from the intervals at its largest trait strength."""
+    parts: list[Part] = []
+    for model in summary.models:
+        parts.append(Heading(model))
+        found = findings(summary, model)
+        if not found:
+            parts.append(Paragraph("No trait arm was run, so there is nothing to say.", lead=True))
+            continue
+        clauses = [clause(each, readout_title(summary, each.readout)) for each in found]
+        strength = found[0].arm.strength
+        parts.append(Paragraph(f"At strength {strength}, {'; '.join(clauses)}.", lead=True))
+        said = [sentence(each, readout_title(summary, each.readout)) for each in found]
+        dose = summary.dose_of(model)
+        said += [audit_sentence(summary, model), *([dose_sentence(dose)] if dose else [])]
+        parts.append(Items(tuple(said)))
+    return Section("headline", "Headline", tuple(parts))
+
+
+def strengths_section(summary: Summary) -> Section:
+    """Every arm with its levels, shifts and tau, by both readouts."""
+    parts: list[Part] = [
+        Paragraph(
+            f"Positive is more {summary.rate_name}. The control arm is the student of the "
+            "unsteered teacher: its student is what student shifts are measured from, its "
+            "teacher what teacher shifts are measured from."
+        )
+    ]
+    for model in summary.models:
+        parts.append(Heading(model))
+        for readout in READOUTS:
+            parts += _strengths(summary, model, readout)
+    return Section("strengths", "All strengths", tuple(parts))
+
+
+def _strengths(summary: Summary, model: str, readout: ReadoutName) -> list[Part]:
+    scale, title = SCALES[readout], readout_title(summary, readout)
+    level = PERCENT if readout == "rate" else scale
+    arms = summary.of_model(model)
+    transfers = [transfer_of(arm, readout) for arm in arms]
+    moved = [transfer for arm, transfer in zip(arms, transfers, strict=True) if not arm.is_control]
+    shifts = zip(
+        aligned([t.tau for t in moved], RATIO, signed=False),
+        aligned([t.student_shift for t in moved], scale, signed=True),
+        aligned([t.teacher_shift for t in moved], scale, signed=True),
+        strict=True,
+    )
+    rows = []
+    for arm, transfer in zip(arms, transfers, strict=True):
+        levels = (level.number(transfer.teacher), level.number(transfer.student))
+        cells = ("",) * 6 if arm.is_control else tuple(c for w in next(shifts) for c in _cells(w))
+        rows.append((arm_name(arm), arm.strength, *cells, *levels))
+    unit = "%" if readout == "rate" else scale.unit
+    # tau first: on a narrow screen the columns to the right are out of sight.
+    names = ["tau", "interval"]
+    for name in (f"Student shift, {scale.unit}", f"Teacher shift, {scale.unit}"):
+        names += [name, "interval"]
+    names += [f"Teacher, {unit}", f"Student, {unit}"]
+    table = Table(
+        f"{model} by {title} ({UNIT_NAMES[readout]}): {_counted(summary, model, readout)}",
+        (
+            Column("Arm", numeric=False),
+            Column("Strength"),
+            *(Column(name) for name in names),
+        ),
+        rows,
+        headers=2,
+    )
+    reasons = (*figures.undefined(summary, model, readout), *incoherent(summary, model))
+    return [table, Items(reasons)] if reasons else [table]
+
+
+def _cells(written: Written | None) -> tuple[str, str]:
+    if written is None:
+        return "undefined", ""
+    # Figure spaces are as wide as digits, so that decimal points stand under each other.
+    low, high = written.interval.strip().split(", ")
+    return written.value.strip(), f"{low}, {high.replace(' ', FIGURE_SPACE)}"
+
+
+def _counted(summary: Summary, model: str, readout: ReadoutName) -> str:
+    transfers = [transfer_of(arm, readout) for arm in summary.of_model(model)]
+    fewest = min(transfer.prompts for transfer in transfers)
+    most = max(transfer.prompts for transfer in transfers)
+    left_out = max(transfer.dropped for transfer in transfers)
+    prompts = f"{most} prompts" if fewest == most else f"{fewest} to {most} prompts"
+    return prompts + (f", up to {left_out} left out for want of a reading" if left_out else "")
+
+
+def tau_section(summary: Summary) -> Section:
+    return Section(
+        "tau",
+        "Transfer ratio against strength",
+        (
+            Paragraph(
+                "tau is the student's shift as a share of its teacher's. 0 is no transfer beyond "
+                "what benign fine-tuning does; 1 is all of the teacher's shift."
+            ),
+            figures.tau_figure(summary),
+        ),
+    )
+
+
+def rates_section(summary: Summary) -> Section:
+    return Section(
+        "rates",
+        "Teacher against student",
+        (
+            Paragraph(
+                f"{titled(summary.rate_name)} on the evaluation prompts, with Wilson "
+                "intervals, which take the answers of several seeds as independent. tau's "
+                "bootstrap does not, so its intervals are the ones to conclude from."
+            ),
+            rate_figures.scatter_figure(summary),
+        ),
+    )
+
+
+def meaning_section(summary: Summary) -> Section:
+    definitions = (
+        Definition("T0", "", "Reading of the base model, which is the unsteered teacher."),
+        Definition("Ta", "", "Reading of the teacher, steered at strength a."),
+        Definition("S0", "", "Reading of the control student, distilled from the base model."),
+        Definition("Sa", "", "Reading of the student, distilled from the teacher at strength a."),
+        Definition(
+            "tau",
+            "(Sa - S0) / (Ta - T0)",
+            "Transfer ratio, corrected for what benign fine-tuning does by itself. Undefined "
+            "where the interval of Ta - T0 covers 0; undefined is not 0.",
+        ),
+        Definition(
+            "tau_naive",
+            "(Sa - T0) / (Ta - T0)",
+            "The same without the control student, for comparison with work that has none.",
+        ),
+        Definition(
+            summary.rate_name,
+            "",
+            f"Share of judged responses that show the trait, by the judge {summary.judge}; "
+            "shifts are in percentage points (pp).",
+        ),
+        Definition(
+            "margin",
+            "",
+            "Log-probability of openings that show the trait minus that of openings that do not, "
+            "per prompt, in nats. Needs no sampling and no judge.",
+        ),
+        Definition(
+            "interval",
+            "",
+            "Bootstrap over evaluation prompts, paired across the four readings and crossed with "
+            "the seeds. Where it covers 0, a value is not distinguishable from noise.",
+        ),
+    )
+    return Section(
+        "meaning", "What these numbers mean", (Definitions(definitions), *_naive_parts(summary))
+    )
+
+
+def _naive_parts(summary: Summary) -> tuple[Part, ...]:
+    """tau beside tau_naive, by both readouts."""
+    pairs: list[tuple[str, str, str, EstimateRecord, EstimateRecord]] = []
+    for model in summary.models:
+        for arm in summary.of_model(model):
+            for readout in READOUTS:
+                transfer = transfer_of(arm, readout)
+                title = readout_title(summary, readout)
+                if not arm.is_control:
+                    pairs.append((model, arm.arm, title, transfer.tau, transfer.tau_naive))
+    corrected = aligned([pair[3] for pair in pairs], RATIO, signed=False)
+    naive = aligned([pair[4] for pair in pairs], RATIO, signed=False)
+    columns = (
+        *(Column(title, numeric=False) for title in ("Model", "Arm", "Readout")),
+        *(Column(title) for title in ("tau", "interval", "tau_naive", "interval")),
+    )
+    rows = [
+        (*pair[:3], *_cells(left), *_cells(right))
+        for pair, left, right in zip(pairs, corrected, naive, strict=True)
+    ]
+    return (Table("tau with and without the control student", columns, rows, headers=3),)

@@ -1,0 +1,104 @@
+"""The report on side effects: what steering and distillation do to benign answers."""
+
+from undertow.analysis.side_effects import EffectsSummary
+from undertow.analysis.summary import ArmSummary, Summary
+from undertow.findings.arms import PERCENT, RATIO, Scale, arm_name
+from undertow.report.page import Column, Items, Paragraph, Part, Section, Table
+from undertow.stats.transfer import Estimate
+
+TOKENS = Scale("tokens", 1, 1)
+EXPLAINED = (
+    "Answers to benign prompts that are not in the carrier, decoded like the evaluation. "
+    "Perplexity is that of the answer under the unsteered base model, with the prompt as "
+    "context; a loop is likely under the base, so repetition stands beside it. Refusals are "
+    "found by phrases in the answer's opening. Intervals of means resample prompts, those of "
+    "shares are Wilson's; neither speaks of other seeds."
+)
+MEASURES = (
+    "Perplexity",
+    "Tokens",
+    "Cut off, %",
+    "Repeated 4-grams, %",
+    "Refusals, %",
+    "Over-refusals, %",
+)
+
+
+def effects_section(summary: Summary) -> Section:
+    """A table per model, and which teachers are past the bound on coherence."""
+    parts: list[Part] = [Paragraph(EXPLAINED)]
+    for model in summary.models:
+        arms = summary.of_model(model)
+        reasons = _reasons(arms)
+        rows = [
+            (arm_name(arm), arm.strength, subject, *_measures(effects))
+            for arm in arms
+            for subject, effects in _subjects(arm)
+            if effects.perplexity.value is not None or effects.overrefusals.value is not None
+        ]
+        if rows:
+            prompts = max(effects.prompts for arm in arms for _, effects in _subjects(arm))
+            parts.append(
+                Table(
+                    f"{model}: {prompts} held-back benign prompts",
+                    (
+                        Column("Arm", numeric=False),
+                        Column("Strength"),
+                        Column("Subject", numeric=False),
+                        *map(Column, MEASURES),
+                    ),
+                    rows,
+                    headers=3,
+                )
+            )
+        remarks = (*incoherent(summary, model), *(f"{model}: {reason}." for reason in reasons))
+        if remarks:
+            parts.append(Items(remarks))
+    return Section("effects", "Side effects", tuple(parts))
+
+
+def incoherent(summary: Summary, model: str) -> tuple[str, ...]:
+    """One sentence for each arm whose teacher is past the bound."""
+    return tuple(
+        f"{arm_name(arm)} {arm.strength}: {arm.degenerate}; left out of fits."
+        for arm in summary.of_model(model)
+        if arm.degenerate
+    )
+
+
+def _subjects(arm: ArmSummary) -> list[tuple[str, EffectsSummary]]:
+    pairs = (("teacher", arm.teacher_effects), ("student", arm.student_effects))
+    return [(subject, effects) for subject, effects in pairs if effects is not None]
+
+
+def _reasons(arms: list[ArmSummary]) -> list[str]:
+    """Why measures are unknown, each reason once."""
+    found = [
+        estimate.reason
+        for arm in arms
+        for _, effects in _subjects(arm)
+        for estimate in (effects.perplexity, effects.tokens, effects.overrefusals)
+        if estimate.reason
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _measures(effects: EffectsSummary) -> tuple[str, ...]:
+    return (
+        _written(effects.perplexity, RATIO),
+        _written(effects.tokens, TOKENS),
+        # Without its interval: with it the table is wider than the page.
+        PERCENT.number(effects.truncated.value),
+        _written(effects.repetition, PERCENT),
+        _written(effects.refusals, PERCENT),
+        _written(effects.overrefusals, PERCENT),
+    )
+
+
+def _written(estimate: Estimate, scale: Scale) -> str:
+    if estimate.value is None:
+        return "unknown"
+    value = scale.number(estimate.value)
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} [{scale.number(estimate.low)}, {scale.number(estimate.high)}]"

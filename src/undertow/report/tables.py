@@ -1,0 +1,168 @@
+"""plots/*.csv: the study's numbers as tidy tables for `dvc plots` and for download.
+
+One row is one estimate. A value that is unknown, or an interval end that is unbounded, is an
+empty field; rates are shares and margins are nats, as in summary.json.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from undertow.analysis.mechanism import SeedRange
+from undertow.analysis.summary import ArmSummary, EstimateRecord, RateRecord, Summary
+from undertow.config import Cell
+from undertow.findings.arms import READOUTS, transfer_of
+from undertow.study.files import atomic_folder
+
+SIX_DIGITS = ".6g"
+
+LossCurves = Mapping[Cell, Sequence[tuple[int, float]]]
+
+
+class TidyTable(NamedTuple):
+    """A CSV file before it is written."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+    def to_csv(self) -> str:
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        return stream.getvalue()
+
+
+def write_plot_tables(folder: Path, summary: Summary, loss_curves: LossCurves) -> None:
+    """Write the tables of `estimate_tables` and loss.csv, all or none; the folder is replaced."""
+    tables = estimate_tables(summary) | {"loss.csv": loss_table(loss_curves)}
+    with atomic_folder(folder) as staged:
+        for name, table in tables.items():
+            (staged / name).write_text(table.to_csv(), encoding="utf-8")
+
+
+def estimate_tables(summary: Summary) -> dict[str, TidyTable]:
+    """tau.csv, shifts.csv, rates.csv and mechanism.csv, by name."""
+    return {
+        # dvc may draw an empty field as 0, so points without a value are left out here; the
+        # report lists them with their reasons.
+        "tau.csv": _without_gaps(tau_table(summary), "tau"),
+        "shifts.csv": _without_gaps(shift_table(summary), "shift"),
+        "rates.csv": _without_gaps(rate_table(summary), "rate"),
+        "mechanism.csv": mechanism_table(summary),
+    }
+
+
+def tau_table(summary: Summary) -> TidyTable:
+    """tau of every arm but the control, by both readouts; an undefined one has a reason."""
+    rows = [
+        (*_names(arm), readout, *_estimate(tau), tau.reason or "")
+        for readout in READOUTS
+        for arm in _arms(summary)
+        if not arm.is_control
+        for tau in [transfer_of(arm, readout).tau]
+    ]
+    return TidyTable((*NAMES, "readout", "tau", "low", "high", "reason"), rows)
+
+
+def shift_table(summary: Summary) -> TidyTable:
+    """Shifts of teacher (against base) and student (against control student) by both readouts."""
+    rows: list[tuple[str, ...]] = []
+    for readout in READOUTS:
+        for arm in _arms(summary):
+            if arm.is_control:
+                continue
+            transfer = transfer_of(arm, readout)
+            rows.append((*_names(arm), readout, "teacher", *_estimate(transfer.teacher_shift)))
+            rows.append((*_names(arm), readout, "student", *_estimate(transfer.student_shift)))
+    return TidyTable((*NAMES, "readout", "subject", "shift", "low", "high"), rows)
+
+
+def rate_table(summary: Summary) -> TidyTable:
+    """Rates of teacher and student with Wilson intervals, the control arm included."""
+    rows = [
+        (*_names(arm), subject, *_rate(rate), str(rate.scored))
+        for arm in _arms(summary)
+        for subject, rate in (("teacher", arm.teacher_rate), ("student", arm.student_rate))
+    ]
+    return TidyTable((*NAMES, "subject", "rate", "low", "high", "scored"), rows)
+
+
+def loss_table(loss_curves: LossCurves) -> TidyTable:
+    """Training loss per cell and step."""
+    rows = [
+        (cell.model, cell.arm.name, str(cell.seed), cell.key, str(step), _number(loss))
+        for cell, curve in loss_curves.items()
+        for step, loss in curve
+    ]
+    return TidyTable(("model", "arm", "seed", "cell", "step", "loss"), rows)
+
+
+def mechanism_table(summary: Summary) -> TidyTable:
+    """Cosine and projection of students' activation shifts per block, over seeds."""
+    rows = [
+        (
+            arm.model,
+            arm.arm,
+            arm.direction,
+            arm.strength,
+            arm.against,
+            str(block.block),
+            "yes" if block.steered else "no",
+            *_seed_range(block.cosine),
+            *_seed_range(block.projection),
+            str(arm.seeds),
+            _number(arm.chance),
+        )
+        for arm in summary.mechanism
+        for block in arm.blocks
+    ]
+    columns = ("against", "block", "steered", *COSINE, *PROJECTION, "seeds", "chance_sd")
+    return TidyTable((*NAMES, *columns), rows)
+
+
+COSINE = ("cosine", "cosine_low", "cosine_high")
+PROJECTION = ("projection", "projection_low", "projection_high")
+
+
+def _seed_range(found: SeedRange | None) -> tuple[str, ...]:
+    if found is None:
+        return ("", "", "")
+    return _number(found.mean), _number(found.low), _number(found.high)
+
+
+NAMES = ("model", "arm", "direction", "strength")
+
+
+def _names(arm: ArmSummary) -> tuple[str, str, str, str]:
+    return arm.model, arm.arm, arm.direction, arm.strength
+
+
+def _arms(summary: Summary) -> Iterable[ArmSummary]:
+    for model in summary.models:
+        yield from sorted(summary.of_model(model), key=lambda arm: (arm.direction, arm.alpha))
+
+
+def _estimate(estimate: EstimateRecord) -> tuple[str, str, str]:
+    return _number(estimate.value), _number(estimate.low), _number(estimate.high)
+
+
+def _rate(rate: RateRecord) -> tuple[str, str, str]:
+    return _number(rate.value), _number(rate.low), _number(rate.high)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else format(value, SIX_DIGITS)
+
+
+def _without_gaps(table: TidyTable, column: str) -> TidyTable:
+    """Rows with a value in `column`, which makes a column of reasons pointless."""
+    index = table.columns.index(column)
+    kept = [i for i, name in enumerate(table.columns) if name != "reason"]
+    return TidyTable(
+        tuple(table.columns[i] for i in kept),
+        [tuple(row[i] for i in kept) for row in table.rows if row[index]],
+    )

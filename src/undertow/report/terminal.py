@@ -1,0 +1,157 @@
+"""The table of strengths for a terminal: per model both readouts, and what they say in words.
+
+Writes ASCII; all numbers come from the summary, all words from `findings`.
+"""
+
+import textwrap
+
+from undertow.analysis.summary import ArmSummary, EstimateRecord, ReadoutName, Summary
+from undertow.findings.arms import (
+    PERCENT,
+    RATIO,
+    READOUTS,
+    SCALES,
+    UNIT_NAMES,
+    Scale,
+    aligned,
+    arm_name,
+    findings,
+    readout_title,
+    sentence,
+    transfer_of,
+)
+from undertow.findings.cross import pair_title, pairs, sentences
+from undertow.findings.doses import dose_sentence
+from undertow.report.sections.audit import audit_sentence
+
+WIDTH = 98
+GAP = "  "
+
+
+def strength_table(summary: Summary) -> str:
+    """The study as plain text, at most 100 columns: per model both readouts and what they say."""
+    lines = _wrapped(
+        f"Trait {summary.trait}, judge {summary.judge}. + is more {summary.rate_name}. "
+        "Teacher shift: against the base model. Student shift: against the control student. "
+        f"tau: student shift / teacher shift. [ ]: {100 * summary.confidence:.4g} % interval, "
+        f"{summary.resamples:,} bootstrap resamples."
+    )
+    notes: dict[str, str] = {}
+    for model in summary.models:
+        lines += ["", *_model_block(summary, model, notes)]
+    for student, teacher in pairs(summary):
+        lines += ["", *_wrapped(f"{pair_title(student, teacher)} (cross-model)"), ""]
+        for text in sentences(summary, student, teacher):
+            lines += _wrapped(text, indent=2, hang=2)
+    if notes:
+        lines.append("")
+    for reason, mark in notes.items():
+        lines += _wrapped(f"{mark} {reason}", hang=4)
+    return "\n".join(lines) + "\n"
+
+
+def _model_block(summary: Summary, model: str, notes: dict[str, str]) -> list[str]:
+    arms = summary.of_model(model)
+    any_arm = arms[0].margin
+    lines = [f"{model}   {any_arm.seeds} seed{'s' if any_arm.seeds > 1 else ''}", ""]
+    for readout in READOUTS:
+        lines += [*_readout_block(summary, arms, readout, notes), ""]
+    for finding in findings(summary, model):
+        text = sentence(finding, readout_title(summary, finding.readout))
+        lines += _wrapped(text, indent=2, hang=2)
+    lines += _wrapped(audit_sentence(summary, model), indent=2, hang=2)
+    dose = summary.dose_of(model)
+    return lines + (_wrapped(dose_sentence(dose), indent=2, hang=2) if dose else [])
+
+
+def _readout_block(
+    summary: Summary, arms: list[ArmSummary], readout: ReadoutName, notes: dict[str, str]
+) -> list[str]:
+    scale = SCALES[readout]
+    transfers = [transfer_of(arm, readout) for arm in arms]
+    # The control is where shifts are measured from: its own would be 0 by definition.
+    teacher = [
+        "" if arm.is_control else scale.number(transfer.teacher_shift.value, signed=True)
+        for arm, transfer in zip(arms, transfers, strict=True)
+    ]
+    students = [transfer.student_shift for transfer in transfers]
+    taus = [transfer.tau for transfer in transfers]
+    columns = [
+        ["arm", *(_named(arm, notes) for arm in arms)],
+        ["strength", *(arm.strength for arm in arms)],
+        ["teacher shift", *teacher],
+        ["student shift", *_stacked(arms, students, scale, notes, signed=True)],
+        ["tau", *_stacked(arms, taus, RATIO, notes, signed=False)],
+    ]
+    return [
+        f"  {readout_title(summary, readout)} ({UNIT_NAMES[readout]})",
+        *_wrapped(_levels(arms, readout), indent=2),
+        *_columns(columns),
+    ]
+
+
+def _levels(arms: list[ArmSummary], readout: ReadoutName) -> str:
+    """Where base and control student stand, which the shifts do not say."""
+    control = next((arm for arm in arms if arm.is_control), None)
+    if control is None:
+        return ""
+    transfer = transfer_of(control, readout)
+    if transfer.base is None:
+        return transfer.tau.reason or "no reading of the control arm"
+    scale = SCALES[readout]
+    level = PERCENT if readout == "rate" else scale
+    unit = "%" if readout == "rate" else scale.unit
+    text = (
+        f"base {level.number(transfer.base)} {unit}, "
+        f"control student {level.number(transfer.control)} {unit}; fine-tuning alone moves by "
+        f"{scale.estimate(transfer.naive_shift)}; {transfer.prompts} prompts"
+    )
+    left_out = max(transfer_of(arm, readout).dropped for arm in arms)
+    return text + (f", up to {left_out} of them without a reading in an arm" if left_out else "")
+
+
+def _stacked(
+    arms: list[ArmSummary],
+    estimates: list[EstimateRecord],
+    scale: Scale,
+    notes: dict[str, str],
+    *,
+    signed: bool,
+) -> list[str]:
+    """Estimates with values and both ends aligned; nothing for the control."""
+    shown = [e for arm, e in zip(arms, estimates, strict=True) if not arm.is_control]
+    cells = iter(
+        f"undefined {_mark(notes, estimate.reason or 'no reason was recorded')}"
+        if written is None
+        else f"{written.value} {written.interval}"
+        for estimate, written in zip(shown, aligned(shown, scale, signed=signed), strict=True)
+    )
+    return ["" if arm.is_control else next(cells) for arm in arms]
+
+
+def _named(arm: ArmSummary, notes: dict[str, str]) -> str:
+    return f"{arm_name(arm)} {_mark(notes, arm.degenerate)}" if arm.degenerate else arm_name(arm)
+
+
+def _mark(notes: dict[str, str], reason: str) -> str:
+    return notes.setdefault(reason, f"({chr(ord('a') + len(notes))})")
+
+
+def _columns(columns: list[list[str]]) -> list[str]:
+    """Columns of equal width under a ruled head: the first to the left, the others right."""
+    padded = []
+    for index, (head, *cells) in enumerate(columns):
+        width = max(map(len, (head, *cells)))
+        pad = str.rjust if index else str.ljust
+        padded.append([pad(head, width), "-" * width, *(pad(cell, width) for cell in cells)])
+    return [f"    {GAP.join(row)}".rstrip() for row in zip(*padded, strict=True)]
+
+
+def _wrapped(text: str, indent: int = 0, hang: int = 0) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + hang),
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,258 @@
+"""A plan says where each number comes from, invents none, and repeats what power.py simulates."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from factories import make_params, make_study
+from repository import ROOT, Repository, tiny_params
+from undertow.config import HubWeights, Params
+from undertow.plan.costs import PROMPT_TOKENS
+from undertow.plan.plan import Plan, PlanError, Wishes, make_plan, strengths_of
+from undertow.plan.speeds import TABLE, shipped_rate
+from undertow.plan.text import describe_plan
+from undertow.stats.power import Design, expect_interval, power_apart, power_threshold
+from undertow.study.files import write_json
+from undertow.study.layout import Study
+from undertow.study.records import Costs, Layout, Manifest
+
+QUICK = 40
+WISHES = Wishes(teacher=0.6, tau=0.25)
+MODEL = "smollm2-135m"
+
+
+def empty_study(root: Path, params: Params) -> Study:
+    """A checkout in which nothing has run."""
+    shutil.copytree(ROOT / "data" / "traits", root / "data" / "traits")
+    return Study(params, Layout(root))
+
+
+def one_model(**changes) -> Params:
+    return make_params(models=(MODEL,), arms=("trait_0", "trait_1", "random_1"), **changes)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return empty_study(tmp_path, one_model())
+
+
+def plan(study: Study, **wishes) -> Plan:
+    return make_plan(study, WISHES._replace(**wishes), studies=QUICK)
+
+
+def ran(study: Study, stage: str, arm: str = "trait_1", **costs) -> None:
+    """A cell's stage that has run, as its manifest says."""
+    folder = study.layout.results / "cells" / MODEL / arm / "0" / stage
+    cost = Costs(device="cuda", peak_memory_bytes=1, **costs)
+    write_json(
+        folder / "manifest.json",
+        Manifest(stage=stage, subject="a cell", command="run", costs=cost, versions={}),
+    )
+
+
+# Powers
+
+
+def test_the_numbers_are_the_simulations_own(tmp_path):
+    arms = ("trait_0", *(f"trait_-0.{n}" for n in range(1, 7)), "random_-0.6")
+    study = empty_study(tmp_path, make_params(models=(MODEL,), arms=arms))
+    found = plan(study, other_tau=0.9, prompts=100, seeds=3)
+    design = Design(0.6, 0.25, prompts=100, seeds=3)
+    expected = expect_interval(design, studies=QUICK)
+    assert (found.interval.low, found.interval.high) == (expected.low, expected.high)
+    assert found.undefined.value == expected.undefined
+    assert found.apart.value == power_apart(design, 0.9, studies=QUICK)
+    assert found.strengths == 6
+    threshold = power_threshold(design, strengths=6, studies=QUICK)
+    assert found.threshold.value == threshold.if_threshold
+    assert found.threshold_error.value == threshold.if_line
+    for share in (found.apart, found.threshold, *(size.power for size in found.sizes)):
+        assert share.low <= share.value <= share.high and share.studies == QUICK
+
+
+def test_too_few_strengths_and_no_other_tau_are_null_with_a_reason(study):
+    found = plan(study)
+    assert found.threshold.value is found.threshold_error.value is found.apart.value is None
+    assert "grid.arms has 1" in found.threshold.reason
+    assert "--other-tau" in found.apart.reason
+    assert found.sizes == ()
+    text = describe_plan(found)
+    assert "Monte Carlo" in text and "--other-tau" in text
+
+
+def test_one_seed_comes_with_a_caution(study):
+    one, three = plan(study, seeds=1), plan(study, seeds=3)
+    assert three.caution is None and one.caution in describe_plan(one)
+
+
+def test_strengths_are_counted_on_one_side():
+    arms = ("trait_0", "trait_-1", "trait_-2", "trait_-3", "trait_1", "random_4")
+    assert strengths_of(make_params(arms=arms)) == 3
+
+
+# Inputs
+
+
+def test_what_is_not_given_comes_from_params_and_assumptions(study):
+    inputs = plan(study).inputs
+    assert inputs["prompts"].value == study.params.evaluation.prompts
+    assert inputs["seeds"].value == len(study.params.grid.seeds)
+    assert {name: each.source for name, each in inputs.items()} == {
+        "teacher": "given",
+        "tau": "given",
+        "prompts": "params.yaml",
+        "seeds": "params.yaml",
+        "base": "assumed",
+        "control": "assumed",
+        "seed_sd": "assumed",
+    }
+
+
+def test_rates_and_both_taus_come_from_the_results_where_they_exist(tmp_path):
+    shutil.copytree(ROOT / "data" / "traits", tmp_path / "data" / "traits")
+    made = make_study(tmp_path)
+    write_json(made.layout.summary, made.summary)
+    found = make_plan(Study(made.params, made.layout), Wishes(), studies=QUICK)
+    for name in ("teacher", "base", "control", "tau", "other_tau"):
+        assert found.inputs[name].source == "results"
+    arms = {arm.arm: arm for arm in made.summary.of_model(MODEL)}
+    rate = arms["trait_1"].rate
+    assert found.inputs["teacher"].value == pytest.approx(rate.teacher, abs=0.02)
+    assert found.inputs["tau"].value == pytest.approx(rate.tau.value, abs=0.03)
+    given = make_plan(Study(made.params, made.layout), Wishes(tau=0.1), studies=QUICK)
+    assert given.inputs["tau"].source == "given"
+
+
+def test_without_results_it_says_what_to_type(study):
+    with pytest.raises(PlanError) as raised:
+        make_plan(study, Wishes(tau=0.3), studies=QUICK)
+    assert "give --teacher" in raised.value.remedy and "--tau" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("wishes", "word"),
+    [
+        ({"teacher": 60.0}, "--teacher"),
+        ({"base": 0.0}, "--base"),
+        ({"control": 1.0}, "--control"),
+        ({"tau": 2.0}, "--tau"),
+        ({"tau": float("nan")}, "--tau"),
+        ({"other_tau": -3.0}, "--other-tau"),
+        ({"seed_sd": -1.0}, "--seed-sd"),
+        ({"teacher": float("nan")}, "--teacher"),
+    ],
+)
+def test_rates_that_cannot_be_are_refused_by_their_option(study, wishes, word):
+    with pytest.raises(PlanError) as raised:
+        plan(study, **wishes)
+    assert word in raised.value.message and raised.value.remedy
+
+
+# Costs
+
+
+def test_a_model_that_never_ran_has_no_hours_and_a_reason(study):
+    cost = plan(study).cost
+    assert cost.hours is None
+    [model] = cost.models
+    assert model.hours is None and model.reason == (
+        f"no measured rate for {MODEL}, run one cell first"
+    )
+    assert f"unknown: {model.reason}" in describe_plan(plan(study))
+    assert cost.judge_usd == 0
+
+
+def test_hours_follow_from_the_cells_that_ran(study):
+    ran(study, "steer", seconds=60.0, tokens_generated=5000, generated_per_second=100.0)
+    ran(study, "distill", seconds=50.0, tokens_trained=4000, trained_per_second=200.0)
+    ran(study, "judge", seconds=3.0)
+    [model] = plan(study).cost.models
+    params = study.params
+    generated = params.carrier.prompts * 64 + params.evaluation.prompts * 64
+    trained = params.distillation.epochs * params.carrier.prompts * (64 + PROMPT_TOKENS)
+    steer, distill = generated / 100 + 10, trained / 200 + 30
+    assert model.seconds_per_cell == pytest.approx(
+        {"steer": steer, "distill": distill, "judge": 3}, abs=0.1
+    )
+    assert model.cells == 6
+    assert model.hours == pytest.approx(6 * (steer + distill + 3) / 3600)
+    assert model.device == "cuda"
+
+
+def test_more_seeds_cost_in_proportion_and_a_stage_alone_is_no_measurement(study):
+    ran(study, "steer", seconds=60.0, tokens_generated=5000, generated_per_second=100.0)
+    assert plan(study).cost.hours is None
+    ran(study, "distill", seconds=50.0, tokens_trained=4000, trained_per_second=200.0)
+    once = plan(study).cost
+    grid = study.params.grid.model_copy(update={"seeds": (0, 1, 2, 3)})
+    twice = plan(study._replace(params=study.params.model_copy(update={"grid": grid}))).cost
+    assert twice.hours == pytest.approx(2 * once.hours)
+
+
+def test_a_shipped_rate_stands_in_until_a_cell_has_run(study, monkeypatch):
+    repo = TABLE[0].repos[0]
+    weights = HubWeights(kind="hub", repo=repo, revision="0" * 40)
+    spec = study.params.models[MODEL].model_copy(update={"weights": weights})
+    params = study.params.model_copy(update={"models": {MODEL: spec}})
+    hub = study._replace(params=params)
+    for missing in ("generated_per_second", "other_seconds"):
+        monkeypatch.setattr("undertow.plan.speeds.TABLE", (replace(TABLE[0], **{missing: None}),))
+        assert plan(hub).cost.hours is None
+    filled = replace(
+        TABLE[0],
+        device="a GPU",
+        date="2000-01-01",
+        command="bench",
+        generated_per_second=1000.0,
+        trained_per_second={"none": 2000.0, "nf4": None},
+        other_seconds=20.0,
+    )
+    monkeypatch.setattr("undertow.plan.speeds.TABLE", (filled,))
+    assert shipped_rate(spec) == filled
+    [model] = plan(hub).cost.models
+    tokens = params.evaluation.prompts * 64
+    assert model.seconds_per_cell["steer"] == pytest.approx(
+        (params.carrier.prompts * 64 + tokens) / 1000 + 10, abs=0.1
+    )
+    assert model.device == "a GPU" and "2000-01-01" in model.source
+
+
+def test_every_speed_of_the_shipped_table_says_where_it_was_measured():
+    presets = [yaml.safe_load(path.read_text()) for path in (ROOT / "presets").glob("*.yaml")]
+    repos = {m["weights"].get("repo") for preset in presets for m in preset["models"].values()}
+    for rate in TABLE:
+        assert set(rate.repos) & repos
+        provenance = (rate.device, rate.date, rate.command)
+        known = [rate.generated_per_second, rate.other_seconds, *rate.trained_per_second.values()]
+        if any(value is not None for value in known):
+            assert all(provenance)
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    folder = tmp_path_factory.mktemp("plan")
+    return Repository(folder / "checkout", tiny_params(folder / "models"))
+
+
+def test_the_command_speaks_json(repository: Repository):
+    done = repository.cli(
+        "plan", "--teacher", "0.6", "--tau", "0.25", "--other-tau", "1.2", "--seeds", "3", "--json"
+    )
+    found = Plan.model_validate(json.loads(done.stdout))
+    assert found.inputs["prompts"].value == 12
+    assert found.cost.hours is None and len(found.cost.models) == 2
+    assert found.cost.cells == 8
+    assert found.apart.value is not None and found.threshold.value is None
+
+
+def test_the_command_refuses_percent_with_one_message(repository: Repository):
+    done = repository.cli("plan", "--teacher", "60", "--tau", "0.25", expect=1)
+    assert "not percent" in done.stderr and "Traceback" not in done.stderr
+    assert done.stdout == ""
