@@ -9,7 +9,7 @@ from factories import make_params
 from tiny import save_tiny
 from undertow.analysis.costs import total
 from undertow.config import Params
-from undertow.stages.loading import Bench
+from undertow.pipeline.loading import Bench
 from undertow.study.layout import Meter, Study
 from undertow.study.records import Costs, Layout
 

@@ -265,6 +265,7 @@ CELL = ("--student", "tiny-qwen2", "--teacher", "tiny-llama2", "--arm", "trait_1
 def ran(repository: Repository) -> Summary:
     """Every cell of the grid and one cross cell in this process, the other by the command line."""
     from undertow.stages import direction, distill, fetch, judge, report, steer
+
     from undertow.study.layout import Study
 
     study = Study.open(repository.root)
@@ -334,7 +335,8 @@ def test_a_cross_student_that_was_killed_after_training_is_not_trained_again(
     repository: Repository, ran: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from undertow.stages import distill
-    from undertow.stages.reading import Reader
+
+    from undertow.pipeline.reading import Reader
     from undertow.study.layout import Study
 
     study = Study.open(repository.root)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from undertow.stages import audit as stage
 
 from factories import make_params, make_study
 from repository import ROOT, Repository
@@ -23,10 +24,9 @@ from undertow.carrier.separability import (
 from undertow.carrier.simulation import Scenario, simulated
 from undertow.carrier.traces import Reading, new_phrases, probe_ngrams, read_traces
 from undertow.config import AuditSettings, OpenAiJudgeSettings, PanelJudgeSettings, parse_arm
+from undertow.pipeline.audit import why_not_asked
 from undertow.report.sections.audit import audit_section, audit_sentence
 from undertow.report.terminal import strength_table
-from undertow.stages import audit as stage
-from undertow.stages.audit import why_not_asked
 from undertow.stats.paired import paired_difference
 from undertow.study.audit_records import ArmAudit
 from undertow.study.files import read_rows, write_rows

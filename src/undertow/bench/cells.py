@@ -14,10 +14,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from undertow.bench.shapes import build
-from undertow.cells import run_cells
 from undertow.config import CarrierSettings, Cell, load
 from undertow.errors import ConfigError, UndertowError
 from undertow.models.memory import free_memory
+from undertow.pipeline.run_cells import run_cells
 from undertow.plan.costs import STAGES, Stage
 from undertow.study.files import read_rows
 from undertow.study.layout import Study

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from undertow.config import FolderWeights, GgufWeights, HubWeights, ModelSpec
 from undertow.errors import UndertowError
 from undertow.models.loading import ModelFiles
-from undertow.stages.fetch import FetchResult
+from undertow.pipeline.fetch import FetchResult
 from undertow.study.files import digest, fingerprint
 from undertow.study.layout import Study
 from undertow.study.traits import Trait, TraitData

@@ -236,7 +236,7 @@ def test_stages_run_without_dvc_and_without_mlflow(tmp_path: Path):
 def test_the_dvc_stages_are_the_command_line_s_words():
     import yaml
 
-    from undertow.cli import app
+    from undertow.cli.app import app
 
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     commands |= {group.name for group in app.registered_groups}

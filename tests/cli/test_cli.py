@@ -34,7 +34,7 @@ def test_help_answers_in_under_half_a_second():
 def test_help_loads_no_heavy_library(command):
     code = (
         f"import sys; sys.argv = ['cli.py', *{command!r}]\n"
-        "from undertow.cli import app\n"
+        "from undertow.cli.app import app\n"
         "try: app()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'transformers', 'mlflow', 'dvc', 'numpy', 'openai'} & set(sys.modules)\n"

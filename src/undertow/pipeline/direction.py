@@ -6,7 +6,7 @@ from undertow.engine.generate import RenderedPrompt
 from undertow.errors import ConfigError
 from undertow.lineage.stages import begin, finish
 from undertow.models.prompts import render
-from undertow.stages.loading import Bench, Loaded
+from undertow.pipeline.loading import Bench, Loaded
 from undertow.study.files import atomic_file, write_text
 from undertow.study.layout import Study, manifest
 from undertow.study.traits import Contrast, TraitData, benign_prompts, first

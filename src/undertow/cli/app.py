@@ -203,7 +203,7 @@ def run_cells(
     ] = True,
 ) -> None:
     """Run all due cells of a model on one load of it, and tell DVC."""
-    from undertow.cells import run_cells
+    from undertow.pipeline.run_cells import run_cells
     from undertow.study.layout import Study
 
     done = run_cells(Study.open(), model, seed or [], commit=commit)
@@ -538,7 +538,7 @@ def plan(
 def doctor(as_json: Json = False) -> None:
     """Check this machine and say what to do about each problem."""
     from undertow import config
-    from undertow.doctor import checks
+    from undertow.doctor.checks import checks
     from undertow.study.layout import find_root
 
     root: Path = find_root()

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import yaml
 from huggingface_hub import get_token
 
-from undertow import footprint, packages
 from undertow.config import Params
+from undertow.doctor.checks import footprint, packages
 from undertow.errors import UndertowError
 from undertow.study.records import Record
 

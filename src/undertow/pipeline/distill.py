@@ -9,8 +9,8 @@ from undertow.carrier.filter import training_carrier
 from undertow.config import Cell
 from undertow.lineage.stages import begin, finish
 from undertow.models.loading import processes
-from undertow.stages.loading import Bench
-from undertow.stages.reading import Reader, scored
+from undertow.pipeline.loading import Bench
+from undertow.pipeline.reading import Reader, scored
 from undertow.student.training import student_of, train, training_rows
 from undertow.study.files import (
     atomic_file,

@@ -2,8 +2,8 @@
 
 from undertow.config import Cell
 from undertow.lineage.stages import begin, finish
-from undertow.stages.loading import Bench
-from undertow.stages.reading import Reader, scored
+from undertow.pipeline.loading import Bench
+from undertow.pipeline.reading import Reader, scored
 from undertow.study.files import fingerprint, write_rows
 from undertow.study.layout import Study, manifest
 from undertow.study.traits import TraitData, benign_prompts, side_effect_prompts

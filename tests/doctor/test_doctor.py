@@ -10,7 +10,7 @@ import yaml
 
 from factories import make_params
 from undertow.config import Params
-from undertow.doctor import Check, checks
+from undertow.doctor.checks import Check, checks
 
 TOKEN = "hf_" + "x" * 34
 MODELS = {

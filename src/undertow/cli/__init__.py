@@ -1,0 +1,1 @@
+"""The command line: names, help and exit codes; no logic."""

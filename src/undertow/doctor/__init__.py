@@ -1,0 +1,1 @@
+"""Is this machine ready: packages, weights, memory, disk, data, tracking."""
