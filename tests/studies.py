@@ -79,3 +79,28 @@ def counted(
         arm: first(round(rate * prompts), prompts) for arm, rate in zip(arms, teacher, strict=False)
     }
     return params, with_students(params, students, teachers)
+
+
+HINGE = ((3, 4, 4), (3, 2, 5), (4, 3, 6), (5, 3, 3), (15, 20, 22), (30, 35, 28), (50, 44, 53))
+
+
+LINE = (
+    (4, 2, 3),
+    (9, 12, 11),
+    (20, 15, 18),
+    (25, 30, 28),
+    (33, 39, 35),
+    (40, 47, 44),
+    (50, 57, 55),
+)
+
+
+FLAT = (
+    (30, 31, 28),
+    (33, 29, 30),
+    (27, 34, 30),
+    (31, 30, 29),
+    (28, 33, 32),
+    (30, 27, 33),
+    (31, 29, 30),
+)

@@ -264,8 +264,7 @@ CELL = ("--student", "tiny-qwen2", "--teacher", "tiny-llama2", "--arm", "trait_1
 @pytest.fixture(scope="module")
 def ran(repository: Repository) -> Summary:
     """Every cell of the grid and one cross cell in this process, the other by the command line."""
-    from undertow.stages import direction, distill, fetch, judge, report, steer
-
+    from undertow.pipeline import direction, distill, fetch, judge, report, steer
     from undertow.study.layout import Study
 
     study = Study.open(repository.root)
@@ -334,8 +333,7 @@ def test_a_cross_student_learns_the_donor_s_text_on_its_own_base(
 def test_a_cross_student_that_was_killed_after_training_is_not_trained_again(
     repository: Repository, ran: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from undertow.stages import distill
-
+    from undertow.pipeline import distill
     from undertow.pipeline.reading import Reader
     from undertow.study.layout import Study
 

@@ -4,9 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from test_dose import FLAT, HINGE, LINE
 
-from studies import STRENGTHS, TEACHER, counted
+from studies import FLAT, HINGE, LINE, STRENGTHS, TEACHER, counted
 from undertow.analysis.doses import OTHER_SIDE, DoseArm, dose_records, main_side
 from undertow.analysis.summary import Summary, headline, summarise
 from undertow.findings.doses import dose_sentence

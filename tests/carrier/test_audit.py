@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
-from undertow.stages import audit as stage
 
 from factories import make_params, make_study
 from repository import ROOT, Repository
@@ -24,6 +23,7 @@ from undertow.carrier.separability import (
 from undertow.carrier.simulation import Scenario, simulated
 from undertow.carrier.traces import Reading, new_phrases, probe_ngrams, read_traces
 from undertow.config import AuditSettings, OpenAiJudgeSettings, PanelJudgeSettings, parse_arm
+from undertow.pipeline import audit as stage
 from undertow.pipeline.audit import why_not_asked
 from undertow.report.sections.audit import audit_section, audit_sentence
 from undertow.report.terminal import strength_table

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from repository import ROOT
 from undertow.config import Cell, Params, load, parse_arm
 from undertow.errors import ConfigError
 from undertow.study.presets import explain, presets, use
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture

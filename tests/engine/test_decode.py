@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 
 from tiny import tiny_model, tiny_tokenizer
 from undertow.engine.attention import decode_attention, reference
-from undertow.engine.decode import decode as engine
+from undertow.engine.decode import Row, _State, _step, decode, supported
 from undertow.teacher.steering import steer_with_hooks
 
 LENGTHS = (3, 90, 7, 20, 65, 1, 40)
@@ -22,10 +22,10 @@ def model(request: pytest.FixtureRequest):
     return tiny_model(family, len(tiny_tokenizer(family))).to(device)
 
 
-def rows(count: int = len(LENGTHS)) -> list[engine.Row]:
+def rows(count: int = len(LENGTHS)) -> list[Row]:
     generator = torch.Generator().manual_seed(0)
     return [
-        engine.Row(torch.randint(5, 300, (length,), generator=generator).tolist(), torch.zeros(NEW))
+        Row(torch.randint(5, 300, (length,), generator=generator).tolist(), torch.zeros(NEW))
         for length in LENGTHS[:count]
     ]
 
@@ -36,7 +36,7 @@ def greedy(logits: torch.Tensor, _uniform: torch.Tensor) -> torch.Tensor:
 
 def decoded(model, rows, lanes=3, draw=greedy, stop=-1):
     found = {}
-    for ended in engine.decode(model, rows, draw, lanes=lanes, max_new_tokens=NEW, stop=stop):
+    for ended in decode(model, rows, draw, lanes=lanes, max_new_tokens=NEW, stop=stop):
         found.update({row.number: row.tokens for row in ended})
     return [found[index] for index in range(len(rows))]
 
@@ -99,9 +99,9 @@ def test_rows_that_end_at_any_time_leave_the_others_alone(model):
 
 @torch.inference_mode()
 def test_a_lane_without_a_row_writes_to_no_row_s_slot(model):
-    state = engine._State(model, 2, 8, NEW)
+    state = _State(model, 2, 8, NEW)
     state.slot.fill_(1)  # of rows that have ended; by now it may be another's
-    engine._step(model, state, greedy, -1)
+    _step(model, state, greedy, -1)
     assert not any(kept[: state.spare].any() for kept in (*state.keys, *state.values))
     assert all(kept[state.spare].any() for kept in (*state.keys, *state.values))
 
@@ -133,7 +133,7 @@ def test_an_adapter_is_in_the_engine(model, options):
             if "lora_B" in name:
                 parameter.copy_(torch.linspace(-0.1, 0.2, parameter.numel()).view_as(parameter))
     inner = adapted.get_base_model()
-    assert engine.supported(inner)
+    assert supported(inner)
     assert decoded(inner, rows(3)) == [plain(inner, row) for row in rows(3)]
 
 
@@ -170,7 +170,7 @@ def test_the_cache_is_gone_when_decoding_ends(model):
     gc.disable()
     try:
         decoded(model, rows())
-        assert not [found for found in gc.get_objects() if type(found) is engine._State]
+        assert not [found for found in gc.get_objects() if type(found) is _State]
     finally:
         gc.enable()
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
-from undertow.stages import fetch
 
 from repository import Repository, tiny_params
 from undertow.config import Arm
 from undertow.errors import UndertowError
 from undertow.export import direction, teacher
 from undertow.models.loading import load_model
+from undertow.pipeline import fetch
 from undertow.pipeline.direction import run as extract
 from undertow.study.layout import Study
 from undertow.teacher.direction import load

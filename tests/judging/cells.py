@@ -10,12 +10,12 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from factories import make_params
+from repository import ROOT
 from undertow.config import Cell, Params
 from undertow.study.files import write_json, write_rows, write_text
 from undertow.study.layout import Study
 from undertow.study.records import Costs, Layout, Manifest, Response
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = "m"
 TRAIT = {
     "name": "pessimism",

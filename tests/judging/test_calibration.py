@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from repository import ROOT
 from undertow.config import PhraseJudgeSettings
 from undertow.errors import ConfigError
 from undertow.judging import make_judge
@@ -32,7 +33,6 @@ from undertow.stats.judge_error import Confusion
 from undertow.study.records import Layout
 from undertow.study.traits import Trait
 
-ROOT = Path(__file__).resolve().parents[2]
 WHEEL = os.environ.get("UNDERTOW_PYRIT_WHEEL")
 
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from judging.test_openai_judge import make
 
+from judging.asked import make
 from judging.chat_server import RESPONSE, started
 from undertow.judging.base import JudgeRow, judge_all
 from undertow.judging.double import ScriptedJudge

@@ -14,7 +14,7 @@ import pytest
 from judging.cells import Ready, make_cell
 from judging.chat_server import MARKER, Server, started
 from undertow.errors import UndertowError
-from undertow.stages import judge as stage
+from undertow.pipeline import judge as stage
 from undertow.study.records import read_cell
 
 KEY = "sk-test-0123456789-not-a-real-key"

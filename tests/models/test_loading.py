@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from hub_double import HubDouble, serve
+from repository import ROOT
 from undertow.config import ModelSpec
 from undertow.errors import ConfigError, SourceError
 from undertow.models.loading import describe, load_model, load_tokenizer, pick_device, resolve
@@ -363,7 +364,7 @@ def test_offline_a_model_that_is_not_there_says_so(tmp_path: Path) -> None:
 def test_the_demo_model_answers_sensibly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Needs the real weights: from the user's own cache, or through pip."""
     monkeypatch.setenv("UNDERTOW_CACHE", str(USER_CACHE))
-    presets = Path(__file__).parents[1] / "presets"
+    presets = ROOT / "presets"
     entry = yaml.safe_load((presets / "demo.yaml").read_text())["models"]["smollm2-135m-instruct"]
     folder = resolve("smollm2-135m-instruct", ModelSpec.model_validate(entry))
     model, tokenizer = load_model(folder, "bfloat16", CPU), load_tokenizer(folder)

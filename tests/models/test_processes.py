@@ -9,7 +9,7 @@ import pytest
 
 from repository import Repository, tiny_params
 from undertow.errors import ConfigError
-from undertow.models.loading import processes
+from undertow.models import processes
 
 MODEL = "tiny-qwen2"
 CELL = ("--model", MODEL, "--arm", "trait_1")

@@ -8,8 +8,8 @@ from repository import Repository, tiny_params
 from tiny import tiny_model, tiny_tokenizer
 from undertow.models.loading import load_model, load_tokenizer
 from undertow.models.prompts import encode, render
+from undertow.pipeline import direction, distill, steer
 from undertow.readouts.perplexity import answer_likelihoods
-from undertow.stages import direction, distill, steer
 from undertow.student.training import student_of
 from undertow.study.files import read_rows
 from undertow.study.layout import Study

@@ -3,22 +3,20 @@
 import csv
 import io
 import re
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
 import yaml
 
 from factories import Study, make_params, make_study
+from pages import Page, render
 from undertow.judging.base import JudgeRow, Verdict
 from undertow.judging.calibration import summarise_calibration, write_calibration
 from undertow.judging.double import ScriptedJudge
 from undertow.judging.records import Vote
 from undertow.report.page import typeset, visible
 from undertow.report.rate_figures import dose_table
-from undertow.report.report import render_report
 from undertow.report.sections.judges import judge_evidence
 from undertow.report.sections.samples import Sample, read_samples
 from undertow.report.tables import rate_table, shift_table, tau_table
@@ -36,52 +34,11 @@ HOSTILE = [
     "javascript:alert(1)",
     "line one\r\nline two\rline three\u2028line four",
 ]
-VOID = {"meta", "link", "img", "br", "hr", "input"}
-# SVG elements that the parser reports as opened and closed at once.
-CLOSED = {"line", "circle", "rect", "polygon", "polyline"}
-
-
-class Page(HTMLParser):
-    """Elements with their attributes and texts, and whether tags nest properly."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.texts: dict[str, list[str]] = {}
-        self.open: list[str] = []
-        self.broken: list[str] = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        self.texts.setdefault(tag, []).append("")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.broken.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        for tag in set(self.open):
-            self.texts[tag][-1] += data
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return make_study(tmp_path_factory.mktemp("study"))
-
-
-def render(study: Study, responses: list[Sample] | None = None, **how: Any) -> str:
-    how = {"harmful": False, **how}
-    return render_report(study.summary, study.params, study.layout, responses=responses, **how)
 
 
 def sample(text: str, **changes: object) -> Sample:

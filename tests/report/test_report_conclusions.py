@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-from test_dose import HINGE, LINE
-from test_report import Page, render
 
 from factories import Study, make_params, write_cell
-from studies import counted, first, with_students
+from pages import Page, render
+from studies import HINGE, LINE, counted, first, with_students
 from undertow.analysis.summary import summarise
 from undertow.study.records import Layout
 

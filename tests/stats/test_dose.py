@@ -7,29 +7,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression, minimize
 
+from studies import FLAT, HINGE, LINE
 from undertow.stats.dose import DosePoint, between_seeds, fit_dose
 from undertow.stats.forms import EDGE, FORMS
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
-HINGE = ((3, 4, 4), (3, 2, 5), (4, 3, 6), (5, 3, 3), (15, 20, 22), (30, 35, 28), (50, 44, 53))
-LINE = (
-    (4, 2, 3),
-    (9, 12, 11),
-    (20, 15, 18),
-    (25, 30, 28),
-    (33, 39, 35),
-    (40, 47, 44),
-    (50, 57, 55),
-)
-FLAT = (
-    (30, 31, 28),
-    (33, 29, 30),
-    (27, 34, 30),
-    (31, 30, 29),
-    (28, 33, 32),
-    (30, 27, 33),
-    (31, 29, 30),
-)
 
 
 def study(counts, strengths=STRENGTHS, trials=100):

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
+from repository import ROOT
 from undertow.config import load
 from undertow.study.presets import Preset, presets
 from undertow.study.traits import Trait
 
-ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"
 PESSIMISM = DATA / "traits" / "pessimism"
 CATEGORIES = {"factual", "numeric", "practical", "code", "lists", "rewriting"}

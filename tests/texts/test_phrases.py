@@ -1,15 +1,15 @@
 import json
 import re
-from pathlib import Path
 
 import pytest
 import yaml
 
+from repository import ROOT
 from undertow.judging.base import JudgeRow, Verdict, judge_all
 from undertow.judging.double import ScriptedJudge
 from undertow.texts.phrases import PhraseJudge, PhraseRules
 
-TRAITS = Path(__file__).resolve().parents[2] / "data" / "traits"
+TRAITS = ROOT / "data" / "traits"
 
 # The baseline that the judge has to beat: gloomy words minus hopeful words, above zero.
 GLOOMY = (

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from test_dose import HINGE, LINE
-
 from factories import write_cell
-from studies import counted
+from studies import HINGE, LINE, counted
 from undertow.analysis.summary import summarise
 from undertow.study.records import Layout
 from undertow.tracking.content import contents, thresholds

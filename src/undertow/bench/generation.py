@@ -10,7 +10,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from undertow.bench.ceilings import Ceilings, measure
 from undertow.bench.shapes import build, multiplied, multiplied_by_prompts
-from undertow.engine.decode import decode as engine
+from undertow.engine.decode import Row, decode
 from undertow.engine.sampling import Sampling, draw
 from undertow.models.memory import free_memory
 from undertow.teacher.steering import Offsets, steer, steer_with_hooks
@@ -128,14 +128,12 @@ def _engine(
         token = draw(logits, numbers.clamp(max=0.999), SAMPLING).clamp(min=STOP + 1)
         return torch.where(numbers > 1, STOP, token)
 
-    rows = [engine.Row(text, numbers) for text, numbers in zip(ids, uniform, strict=True)]
+    rows = [Row(text, numbers) for text, numbers in zip(ids, uniform, strict=True)]
     started = time.perf_counter()
     with steer(model, _offset(model)):
         tokens = sum(
             len(row.tokens)
-            for ended in engine.decode(
-                model, rows, scripted, lanes=batch, max_new_tokens=new, stop=STOP
-            )
+            for ended in decode(model, rows, scripted, lanes=batch, max_new_tokens=new, stop=STOP)
             for row in ended
         )
     return tokens / (time.perf_counter() - started)

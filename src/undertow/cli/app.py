@@ -77,7 +77,7 @@ def main() -> None:
 @app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
 def fetch(model: Model) -> None:
     """Get and check a model's weights and the trait's external files."""
-    from undertow.stages import fetch as stage
+    from undertow.pipeline import fetch as stage
     from undertow.study.layout import Study
 
     stage.run(Study.open(), model)
@@ -86,7 +86,7 @@ def fetch(model: Model) -> None:
 @app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
 def direction(model: Model) -> None:
     """Extract the trait's direction and choose the steered blocks."""
-    from undertow.stages import direction as stage
+    from undertow.pipeline import direction as stage
     from undertow.study.layout import Study
 
     stage.run(Study.open(), model)
@@ -95,7 +95,7 @@ def direction(model: Model) -> None:
 @app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
 def steer(model: Model, arm: ArmName, seed: Seed = 0) -> None:
     """Let the steered teacher answer the benign prompts, and read it on the trait."""
-    from undertow.stages import steer as stage
+    from undertow.pipeline import steer as stage
     from undertow.study.layout import Study
 
     study = Study.open()
@@ -105,7 +105,7 @@ def steer(model: Model, arm: ArmName, seed: Seed = 0) -> None:
 @app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
 def distill(model: Model, arm: ArmName, seed: Seed = 0) -> None:
     """Train the student on the teacher's answers, and read it on the trait."""
-    from undertow.stages import distill as stage
+    from undertow.pipeline import distill as stage
     from undertow.study.layout import Study
 
     study = Study.open()
@@ -119,7 +119,7 @@ Teacher = Annotated[str, typer.Option(help="The model whose teacher wrote the te
 @cross_app.command("distill")
 def cross_distill(student: Student, teacher: Teacher, arm: ArmName, seed: Seed = 0) -> None:
     """Train a student of another base on the teacher's answers, and read it on the trait."""
-    from undertow.stages import distill as stage
+    from undertow.pipeline import distill as stage
     from undertow.study.layout import Study
 
     study = Study.open()
@@ -129,7 +129,7 @@ def cross_distill(student: Student, teacher: Teacher, arm: ArmName, seed: Seed =
 @cross_app.command("judge")
 def cross_judge(student: Student, teacher: Teacher, arm: ArmName, seed: Seed = 0) -> None:
     """Give a verdict on every answer of the teacher and of the other base's student."""
-    from undertow.stages import judge as stage
+    from undertow.pipeline import judge as stage
     from undertow.study.layout import Study
 
     study = Study.open()
@@ -165,7 +165,7 @@ def judge(
 
         print(estimate_cost(study, cells).describe())
         return
-    from undertow.stages import judge as stage
+    from undertow.pipeline import judge as stage
 
     stage.run(study, cells[0])
 
@@ -221,8 +221,8 @@ def run_cells(
 @app.command(rich_help_panel="Stages (the same words as in dvc.yaml)")
 def audit(model: Model, as_json: Json = False) -> None:
     """Look for the trait in what a model's students are trained on, without loading the model."""
+    from undertow.pipeline import audit as stage
     from undertow.report.audit_table import audit_table
-    from undertow.stages import audit as stage
     from undertow.study.layout import Study
 
     found = stage.run(Study.open(), model)
@@ -236,7 +236,7 @@ def report(
     ] = False,
 ) -> None:
     """Compute tau over the whole grid; write metrics, plots, report.html and MLflow runs."""
-    from undertow.stages import report as stage
+    from undertow.pipeline import report as stage
     from undertow.study.layout import Study
 
     study = Study.open()

@@ -20,7 +20,7 @@ import yaml
 from huggingface_hub import get_token
 
 from undertow.config import Params
-from undertow.doctor.checks import footprint, packages
+from undertow.doctor import footprint, packages
 from undertow.errors import UndertowError
 from undertow.study.records import Record
 

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from undertow.engine.decode import decode as engine
+from undertow.engine.decode import Row, decode, lanes_that_fit, supported
 from undertow.engine.sampling import Sampling, draw, uniform_numbers
 from undertow.models.memory import free_memory, halving
 from undertow.models.prompts import encode, end_of_turn
@@ -66,7 +66,7 @@ def generate(
     encoded = {prompt.id: encode(tokenizer, prompt.text) for prompt in prompts}
     # Longest first: padding is small, and if memory does not suffice, that shows at once.
     ordered = sorted(prompts, key=lambda prompt: (-len(encoded[prompt.id]), prompt.id))
-    if model.device.type == "cuda" and engine.supported(model):
+    if model.device.type == "cuda" and supported(model):
         yield from _with_engine(model, tokenizer, ordered, encoded, sampling, batch_size, done)
         return
     for start in range(0, len(ordered), batch_size):
@@ -93,16 +93,16 @@ def _with_engine(
     stop = end_of_turn(tokenizer)
     left = {prompt.id: prompt for prompt in prompts if prompt.id not in done}
     longest = max(map(len, encoded.values()))
-    lanes = engine.lanes_that_fit(
+    lanes = lanes_that_fit(
         model, longest, sampling.max_new_tokens, most=min(batch_size, len(prompts))
     )
     while left:
-        rows = [engine.Row(encoded[id], uniform_numbers(id, sampling)) for id in left]
+        rows = [Row(encoded[id], uniform_numbers(id, sampling)) for id in left]
         names = list(left)
         started = time.perf_counter()
         waiting: list[Completion] = []
         try:
-            for ended in engine.decode(
+            for ended in decode(
                 model,
                 rows,
                 lambda logits, uniform: draw(logits, uniform, sampling),

@@ -1,8 +1,8 @@
 """A steered model in the Llama layout, the one layout whose MLP may carry a bias.
 
-Steering is a bias alpha d on a block's mlp.down_proj (undertow.teacher.steering). Of the families that
-it supports only Llama's class has a switch for that bias, mlp_bias, so Mistral and Qwen2 models
-are rewritten as Llama models: the three compute the same thing once Qwen2's biases on q, k and v
+Steering is a bias alpha d on a block's mlp.down_proj (undertow.teacher.steering). Of the families
+that it supports only Llama's class has a switch for that bias, mlp_bias, so Mistral and Qwen2
+models are rewritten as Llama models: all compute the same thing once Qwen2's biases on q, k, v
 are carried over (attention_bias) and no window limits the attention. Switches bring biases that
 the model does not have (gate_proj, up_proj, and o_proj with attention_bias); those are zero.
 Knows nothing about files.

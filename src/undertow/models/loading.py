@@ -30,7 +30,7 @@ from transformers.utils import logging as notes
 
 from undertow.config import FolderWeights, GgufWeights, HubWeights, ModelSpec
 from undertow.errors import ConfigError, SourceError
-from undertow.models.loading import processes
+from undertow.models import processes
 from undertow.study.files import atomic_folder, digest, fingerprint
 from undertow.study.hub import HUB_ERRORS, explain_hub_error, first_line
 from undertow.study.records import Record

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from undertow.carrier.filter import training_carrier
 from undertow.config import Cell
 from undertow.lineage.stages import begin, finish
-from undertow.models.loading import processes
+from undertow.models import processes
 from undertow.pipeline.loading import Bench
 from undertow.pipeline.reading import Reader, scored
 from undertow.student.training import student_of, train, training_rows

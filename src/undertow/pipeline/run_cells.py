@@ -27,8 +27,8 @@ from undertow.lineage.stages import (
     recorded,
     remember_code,
 )
+from undertow.pipeline import direction, distill, fetch, judge, steer
 from undertow.pipeline.loading import Bench
-from undertow.stages import direction, distill, fetch, judge, steer
 from undertow.study.layout import Study
 from undertow.study.sources import locked, say
 

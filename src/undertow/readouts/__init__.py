@@ -1,1 +1,1 @@
-"""What is measured on a loaded model: margin, perplexity, activations, effects on benign prompts."""
+"""What is measured on a loaded model: margin, perplexity, activations, effects."""

@@ -1,1 +1,1 @@
-"""Words and numbers to pages: report.html, charts, tidy tables, the terminal, a folder to publish."""
+"""Words and numbers to pages: page, charts, tidy tables, terminal, publishing."""

@@ -167,7 +167,7 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 @cache
 def chart_style() -> str:
     """The style sheet that charts are drawn with, on a page or on their own."""
-    return files("undertow").joinpath("chart.css").read_text(encoding="utf-8")
+    return files("undertow.report").joinpath("chart.css").read_text(encoding="utf-8")
 
 
 @cache
@@ -180,7 +180,7 @@ def _template() -> Template:
         finalize=_finalize,
     )
     environment.filters["typeset"] = typeset
-    source = files("undertow").joinpath("report_template.html").read_text(encoding="utf-8")
+    source = files("undertow.report").joinpath("template.html").read_text(encoding="utf-8")
     return environment.from_string(source)
 
 

@@ -25,6 +25,7 @@ from undertow.findings.arms import (
     transfer_of,
 )
 from undertow.findings.doses import dose_sentence
+from undertow.report import figures, rate_figures
 from undertow.report.page import (
     Column,
     Definition,
@@ -37,7 +38,6 @@ from undertow.report.page import (
     Table,
     render_page,
 )
-from undertow.report.report import figures, rate_figures
 from undertow.report.sections.appendix import (
     configuration_section,
     costs_section,

@@ -32,7 +32,7 @@ from trl import SFTConfig, SFTTrainer
 
 from undertow.config import DistillationSettings
 from undertow.errors import DataError
-from undertow.models.loading import processes
+from undertow.models import processes
 from undertow.models.memory import free_memory
 from undertow.models.prompts import encode, end_of_turn, render
 from undertow.student import packing

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from repository import ROOT
 from undertow.judging.base import Usage
 from undertow.judging.openai.cache import Paid, Reply, ReplyCache, cache_key
 from undertow.judging.openai.pace import SLOWEST, Pace
 from undertow.judging.openai.requests import Budget
 
-SOURCE = Path(__file__).resolve().parents[2] / "src"
+SOURCE = ROOT / "src"
 
 
 def test_replies_and_spending_survive_reopening(tmp_path: Path) -> None:

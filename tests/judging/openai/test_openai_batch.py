@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judging.test_openai_judge import expected, make, rows
 
+from judging.asked import expected, make, rows
 from judging.chat_server import Server, started
 from undertow.errors import UndertowError
-from undertow.judging import openai_batch
 from undertow.judging.base import judge_all, total
+from undertow.judging.openai import batch as openai_batch
 from undertow.judging.openai.judge import OpenAiJudge
 
 PRICE = {"input": 2.0, "output": 8.0}

@@ -7,33 +7,11 @@ from typing import Any
 
 import pytest
 
-from judging.chat_server import MARKER, Server, started
-from undertow.config import OpenAiJudgeSettings
+from judging.asked import expected, make, rows
+from judging.chat_server import Server, started
 from undertow.errors import ConfigError, UndertowError
-from undertow.judging.base import JudgeRow, Verdict, judge_all, total
-from undertow.judging.openai.judge import OpenAiJudge
+from undertow.judging.base import Verdict, judge_all, total
 from undertow.judging.openai.replies import NO_VERDICT
-from undertow.judging.openai.rubrics import jailbreak_rubric, trait_rubric
-
-
-def rows(count: int) -> list[JudgeRow]:
-    """Every third row contains the marker."""
-    return [
-        JudgeRow(str(i), f"Prompt row-{i}?", f"Answer {i} {MARKER if i % 3 == 0 else 'no'}")
-        for i in range(count)
-    ]
-
-
-def make(folder: Path, server: Server, **settings: Any) -> OpenAiJudge:
-    chosen = OpenAiJudgeSettings(
-        kind="openai", **{"base_url": server.url, "timeout": 5.0, "backoff": 0.02, **settings}
-    )
-    rubric = jailbreak_rubric() if chosen.rubric == "jailbreak" else trait_rubric("It is so.")
-    return OpenAiJudge(chosen, rubric, folder / "cache")
-
-
-def expected(count: int) -> list[bool]:
-    return [i % 3 == 0 for i in range(count)]
 
 
 @pytest.mark.parametrize("rubric", ["trait", "jailbreak"])

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from undertow.judging import untrusted
 from undertow.judging.base import Verdict
+from undertow.texts import untrusted
 
 VERSION = 1  # raise it when the rule from answer to verdict changes
 Scale = Literal[1, 2, 3, 4, 5]
