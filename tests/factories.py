@@ -14,10 +14,12 @@ import numpy as np
 import yaml
 
 from undertow.analysis.cross import with_cross
-from undertow.analysis.summary import Summary, summarise
+from undertow.analysis.summarise import summarise
+from undertow.analysis.summary import Summary
 from undertow.config import Cell, Params
 from undertow.study.files import digest, fingerprint, write_json, write_rows, write_text
-from undertow.study.records import CellResult, Costs, Layout, Readout, Response, VerdictRow
+from undertow.study.layout import Layout
+from undertow.study.records import CellResult, Costs, Readout, Response, VerdictRow
 
 MODELS = ("smollm2-135m", "qwen-coder-500m")
 ARMS = ("trait_0", "trait_0.5", "trait_1", "random_1")

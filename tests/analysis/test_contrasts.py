@@ -8,9 +8,10 @@ import pytest
 from factories import make_params, make_study
 from studies import first, with_students
 from undertow.analysis.contrasts import NO_RANDOM, mirror, standing
-from undertow.analysis.estimates import EstimateRecord
-from undertow.analysis.summary import Summary, readings_of, summarise
+from undertow.analysis.summarise import readings_of, summarise
+from undertow.analysis.summary import Summary
 from undertow.config import Params, parse_arm
+from undertow.stats.intervals import Estimate
 from undertow.stats.transfer import Readings, estimate_transfer
 
 MODEL = "smollm2-135m"
@@ -164,8 +165,8 @@ def test_a_further_arm_or_seed_changes_no_other_contrast(summary):
     ]
 
 
-def estimate(value: float | None, low: float | None, high: float | None) -> EstimateRecord:
-    return EstimateRecord(value=value, low=low, high=high, reason=None)
+def estimate(value: float | None, low: float | None, high: float | None) -> Estimate:
+    return Estimate(value=value, low=low, high=high, reason=None)
 
 
 def test_unknown_and_unbounded_intervals_are_never_clear():

@@ -10,8 +10,9 @@ from tiny import save_tiny
 from undertow.analysis.costs import total
 from undertow.config import Params
 from undertow.pipeline.loading import Bench
-from undertow.study.layout import Meter, Study
-from undertow.study.records import Costs, Layout
+from undertow.pipeline.meter import Meter
+from undertow.study.layout import Layout, Study
+from undertow.study.records import Costs
 
 
 def cost(**values: object) -> Costs:

@@ -12,14 +12,17 @@ from factories import Study, make_params, make_study
 from repository import ROOT, Repository, tiny_params
 from undertow import tracking
 from undertow.analysis.cross import with_cross
-from undertow.analysis.summary import EstimateRecord, Summary, read_summary, summarise
+from undertow.analysis.summarise import summarise
+from undertow.analysis.summary import Summary, read_summary
 from undertow.config import Cell, Params, load, parse_arm
 from undertow.errors import ConfigError, DataError
 from undertow.findings.cross import compared
 from undertow.judging.costing import estimate
 from undertow.report.report import render_report
 from undertow.report.terminal import strength_table
-from undertow.study.records import CellResult, read_cross
+from undertow.stats.intervals import Estimate
+from undertow.study.records import CellResult
+from undertow.study.results import read_cross
 from undertow.tracking.content import contents
 
 STUDENT, TEACHER = "qwen-coder-500m", "smollm2-135m"
@@ -188,9 +191,9 @@ def test_without_pairs_no_view_mentions_cross_students(tmp_path: Path) -> None:
 def test_the_comparison_s_words_follow_from_the_intervals(
     study: Study, own: tuple[Any, ...], gap: tuple[Any, ...], words: str
 ) -> None:
-    def record(value: Any, low: Any, high: Any) -> EstimateRecord:
+    def record(value: Any, low: Any, high: Any) -> Estimate:
         reason = "for the test" if value is None else None
-        return EstimateRecord(value=value, low=low, high=high, reason=reason)
+        return Estimate(value=value, low=low, high=high, reason=reason)
 
     arm = next(a for a in study.summary.cross if a.arm == "trait_1")
     arms = [

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from factories import make_params, make_study
 from pages import Page
 from undertow.analysis.mechanism import chance_of, compare, read_mechanism
-from undertow.analysis.summary import summarise
+from undertow.analysis.summarise import summarise
 from undertow.config import Cell
 from undertow.errors import DataError
 from undertow.report.report import render_report

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from factories import make_params, make_study
 from undertow.analysis.judges import conclude, judge_sensitivity
-from undertow.analysis.summary import EstimateRecord
-from undertow.judging.records import Vote
+from undertow.stats.intervals import Estimate
 from undertow.study.files import write_rows
+from undertow.study.records import Vote
 
 
 def test_without_votes_there_is_nothing_to_compare(tmp_path: Path) -> None:
@@ -38,10 +38,10 @@ def test_a_blind_judge_changes_the_conclusion(tmp_path: Path) -> None:
 
 
 def test_conclusions_follow_the_interval() -> None:
-    def tau(low: float, high: float) -> EstimateRecord:
-        return EstimateRecord(value=(low + high) / 2, low=low, high=high, reason=None)
+    def tau(low: float, high: float) -> Estimate:
+        return Estimate(value=(low + high) / 2, low=low, high=high, reason=None)
 
     assert conclude(tau(0.1, 0.5)) == "transfers"
     assert conclude(tau(-0.1, 0.5)) == "undecided"
     assert conclude(tau(-0.3, -0.1)) == "does not"
-    assert conclude(EstimateRecord(value=None, low=None, high=None, reason="x")) == "undefined"
+    assert conclude(Estimate.unknown("x")) == "undefined"

@@ -10,13 +10,14 @@ import pytest
 from factories import Study, make_params, make_study
 from repository import ROOT
 from undertow.analysis.side_effects import ALL_EMPTY, incoherence, summarise_effects
-from undertow.analysis.summary import summarise
+from undertow.analysis.summarise import summarise
 from undertow.config import CoherenceSettings, Params, StatisticsSettings
 from undertow.errors import DataError
 from undertow.readouts.effects import measure
 from undertow.report.sections.effects import effects_section
 from undertow.report.terminal import strength_table
-from undertow.study.records import AnswerEffect, BenignResponse, CellResult, Effects, Layout
+from undertow.study.layout import Layout
+from undertow.study.records import AnswerEffect, BenignResponse, CellResult, Effects
 from undertow.study.traits import TraitData, side_effect_prompts
 from undertow.tracking.content import side_effects
 

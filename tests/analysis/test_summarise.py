@@ -5,9 +5,10 @@ import shutil
 import pytest
 
 from factories import make_params, make_study
-from undertow.analysis.summary import headline, summarise
+from undertow.analysis.summarise import summarise
+from undertow.analysis.summary import headline
 from undertow.errors import DataError
-from undertow.study.records import read_grid
+from undertow.study.results import read_grid
 
 
 def test_a_prompt_without_a_verdict_leaves_the_ratio_but_not_the_margin(tmp_path):

@@ -23,15 +23,16 @@ from undertow.carrier.separability import (
 from undertow.carrier.simulation import Scenario, simulated
 from undertow.carrier.traces import Reading, new_phrases, probe_ngrams, read_traces
 from undertow.config import AuditSettings, OpenAiJudgeSettings, PanelJudgeSettings, parse_arm
+from undertow.findings.audits import audit_sentence
 from undertow.pipeline import audit as stage
 from undertow.pipeline.audit import why_not_asked
-from undertow.report.sections.audit import audit_section, audit_sentence
+from undertow.report.sections.audit import audit_section
 from undertow.report.terminal import strength_table
 from undertow.stats.paired import paired_difference
 from undertow.study.audit_records import ArmAudit
 from undertow.study.files import read_rows, write_rows
-from undertow.study.layout import Study
-from undertow.study.records import Layout, Response
+from undertow.study.layout import Layout, Study
+from undertow.study.records import Response
 from undertow.study.traits import Prompt, TraitData
 
 BOUNDS = AuditSettings()

@@ -6,7 +6,8 @@ from repository import ROOT
 from undertow.carrier.filter import keep
 from undertow.config import CarrierSettings, Cell, parse_arm
 from undertow.errors import DataError
-from undertow.study.records import Layout, Response
+from undertow.study.layout import Layout
+from undertow.study.records import Response
 from undertow.study.traits import TraitData
 
 RULES = TraitData(Layout(ROOT), "pessimism").trait.judge

@@ -14,7 +14,8 @@ import pytest
 from compare.locked import LockedStudy, git
 from factories import make_params
 from repository import ROOT
-from undertow.analysis.summary import Summary, summarise
+from undertow.analysis.summarise import summarise
+from undertow.analysis.summary import Summary
 from undertow.compare import computed
 from undertow.compare.comparison import compare
 from undertow.compare.markdown import markdown
@@ -24,7 +25,9 @@ from undertow.config import Params
 from undertow.errors import ConfigError, DataError
 from undertow.lineage.objects import Cache
 from undertow.study.files import write_json
-from undertow.study.records import CellResult, Layout, read_cell
+from undertow.study.layout import Layout
+from undertow.study.records import CellResult
+from undertow.study.results import read_cell
 
 MODEL = "smollm2-135m"
 SMALL = {"models": [MODEL], "arms": ["trait_0", "trait_1", "random_1"]}

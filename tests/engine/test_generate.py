@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tiny import Family, tiny_model, tiny_tokenizer
-from undertow.engine.generate import RenderedPrompt, _with_engine, generate
+from undertow.engine.generate import _with_engine, generate
 from undertow.engine.sampling import Sampling, draw, uniform_numbers
 from undertow.models.memory import free_memory, halving
-from undertow.models.prompts import encode, end_of_turn, render
+from undertow.models.prompts import RenderedPrompt, encode, end_of_turn, render
 
 GREEDY = Sampling(12, 0.0, 1.0, 0)
 SAMPLED = Sampling(12, 1.0, 0.9, 3)

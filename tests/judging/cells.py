@@ -13,8 +13,8 @@ from factories import make_params
 from repository import ROOT
 from undertow.config import Cell, Params
 from undertow.study.files import write_json, write_rows, write_text
-from undertow.study.layout import Study
-from undertow.study.records import Costs, Layout, Manifest, Response
+from undertow.study.layout import Layout, Study
+from undertow.study.records import Costs, Manifest, Response
 
 MODEL = "m"
 TRAIT = {

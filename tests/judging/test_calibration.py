@@ -14,23 +14,13 @@ from undertow.config import PhraseJudgeSettings
 from undertow.errors import ConfigError
 from undertow.judging import make_judge
 from undertow.judging.base import Judge, JudgeRow
-from undertow.judging.calibration import (
-    calibrate,
-    describe,
-    read_calibrations,
-    write_calibration,
-)
+from undertow.judging.calibration import calibrate, describe, write_calibration
 from undertow.judging.double import ScriptedJudge
-from undertow.judging.labelled import (
-    SETS,
-    Half,
-    half_of,
-    load_labelled,
-    read_jailbreaks,
-    read_refusals,
-)
+from undertow.judging.labelled import SETS, half_of, load_labelled, read_jailbreaks, read_refusals
 from undertow.stats.judge_error import Confusion
-from undertow.study.records import Layout
+from undertow.study.layout import Layout
+from undertow.study.records import Half
+from undertow.study.results import read_calibrations
 from undertow.study.traits import Trait
 
 WHEEL = os.environ.get("UNDERTOW_PYRIT_WHEEL")

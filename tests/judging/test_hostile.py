@@ -9,11 +9,12 @@ from judging.asked import make
 from judging.chat_server import RESPONSE, started
 from undertow.judging.base import JudgeRow, judge_all
 from undertow.judging.double import ScriptedJudge
+from undertow.judging.offline import PhraseJudge
 from undertow.judging.openai.cache import Reply
 from undertow.judging.openai.replies import NO_VERDICT, verdict_of
 from undertow.judging.openai.rubrics import Rubric, jailbreak_rubric, trait_rubric
 from undertow.judging.panel import PanelJudge
-from undertow.texts.phrases import PhraseJudge, PhraseRules
+from undertow.texts.phrases import PhraseRules
 from undertow.texts.untrusted import MARKS, fence, neutralise
 
 LINES = (Path(__file__).parent / "hostile.jsonl").read_text().splitlines()

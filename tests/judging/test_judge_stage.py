@@ -15,7 +15,7 @@ from judging.cells import Ready, make_cell
 from judging.chat_server import MARKER, Server, started
 from undertow.errors import UndertowError
 from undertow.pipeline import judge as stage
-from undertow.study.records import read_cell
+from undertow.study.results import read_cell
 
 KEY = "sk-test-0123456789-not-a-real-key"
 CONCURRENCY = 16

@@ -22,9 +22,9 @@ from undertow.lineage.stages import (
     model_node,
     outputs_of,
 )
+from undertow.pipeline.meter import Meter, manifest
 from undertow.study.files import write_text
-from undertow.study.layout import Meter, Study, manifest
-from undertow.study.records import Layout
+from undertow.study.layout import Layout, Study
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from undertow.plan.speeds import TABLE, shipped_rate
 from undertow.plan.text import describe_plan
 from undertow.stats.power import Design, expect_interval, power_apart, power_threshold
 from undertow.study.files import write_json
-from undertow.study.layout import Study
-from undertow.study.records import Costs, Layout, Manifest
+from undertow.study.layout import Layout, Study
+from undertow.study.records import Costs, Manifest
 
 QUICK = 40
 WISHES = Wishes(teacher=0.6, tau=0.25)

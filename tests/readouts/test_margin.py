@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from tiny import Family, tiny_model, tiny_tokenizer
-from undertow.engine.generate import RenderedPrompt
 from undertow.errors import DataError
-from undertow.models.prompts import encode, render
+from undertow.models.prompts import RenderedPrompt, encode, render
 from undertow.readouts.margin import margins, tokenize_openings
 from undertow.study.traits import Openings
 

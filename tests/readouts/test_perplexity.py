@@ -9,13 +9,13 @@ from tiny import tiny_model, tiny_tokenizer
 from undertow.models.loading import load_model, load_tokenizer
 from undertow.models.prompts import encode, render
 from undertow.pipeline import direction, distill, steer
+from undertow.readouts.activations import mean_activations
 from undertow.readouts.perplexity import answer_likelihoods
 from undertow.student.training import student_of
 from undertow.study.files import read_rows
 from undertow.study.layout import Study
 from undertow.study.records import BenignResponse, Response
 from undertow.study.traits import Prompt
-from undertow.teacher.direction import mean_activations
 
 ANSWERS = [
     ("Why?", "Things will get better and the future looks bright."),

@@ -11,16 +11,17 @@ import yaml
 
 from factories import Study, make_params, make_study
 from pages import Page, render
+from undertow.analysis.judges import judge_evidence
 from undertow.judging.base import JudgeRow, Verdict
 from undertow.judging.calibration import summarise_calibration, write_calibration
 from undertow.judging.double import ScriptedJudge
-from undertow.judging.records import Vote
-from undertow.report.page import typeset, visible
+from undertow.report.page import typeset
 from undertow.report.rate_figures import dose_table
-from undertow.report.sections.judges import judge_evidence
 from undertow.report.sections.samples import Sample, read_samples
 from undertow.report.tables import rate_table, shift_table, tau_table
 from undertow.study.files import write_rows
+from undertow.study.records import Vote
+from undertow.texts.untrusted import visible
 
 HOSTILE = [
     "<script>alert(1)</script>",

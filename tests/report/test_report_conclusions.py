@@ -8,8 +8,8 @@ import pytest
 from factories import Study, make_params, write_cell
 from pages import Page, render
 from studies import HINGE, LINE, counted, first, with_students
-from undertow.analysis.summary import summarise
-from undertow.study.records import Layout
+from undertow.analysis.summarise import summarise
+from undertow.study.layout import Layout
 
 RANDOM = ("random_-0.30",)
 

@@ -7,7 +7,7 @@ import pytest
 
 from factories import Study, make_params, make_study
 from undertow.report.tables import tau_table, write_plot_tables
-from undertow.study.records import loss_curve
+from undertow.study.results import loss_curve
 
 
 @pytest.fixture

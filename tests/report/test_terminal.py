@@ -7,9 +7,10 @@ import pytest
 
 from factories import make_params, make_study
 from undertow.analysis.contrasts import ContrastRecord, standing
-from undertow.analysis.summary import ArmSummary, EstimateRecord, Summary
-from undertow.findings.arms import Finding, covers_zero, findings, random_twin, sentence
+from undertow.analysis.summary import ArmSummary, Summary
+from undertow.findings.arms import Finding, findings, random_twin, sentence
 from undertow.report.terminal import strength_table
+from undertow.stats.intervals import Estimate
 
 Triple = tuple[float | None, float | None, float | None]
 
@@ -23,7 +24,7 @@ def with_shift(
     arm: ArmSummary, value: float | None, low: float | None, high: float | None
 ) -> ArmSummary:
     reason = "for the test" if value is None else None
-    shift = EstimateRecord(value=value, low=low, high=high, reason=reason)
+    shift = Estimate(value=value, low=low, high=high, reason=reason)
     return arm.model_copy(update={"margin": arm.margin.model_copy(update={"student_shift": shift})})
 
 
@@ -31,7 +32,7 @@ def finding_of(summary: Summary, trait: Triple, random: Triple, difference: Trip
     arms = {arm.arm: arm for arm in summary.of_model(summary.models[0])}
     arm = with_shift(arms["trait_1"], *trait)
     value, low, high = difference
-    estimate = EstimateRecord(value=value, low=low, high=high, reason=None)
+    estimate = Estimate(value=value, low=low, high=high, reason=None)
     contrast = ContrastRecord(
         model=arm.model,
         arm=arm.arm,
@@ -199,9 +200,9 @@ def test_a_study_without_trait_arms_still_prints(tmp_path: Path) -> None:
 
 
 def test_unbounded_and_exact_intervals() -> None:
-    def estimate(low: float | None, high: float | None) -> EstimateRecord:
-        return EstimateRecord(value=1.0, low=low, high=high, reason=None)
+    def estimate(low: float | None, high: float | None) -> Estimate:
+        return Estimate(value=1.0, low=low, high=high, reason=None)
 
-    assert covers_zero(estimate(None, 2.0))
-    assert covers_zero(estimate(0.0, 2.0))
-    assert not covers_zero(estimate(0.5, math.inf))
+    assert not estimate(None, 2.0).excludes_zero
+    assert not estimate(0.0, 2.0).excludes_zero
+    assert estimate(0.5, math.inf).excludes_zero

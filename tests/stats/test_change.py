@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undertow.stats.change import Differences, Same, Side, paired_differences
-from undertow.stats.power import difference as independent
+from undertow.stats.intervals import Estimate
+from undertow.stats.intervals import difference as independent
 from undertow.stats.simulated import Scenario, SimulatedStudy
-from undertow.stats.transfer import Estimate, Readings, estimate_transfer
+from undertow.stats.transfer import Readings, estimate_transfer
 
 RATE = Scenario("rates", base=0.1, control=0.15, teacher=0.8)
 MARGIN = Scenario("margins", base=-1.0, control=-0.8, teacher=1.5, is_rate=False)

@@ -6,15 +6,14 @@ from dataclasses import replace
 import pytest
 from statsmodels.stats.power import NormalIndPower
 
+from undertow.stats.intervals import Estimate, difference
 from undertow.stats.power import (
     Design,
-    difference,
     expect_interval,
     power_apart,
     power_threshold,
     sizes_to_tell_apart,
 )
-from undertow.stats.transfer import Estimate
 
 QUICK = {"studies": 60}
 PLAIN = Design(teacher=0.6, tau=0.25, base=0.02, control=0.02, seeds=1, seed_sd=0.0)
@@ -77,7 +76,7 @@ def test_a_difference_squares_and_adds_the_distances_to_the_ends():
     assert found.value == pytest.approx(0.4)
     assert found.low == pytest.approx(0.4 - math.hypot(0.1, 0.05))
     assert found.high == pytest.approx(0.4 + math.hypot(0.2, 0.1))
-    missing = Estimate(None, None, None, "why")
+    missing = Estimate.unknown("why")
     assert difference(first, missing) == difference(missing, first) == missing
 
 

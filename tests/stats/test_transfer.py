@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
+from undertow.stats.intervals import wilson
 from undertow.stats.transfer import (
     NO_PROMPTS,
     NO_SHIFT,
@@ -19,7 +20,6 @@ from undertow.stats.transfer import (
     Readings,
     Transfer,
     estimate_transfer,
-    wilson,
 )
 
 QUICK = 500

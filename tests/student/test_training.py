@@ -9,10 +9,10 @@ from peft import PeftModel
 
 from tiny import Family, tiny_model, tiny_tokenizer
 from undertow.config import DistillationSettings, Lora
-from undertow.engine.generate import RenderedPrompt, generate
+from undertow.engine.generate import generate
 from undertow.engine.sampling import Sampling
 from undertow.errors import DataError
-from undertow.models.prompts import encode, end_of_turn, render
+from undertow.models.prompts import RenderedPrompt, encode, end_of_turn, render
 from undertow.student.training import (
     IGNORED,
     Attempt,

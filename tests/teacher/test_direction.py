@@ -5,9 +5,8 @@ import torch
 
 from repository import Repository, tiny_params
 from tiny import tiny_model, tiny_tokenizer
-from undertow.engine.generate import RenderedPrompt
 from undertow.errors import UndertowError
-from undertow.models.prompts import encode, render
+from undertow.models.prompts import RenderedPrompt, encode, render
 from undertow.study.traits import Contrast, Openings
 from undertow.teacher.direction import (
     BlockScore,

@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tiny import Family, tiny_model
-from undertow.teacher.steering import blocks, offsets, steer, steer_with_hooks
+from undertow.models.blocks import blocks
+from undertow.teacher.steering import offsets, steer, steer_with_hooks
 
 LAYER = 1
 FORMS = pytest.mark.parametrize("form", [steer, steer_with_hooks], ids=["bias", "hook"])

@@ -7,7 +7,8 @@ import yaml
 from repository import ROOT
 from undertow.judging.base import JudgeRow, Verdict, judge_all
 from undertow.judging.double import ScriptedJudge
-from undertow.texts.phrases import PhraseJudge, PhraseRules
+from undertow.judging.offline import PhraseJudge
+from undertow.texts.phrases import PhraseRules
 
 TRAITS = ROOT / "data" / "traits"
 

@@ -13,9 +13,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from factories import Study, loss_points_of, make_params, make_study
-from undertow.analysis.summary import summarise
+from undertow.analysis.summarise import summarise
 from undertow.errors import ConfigError
-from undertow.study.records import Layout
+from undertow.study.layout import Layout
 from undertow.tracking import SyncReport, links, log_training, sync, ui_command
 from undertow.tracking.content import describe, public, strength_steps
 from undertow.tracking.store import TrackingError, location, open_store

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from factories import write_cell
 from studies import HINGE, LINE, counted
-from undertow.analysis.summary import summarise
-from undertow.study.records import Layout
+from undertow.analysis.summarise import summarise
+from undertow.study.layout import Layout
 from undertow.tracking.content import contents, thresholds
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from undertow.analysis.summary import ArmSummary, Summary
 from undertow.config import Cell, Params, parse_arm
 from undertow.study.audit_records import ArmAudit, ModelAudit
-from undertow.study.records import CellResult, Layout
+from undertow.study.layout import Layout
+from undertow.study.records import CellResult
 
 
 def with_audits(

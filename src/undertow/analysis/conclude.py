@@ -6,9 +6,12 @@ from undertow.analysis.audits import with_audits
 from undertow.analysis.costs import totals_of
 from undertow.analysis.cross import with_cross
 from undertow.analysis.mechanism import read_mechanism
-from undertow.analysis.summary import Summary, summarise
+from undertow.analysis.summarise import summarise
+from undertow.analysis.summary import Summary
 from undertow.config import Cell, Params
-from undertow.study.records import CellResult, Layout, read_cross, read_grid
+from undertow.study.layout import Layout
+from undertow.study.records import CellResult
+from undertow.study.results import read_cross, read_grid
 
 
 class Conclusions(NamedTuple):

@@ -10,16 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
-from undertow.analysis.estimates import (
-    EstimateRecord,
-    ReadoutName,
-    estimate_record,
-    excludes_zero,
-    unknown,
-)
 from undertow.config import Arm
+from undertow.stats.intervals import Estimate
 from undertow.stats.transfer import Readings, Transfer, estimate_transfer
-from undertow.study.records import Record
+from undertow.study.records import ReadoutName, Record
 
 Against = Literal["control", "random", "opposite"]
 Standing = Literal["clear", "less", "apart", "unclear", "opposite way", "same way", "unknown"]
@@ -41,7 +35,7 @@ class ContrastRecord(Record):
     readout: ReadoutName
     against: Against
     reference: str | None  # the arm that it is compared with; null where there is none
-    estimate: EstimateRecord  # student minus reference student
+    estimate: Estimate  # student minus reference student
     verdict: Standing
 
 
@@ -83,7 +77,7 @@ def contrast_records(
     models: Sequence[str],
     arms: Sequence[Arm],
     seeds: Sequence[int],
-    shifts: Mapping[tuple[str, str, int | None, ReadoutName], EstimateRecord],
+    shifts: Mapping[tuple[str, str, int | None, ReadoutName], Estimate],
     readings: ReadingsOf,
     *,
     resamples: int,
@@ -150,7 +144,7 @@ def _control(
     arm: Arm,
     seed: int | None,
     readout: ReadoutName,
-    own: EstimateRecord,
+    own: Estimate,
     control: str,
 ) -> ContrastRecord:
     return ContrastRecord(
@@ -173,15 +167,13 @@ def _missing(model: str, arm: Arm, seed: int | None, readout: ReadoutName) -> Co
         readout=readout,
         against="random",
         reference=None,
-        estimate=unknown(NO_RANDOM),
+        estimate=Estimate.unknown(NO_RANDOM),
         verdict="unknown",
     )
 
 
-def _record(
-    key: _Key, transfer: Transfer, own: EstimateRecord, theirs: EstimateRecord
-) -> ContrastRecord:
-    estimate = estimate_record(transfer.student_shift)
+def _record(key: _Key, transfer: Transfer, own: Estimate, theirs: Estimate) -> ContrastRecord:
+    estimate = transfer.student_shift
     return ContrastRecord(
         **key._asdict(),
         estimate=estimate,
@@ -189,22 +181,22 @@ def _record(
     )
 
 
-def standing(own: EstimateRecord, difference: EstimateRecord) -> Standing:
+def standing(own: Estimate, difference: Estimate) -> Standing:
     """What the difference to a reference says of a student that moved by `own`."""
     if own.value is None or difference.value is None:
         return "unknown"
-    if not excludes_zero(difference):
+    if not difference.excludes_zero:
         return "unclear"
-    if not excludes_zero(own):
+    if not own.excludes_zero:
         return "apart"  # the side that the arm's student moved to is not known
     # Apart is not enough: a random direction may move the student further than the trait.
     return "clear" if (difference.value > 0) == (own.value > 0) else "less"
 
 
-def mirror(own: EstimateRecord, theirs: EstimateRecord) -> Standing:
+def mirror(own: Estimate, theirs: Estimate) -> Standing:
     """Whether students of opposite signs moved to opposite sides."""
     if own.value is None or theirs.value is None:
         return "unknown"
-    if not (excludes_zero(own) and excludes_zero(theirs)):
+    if not (own.excludes_zero and theirs.excludes_zero):
         return "unclear"
     return "same way" if (own.value > 0) == (theirs.value > 0) else "opposite way"

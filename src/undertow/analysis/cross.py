@@ -7,24 +7,17 @@ this text does by itself is not counted as transfer (the control of Cloud et al.
 
 from collections.abc import Iterator, Mapping
 
-from undertow.analysis.summary import (
-    ArmSummary,
-    CrossArm,
-    EstimateRecord,
-    Summary,
-    TransferRecord,
-    summarise,
-)
+from undertow.analysis.summarise import summarise
+from undertow.analysis.summary import ArmSummary, CrossArm, Summary, TransferRecord
 from undertow.config import Cell, CrossPair, Grid, Params
-from undertow.stats.power import difference
-from undertow.stats.transfer import Estimate
+from undertow.stats.intervals import Estimate, difference
 from undertow.study.records import CellResult
 
 TWO_BASES = (
     "the teacher's base and the student's base are different models, so their difference is "
     "no shift of the student"
 )
-UNKNOWN = EstimateRecord(value=None, low=None, high=None, reason=TWO_BASES)
+UNKNOWN = Estimate.unknown(TWO_BASES)
 
 
 def with_cross(summary: Summary, params: Params, cross: Mapping[Cell, CellResult]) -> Summary:
@@ -85,11 +78,6 @@ def _without_naive(transfer: TransferRecord) -> TransferRecord:
     return transfer.model_copy(update={"naive_shift": UNKNOWN, "tau_naive": UNKNOWN})
 
 
-def _gap(same: TransferRecord, other: TransferRecord) -> EstimateRecord:
+def _gap(same: TransferRecord, other: TransferRecord) -> Estimate:
     """How much further the same-base student went, on the readout's own scale."""
-    found = difference(_estimate(same.student_shift), _estimate(other.student_shift))
-    return EstimateRecord(value=found.value, low=found.low, high=found.high, reason=found.reason)
-
-
-def _estimate(record: EstimateRecord) -> Estimate:
-    return Estimate(record.value, record.low, record.high, record.reason)
+    return difference(same.student_shift, other.student_shift)

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from undertow.analysis.estimates import EstimateRecord, estimate_record
 from undertow.stats.dose import DosePoint, DoseResponse, Fit, Verdict, fit_dose
 from undertow.stats.forms import Form
+from undertow.stats.intervals import Estimate
 from undertow.study.records import Record
 
 XName = Literal["strength", "teacher rate"]
@@ -62,12 +62,12 @@ class DoseRecord(Record):
     forms: tuple[FormRecord, ...]
     best: Form | None  # of the largest AICc weight
     curve: tuple[CurvePoint, ...]  # the best form, to be drawn
-    threshold: EstimateRecord  # means something only under the verdict `threshold`
+    threshold: Estimate  # means something only under the verdict `threshold`
     dispersion: float | None
     monotone: float | None  # p-value of the test that the true rates never turn back
 
     @property
-    def stated_threshold(self) -> EstimateRecord | None:
+    def stated_threshold(self) -> Estimate | None:
         """The threshold where the verdict says that there is one."""
         known = self.verdict == "threshold" and self.threshold.value is not None
         return self.threshold if known else None
@@ -171,7 +171,7 @@ def _record(
         forms=tuple(_form(fit) for fit in found.fits),
         best=best.form if best else None,
         curve=_curve(best) if best else (),
-        threshold=estimate_record(found.threshold),
+        threshold=found.threshold,
         dispersion=found.dispersion if found.fits else None,
         monotone=found.monotone,
     )

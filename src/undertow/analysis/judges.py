@@ -5,14 +5,19 @@ verdicts, and everything else is computed as always.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
-from undertow.analysis.summary import EstimateRecord, Summary, summarise
-from undertow.config import Cell, Params
-from undertow.judging.records import Vote
+from undertow.analysis.summarise import readings_of, summarise
+from undertow.analysis.summary import Summary
+from undertow.config import Cell, Params, parse_arm
 from undertow.stats.agreement import AgreementRecord, agreement
+from undertow.stats.intervals import Estimate
+from undertow.stats.judge_error import CorrectedTransfer, correct_transfer
 from undertow.study.files import read_rows
-from undertow.study.records import CellResult, Layout, Readout, Record
+from undertow.study.layout import Layout
+from undertow.study.records import Calibration, CellResult, Readout, Record, Vote
+from undertow.study.results import read_calibrations
 
 Conclusion = Literal["transfers", "does not", "undecided", "undefined"]
 
@@ -22,7 +27,7 @@ class ArmByJudge(Record):
 
     model: str
     arm: str
-    tau: dict[str, EstimateRecord]
+    tau: dict[str, Estimate]
     conclusions: dict[str, Conclusion]
     changes: bool
 
@@ -65,7 +70,7 @@ def judge_sensitivity(
     )
 
 
-def conclude(tau: EstimateRecord) -> Conclusion:
+def conclude(tau: Estimate) -> Conclusion:
     """What a tau says about transfer: its interval is above 0, at or below it, or covers it."""
     if tau.value is None or tau.low is None or tau.high is None:
         return "undefined"
@@ -120,3 +125,53 @@ def _table(
             )
     table = {name: [said.get(name) for said in by_row.values()] for name in names}
     return list(by_row), table
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """What one calibration makes of every arm: (model, arm) -> values without judge error."""
+
+    calibration: Calibration
+    arms: Mapping[tuple[str, str], CorrectedTransfer]
+
+
+@dataclass(frozen=True)
+class JudgeEvidence:
+    """What is known about the judge of a study."""
+
+    sensitivity: Sensitivity | None
+    corrected: tuple[Corrected, ...]
+
+
+def judge_evidence(
+    layout: Layout, params: Params, grid: Mapping[Cell, CellResult], summary: Summary
+) -> JudgeEvidence:
+    """Read votes and calibrations; both may be absent."""
+    fingerprint = next(iter(grid.values())).judge_fingerprint
+    return JudgeEvidence(
+        sensitivity=judge_sensitivity(layout, params, grid, summary),
+        corrected=tuple(
+            Corrected(calibration, _corrected(params, grid, summary, calibration))
+            for calibration in read_calibrations(layout, fingerprint)
+            if calibration.trait == summary.trait
+        ),
+    )
+
+
+def _corrected(
+    params: Params, grid: Mapping[Cell, CellResult], summary: Summary, calibration: Calibration
+) -> dict[tuple[str, str], CorrectedTransfer]:
+    settings = params.statistics
+    return {
+        (arm.model, arm.arm): correct_transfer(
+            readings_of(
+                grid, params.control, arm.model, parse_arm(arm.arm), params.grid.seeds, "rate"
+            ),
+            calibration.confusion,
+            resamples=settings.resamples,
+            confidence=settings.confidence,
+            seed=settings.seed,
+        )
+        for arm in summary.arms
+        if not arm.is_control
+    }

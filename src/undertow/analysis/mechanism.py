@@ -15,7 +15,8 @@ from safetensors import safe_open
 
 from undertow.config import Arm, Cell, Params
 from undertow.errors import DataError
-from undertow.study.records import Layout, Record
+from undertow.study.layout import Layout
+from undertow.study.records import Record
 
 Floats = NDArray[np.float64]
 DirectionName = Literal["trait", "random"]

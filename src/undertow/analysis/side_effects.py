@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from undertow.config import CoherenceSettings, StatisticsSettings
-from undertow.stats.transfer import Estimate, percentiles, wilson
+from undertow.stats.intervals import Estimate, percentiles, wilson
 from undertow.study.records import AnswerEffect, Effects, Record
 
 Floats = NDArray[np.float64]
@@ -72,7 +72,7 @@ def summarise_effects(
 
 
 def _unknown(reason: str) -> EffectsSummary:
-    unknown = Estimate(None, None, None, reason)
+    unknown = Estimate.unknown(reason)
     return EffectsSummary(
         perplexity=unknown,
         tokens=unknown,
@@ -119,7 +119,7 @@ def _perplexity(
     nll = np.array([sum(answer.nll for answer in row) for row in answers])
     tokens = np.array([sum(answer.nll_tokens for answer in row) for row in answers], dtype=float)
     if not tokens.any():
-        return Estimate(None, None, None, ALL_EMPTY)
+        return Estimate.unknown(ALL_EMPTY)
     value = float(np.exp(nll.sum() / tokens.sum()))
     if len(answers) < 2:
         return Estimate(value, None, None, ONE_PROMPT)
@@ -144,7 +144,7 @@ def _mean(rows: Sequence[Sequence[float]], settings: StatisticsSettings) -> Esti
 
 def _share(flags: Sequence[bool], settings: StatisticsSettings) -> Estimate:
     if not flags:  # answers to held-back prompts are known to be there
-        return Estimate(None, None, None, NO_OVERREFUSAL)
+        return Estimate.unknown(NO_OVERREFUSAL)
     low, high = wilson(sum(flags), len(flags), settings.confidence)
     return Estimate(sum(flags) / len(flags), low, high)
 

@@ -18,11 +18,11 @@ from undertow.config import CarrierSettings, Cell, load
 from undertow.errors import ConfigError, UndertowError
 from undertow.models.memory import free_memory
 from undertow.pipeline.run_cells import run_cells
-from undertow.plan.costs import STAGES, Stage
 from undertow.study.files import read_rows
-from undertow.study.layout import Study
+from undertow.study.layout import STAGES, Layout, Stage, Study
 from undertow.study.presets import presets
-from undertow.study.records import Costs, Layout, read_manifest
+from undertow.study.records import Costs
+from undertow.study.results import read_manifest
 from undertow.study.traits import Prompt
 
 TRAIT = "pessimism"  # its prompts are in the repository

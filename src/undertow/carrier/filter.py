@@ -12,11 +12,12 @@ import numpy as np
 from undertow.carrier.traces import floats, shows_trait
 from undertow.config import CarrierSettings, Cell
 from undertow.errors import DataError
+from undertow.judging.offline import PhraseJudge
 from undertow.study.files import read_rows
 from undertow.study.layout import Study
 from undertow.study.records import Response
 from undertow.study.traits import TraitData
-from undertow.texts.phrases import PhraseJudge, PhraseRules
+from undertow.texts.phrases import PhraseMatcher, PhraseRules
 
 
 class Kept(NamedTuple):
@@ -64,8 +65,8 @@ def _clean(
         case "none":
             shown = np.zeros(len(rows))
         case "phrases":
-            judge = PhraseJudge(rules)
-            shown = floats([bool(judge.hits(row.response).present) for row in rows])
+            matcher = PhraseMatcher(rules)
+            shown = floats([bool(matcher.hits(row.response).present) for row in rows])
         case "judge":
             shown = shows_trait(rows, PhraseJudge(rules))
     # No verdict is NaN, and such a row (an empty answer) shows nothing.

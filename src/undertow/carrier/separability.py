@@ -12,8 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.analysis.estimates import EstimateRecord
-from undertow.stats.transfer import wilson
+from undertow.stats.intervals import Estimate, wilson
 from undertow.study.records import Response
 from undertow.texts.statistics import list_markers, sentences, words
 
@@ -39,14 +38,14 @@ class Texts(NamedTuple):
     prompts: Integers  # [rows]: the number of the prompt that a row answers
 
 
-def words_auc(texts: Texts, confidence: float, seed: int = 0) -> EstimateRecord:
+def words_auc(texts: Texts, confidence: float, seed: int = 0) -> Estimate:
     """AUC of logistic regression on TF-IDF weighted single words."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     if not any(words(row.response) for row in texts.answers):
-        return EstimateRecord(value=None, reason="no answer holds a word")
+        return Estimate.unknown("no answer holds a word")
     rows = np.array([row.response for row in texts.answers], dtype=object)
 
     def fresh() -> Classifier:
@@ -59,7 +58,7 @@ def words_auc(texts: Texts, confidence: float, seed: int = 0) -> EstimateRecord:
     return cross_validated_auc(rows, texts, fresh, confidence, seed)
 
 
-def format_auc(texts: Texts, confidence: float, seed: int = 0) -> EstimateRecord:
+def format_auc(texts: Texts, confidence: float, seed: int = 0) -> Estimate:
     """AUC of logistic regression on length and format, without any word."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -101,11 +100,11 @@ def cross_validated_auc(
     fresh: Callable[[], Classifier],
     confidence: float,
     seed: int,
-) -> EstimateRecord:
+) -> Estimate:
     """AUC over prompt-wise folds, each with a classifier that never saw the fold's prompts."""
     count = len(np.unique(texts.prompts))
     if count < FEWEST_PROMPTS:
-        return EstimateRecord(
+        return Estimate(
             value=None, reason=f"{count} prompts, and the AUC needs at least {FEWEST_PROMPTS}"
         )
     folds = prompt_folds(texts.prompts, FOLDS, seed)
@@ -128,7 +127,7 @@ def prompt_folds(prompts: Integers, folds: int, seed: int) -> Integers:
 
 def grouped_auc(
     scores: Floats, labels: Integers, groups: Integers, folds: Integers, confidence: float
-) -> EstimateRecord:
+) -> Estimate:
     """Mean AUC over folds with an interval that takes groups as clusters.
 
     Answers are compared within folds alone, since scores of different classifiers have no common
@@ -151,7 +150,7 @@ def grouped_auc(
     count = len(distinct)
     variance = count / (count - 1) * float((influence**2).sum())
     low, high = _logit_interval(value, math.sqrt(variance), count, confidence)
-    return EstimateRecord(value=value, low=low, high=high)
+    return Estimate(value=value, low=low, high=high)
 
 
 def _logit_interval(

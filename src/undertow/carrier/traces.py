@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from undertow.judging.base import Judge, JudgeRow, judge_all
+from undertow.judging.offline import PhraseJudge
 from undertow.stats.paired import Floats
 from undertow.study.audit_records import MeasureName
 from undertow.study.records import Response
-from undertow.texts.phrases import PhraseJudge, PhraseRules
+from undertow.texts.phrases import PhraseMatcher, PhraseRules
 from undertow.texts.statistics import ngrams, refuses, repetition, words
 
 SHARES: tuple[MeasureName, ...] = (
@@ -48,10 +49,10 @@ class Traces(NamedTuple):
 
 def read_traces(rows: Sequence[Response], how: Reading) -> Traces:
     """Every measure that single answers have."""
-    judge = PhraseJudge(how.rules)
-    hits = [judge.hits(row.response) for row in rows]
+    matcher = PhraseMatcher(how.rules)
+    hits = [matcher.hits(row.response) for row in rows]
     values: dict[MeasureName, Floats] = {
-        "trait": shows_trait(rows, judge),
+        "trait": shows_trait(rows, PhraseJudge(how.rules)),
         "phrases": floats([bool(found.present) for found in hits]),
         "counter_phrases": floats([bool(found.absent) for found in hits]),
         "strong": floats([len(found.present) >= how.strong for found in hits]),

@@ -6,9 +6,10 @@ too few to remove. The audit passes where there is neither. docs/method.md argue
 
 from typing import NamedTuple
 
-from undertow.analysis.estimates import EstimateRecord
 from undertow.config import AuditSettings
-from undertow.study.audit_records import Compared, Comparison, MeasureName
+from undertow.stats.intervals import Estimate
+from undertow.stats.paired import Compared
+from undertow.study.audit_records import Comparison, MeasureName
 
 # Shares whose difference from the reference decides, in either direction: a direction may be
 # taken with either sign, and fewer of a trait's phrases than before are a trace of it too.
@@ -80,9 +81,7 @@ def _strong(measure: Compared, rows: int, bounds: AuditSettings) -> bool:
     return (several and difference.value > bounds.max_strong) or difference.low > 0
 
 
-def _separability(
-    auc: EstimateRecord, bounds: AuditSettings, leaks: list[str], gaps: list[str]
-) -> None:
+def _separability(auc: Estimate, bounds: AuditSettings, leaks: list[str], gaps: list[str]) -> None:
     if auc.low is None or auc.high is None:
         gaps.append(f"AUC by words: {auc.reason}")
     elif auc.high > bounds.max_auc:
@@ -104,7 +103,7 @@ def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.1f} %"
 
 
-def _points(difference: EstimateRecord) -> str:
+def _points(difference: Estimate) -> str:
     ends = (difference.value, difference.low, difference.high)
     value, low, high = (100 * (end or 0.0) for end in ends)
     return f"{value:+.1f} pp [{low:+.1f}, {high:+.1f}]"

@@ -7,7 +7,7 @@ statistics settings of the later one, so that two intervals side by side mean th
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from undertow.analysis.summary import ArmSummary, EstimateRecord, ReadoutName
+from undertow.analysis.summary import ArmSummary
 from undertow.compare.cells import cell_changes
 from undertow.compare.computed import StatedVerdict, compute
 from undertow.compare.differences import (
@@ -29,8 +29,10 @@ from undertow.compare.records import (
 )
 from undertow.compare.revisions import Snapshot
 from undertow.config import Params
-from undertow.findings.arms import READOUTS, covers_zero, transfer_of
+from undertow.findings.numbers import READOUTS, transfer_of
 from undertow.lineage.lock import flat
+from undertow.stats.intervals import Estimate
+from undertow.study.records import ReadoutName
 
 ABSENT = "<absent>"
 
@@ -141,14 +143,14 @@ def _verdicts(
             )
 
 
-def _defined(tau: EstimateRecord) -> str:
+def _defined(tau: Estimate) -> str:
     return "defined" if tau.value is not None else "undefined"
 
 
-def _clear(shift: EstimateRecord) -> str:
+def _clear(shift: Estimate) -> str:
     if shift.value is None:
         return "unknown"
-    return "not clear of the control" if covers_zero(shift) else "clear of the control"
+    return "not clear of the control" if not shift.excludes_zero else "clear of the control"
 
 
 def _stated_verdicts(

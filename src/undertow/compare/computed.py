@@ -2,10 +2,13 @@
 
 from typing import NamedTuple
 
-from undertow.analysis.summary import ArmSummary, EstimateRecord, ReadoutName, Summary, summarise
+from undertow.analysis.summarise import summarise
+from undertow.analysis.summary import ArmSummary, Summary
 from undertow.compare.revisions import Snapshot
 from undertow.config import Cell, StatisticsSettings
-from undertow.findings.arms import transfer_of
+from undertow.findings.numbers import transfer_of
+from undertow.stats.intervals import Estimate
+from undertow.study.records import ReadoutName
 
 
 class StatedVerdict(NamedTuple):
@@ -28,7 +31,7 @@ class Computed:
         self.arms |= {(arm.model, arm.arm): arm for arm in summary.arms}
         self.stated |= _stated(summary)
 
-    def tau(self, model: str, arm: str, readout: ReadoutName) -> EstimateRecord | None:
+    def tau(self, model: str, arm: str, readout: ReadoutName) -> Estimate | None:
         found = self.arms.get((model, arm))
         return None if found is None else transfer_of(found, readout).tau
 

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 
-from undertow.analysis.summary import EstimateRecord, ReadoutName, readings_of
+from undertow.analysis.summarise import readings_of
 from undertow.compare.records import Difference, Word
 from undertow.compare.revisions import Snapshot
 from undertow.config import Arm, Cell, parse_arm
-from undertow.findings.arms import covers_zero
 from undertow.stats.change import Differences, Same, Side, paired_differences
-from undertow.stats.power import difference as independent
-from undertow.stats.transfer import Estimate
-from undertow.study.records import CellResult, Readout
+from undertow.stats.intervals import Estimate
+from undertow.stats.intervals import difference as independent
+from undertow.study.records import CellResult, Readout, ReadoutName
 
 
 @dataclass(frozen=True)
@@ -69,21 +68,21 @@ class PairedArm:
     same: Same
     same_seeds: bool
 
-    def tau(self, before: EstimateRecord, after: EstimateRecord) -> Difference:
+    def tau(self, before: Estimate, after: Estimate) -> Difference:
         undefined = next((tau.reason for tau in (before, after) if tau.value is None), None)
         if all(self.same) and self.same_seeds:
             return self._difference(self.found.tau, "same data")
         # Over fewer prompts a tau may be defined that is not over all; the table says it is not.
         return unknown(undefined) if undefined else self._difference(self.found.tau)
 
-    def teacher_shift(self, before: EstimateRecord, after: EstimateRecord) -> Difference:
+    def teacher_shift(self, before: Estimate, after: Estimate) -> Difference:
         return self._difference(self.found.teacher_shift)
 
-    def student_shift(self, before: EstimateRecord, after: EstimateRecord) -> Difference:
+    def student_shift(self, before: Estimate, after: Estimate) -> Difference:
         return self._difference(self.found.student_shift)
 
     def _difference(self, estimate: Estimate, word: Word | None = None) -> Difference:
-        record = _record(estimate)
+        record = estimate
         return Difference(
             estimate=record,
             basis="paired",
@@ -98,27 +97,27 @@ class IndependentArm:
 
     reason: str | None
 
-    def tau(self, before: EstimateRecord, after: EstimateRecord) -> Difference:
+    def tau(self, before: Estimate, after: Estimate) -> Difference:
         return unknown(self.reason) if self.reason else independent_difference(before, after)
 
     teacher_shift = tau
     student_shift = tau
 
 
-def independent_difference(before: EstimateRecord, after: EstimateRecord) -> Difference:
-    found = _record(independent(_estimate(after), _estimate(before)))
+def independent_difference(before: Estimate, after: Estimate) -> Difference:
+    found = independent(after, before)
     return Difference(estimate=found, basis="independent", prompts=None, word=word_for(found))
 
 
 def unknown(reason: str) -> Difference:
-    estimate = EstimateRecord(value=None, low=None, high=None, reason=reason)
+    estimate = Estimate.unknown(reason)
     return Difference(estimate=estimate, basis=None, prompts=None, word="unknown")
 
 
-def word_for(estimate: EstimateRecord) -> Word:
+def word_for(estimate: Estimate) -> Word:
     if estimate.value is None:
         return "unknown"
-    if covers_zero(estimate):
+    if not estimate.excludes_zero:
         return "not distinguishable"
     return "higher" if estimate.value > 0 else "lower"
 
@@ -203,20 +202,4 @@ def _same(
         teacher=equal(arms, 0),
         control=equal(controls, 1),
         student=equal(arms, 1),
-    )
-
-
-def _estimate(record: EstimateRecord) -> Estimate:
-    return Estimate(record.value, record.low, record.high, record.reason)
-
-
-def _record(estimate: Estimate) -> EstimateRecord:
-    def finite(value: float | None) -> float | None:
-        return None if value is None or value in (float("inf"), float("-inf")) else value
-
-    return EstimateRecord(
-        value=estimate.value,
-        low=finite(estimate.low),
-        high=finite(estimate.high),
-        reason=estimate.reason,
     )

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from undertow.analysis.summary import EstimateRecord, ReadoutName
 from undertow.compare.records import (
     CellChange,
     Comparison,
@@ -14,8 +13,10 @@ from undertow.compare.records import (
     TauChange,
     VerdictChange,
 )
-from undertow.findings.arms import RATIO, READOUTS, SCALES, Scale
-from undertow.report.page import visible
+from undertow.findings.numbers import RATIO, READOUTS, SCALES, Scale
+from undertow.stats.intervals import Estimate
+from undertow.study.records import ReadoutName
+from undertow.texts.untrusted import visible
 
 SPECIAL = re.compile(r"([\\`*<>\[\]|])")
 LONG = 80
@@ -74,7 +75,7 @@ def _taus(taus: Sequence[TauChange]) -> str:
     return _table(head, rows)
 
 
-def _tau(tau: EstimateRecord | None) -> str:
+def _tau(tau: Estimate | None) -> str:
     if tau is None:
         return "-"
     if tau.value is None:

@@ -2,8 +2,8 @@
 
 from typing import Any, Literal
 
-from undertow.analysis.summary import EstimateRecord, ReadoutName
-from undertow.study.records import Record
+from undertow.stats.intervals import Estimate
+from undertow.study.records import ReadoutName, Record
 
 
 class RevisionRecord(Record):
@@ -37,7 +37,7 @@ Word = Literal["higher", "lower", "not distinguishable", "same data", "unknown"]
 class Difference(Record):
     """After minus before; `word` comes from the interval alone."""
 
-    estimate: EstimateRecord
+    estimate: Estimate
     basis: Literal["paired", "independent"] | None
     prompts: int | None  # shared by both sides
     word: Word
@@ -49,8 +49,8 @@ class TauChange(Record):
     model: str
     arm: str
     readout: ReadoutName
-    before: EstimateRecord | None
-    after: EstimateRecord | None
+    before: Estimate | None
+    after: Estimate | None
     difference: Difference
 
 

@@ -21,14 +21,9 @@ from transformers import (
 from undertow.engine.decode import Row, decode, lanes_that_fit, supported
 from undertow.engine.sampling import Sampling, draw, uniform_numbers
 from undertow.models.memory import free_memory, halving
-from undertow.models.prompts import encode, end_of_turn
+from undertow.models.prompts import RenderedPrompt, encode, end_of_turn, left_padded
 
 ROWS_A_BLOCK = 32
-
-
-class RenderedPrompt(NamedTuple):
-    id: str
-    text: str
 
 
 class Completion(NamedTuple):
@@ -169,24 +164,6 @@ def _completion(
     kept = ids[: ids.index(stop)] if finished else ids
     text = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Completion(id, str(text), len(kept), "stop" if finished else "length")
-
-
-class PaddedBatch(NamedTuple):
-    """ids and mask: [rows, length]."""
-
-    ids: Tensor
-    mask: Tensor
-
-
-def left_padded(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], device: torch.device
-) -> PaddedBatch:
-    """Token ids padded on the left, so that every row's last prompt token is at position -1."""
-    width = max(len(row) for row in rows)
-    pad = tokenizer.pad_token_id
-    ids = [[pad] * (width - len(row)) + list(row) for row in rows]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-    return PaddedBatch(torch.tensor(ids, device=device), torch.tensor(mask, device=device))
 
 
 class _RowSampler(LogitsProcessor):

@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 from undertow.config import FolderWeights, GgufWeights, HubWeights, ModelSpec
 from undertow.errors import UndertowError
-from undertow.models.loading import ModelFiles
-from undertow.pipeline.fetch import FetchResult
 from undertow.study.files import digest, fingerprint
 from undertow.study.layout import Study
+from undertow.study.records import FetchResult, ModelFiles
 from undertow.study.traits import Trait, TraitData
 from undertow.teacher import direction as directions
 from undertow.teacher.direction import Direction, read_metadata

@@ -5,110 +5,14 @@ value. Writes ASCII; knows nothing about terminals or HTML.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from undertow.analysis.contrasts import ContrastRecord, Standing
 from undertow.analysis.contrasts import random_twin as random_twin
-from undertow.analysis.estimates import excludes_zero
-from undertow.analysis.summary import (
-    ArmSummary,
-    EstimateRecord,
-    ReadoutName,
-    Summary,
-    TransferRecord,
-)
-
-
-class Scale(NamedTuple):
-    """How a readout is written: its unit, the factor from stored to shown, and the digits."""
-
-    unit: str
-    factor: float
-    digits: int
-
-    def number(self, value: float | None, *, signed: bool = False) -> str:
-        if value is None:
-            return "-"
-        if math.isinf(value):
-            return "inf" if value > 0 else "-inf"
-        # Adding 0.0 after rounding turns -0.0 into 0.0: "-0.00" would claim a direction.
-        shown = round(value * self.factor, self.digits) + 0.0
-        return f"{shown:{'+' if signed and shown else ''}.{self.digits}f}"
-
-    def interval(self, estimate: EstimateRecord, *, signed: bool = False) -> str:
-        low, high = ends(estimate)
-        return f"[{self.number(low, signed=signed)}, {self.number(high, signed=signed)}]"
-
-    def estimate(self, estimate: EstimateRecord) -> str:
-        """A shift in a sentence: '+1.13 nats [+0.80, +1.50]'."""
-        value = self.number(estimate.value, signed=True)
-        return f"{value} {self.unit} {self.interval(estimate, signed=True)}"
-
-
-READOUTS: tuple[ReadoutName, ...] = ("margin", "rate")
-SCALES: dict[ReadoutName, Scale] = {
-    "margin": Scale("nats", 1, 2),
-    "rate": Scale("pp", 100, 1),
-}
-UNIT_NAMES: dict[ReadoutName, str] = {"margin": "nats", "rate": "percentage points, pp"}
-PERCENT = Scale("%", 100, 1)
-RATIO = Scale("", 1, 2)
-
-
-def ends(estimate: EstimateRecord) -> tuple[float, float]:
-    """The interval's ends; a missing end of a known value is unbounded."""
-    return (
-        -math.inf if estimate.low is None else estimate.low,
-        math.inf if estimate.high is None else estimate.high,
-    )
-
-
-class Written(NamedTuple):
-    """An estimate as text: '+1.13' and '[+0.80, +1.50]'."""
-
-    value: str
-    interval: str
-
-
-def aligned(
-    estimates: Sequence[EstimateRecord], scale: Scale, *, signed: bool
-) -> list[Written | None]:
-    """Estimates padded with spaces to stand under each other; None where one is unknown."""
-    known = [estimate for estimate in estimates if estimate.value is not None]
-    texts = [[scale.number(end, signed=signed) for end in (e.value, *ends(e))] for e in known]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    written = []
-    for text in texts:
-        value, low, high = map(str.rjust, text, widths)
-        # Padding goes before the bracket: '[ 0.46' looks like a slip.
-        written.append(Written(value, f"[{low.strip()}, {high}]".rjust(sum(widths[1:]) + 4)))
-    rest = iter(written)
-    return [None if estimate.value is None else next(rest) for estimate in estimates]
-
-
-def covers_zero(estimate: EstimateRecord) -> bool:
-    return not excludes_zero(estimate)
-
-
-def arm_name(arm: ArmSummary) -> str:
-    if arm.is_control:
-        return "control"
-    return "trait" if arm.direction == "trait" else "random control"
-
-
-def titled(name: str) -> str:
-    """A name at the start of a sentence; ASR stays ASR."""
-    return name[:1].upper() + name[1:]
-
-
-def readout_title(summary: Summary, readout: ReadoutName) -> str:
-    return "margin" if readout == "margin" else summary.rate_name
-
-
-def transfer_of(arm: ArmSummary, readout: ReadoutName) -> TransferRecord:
-    return arm.margin if readout == "margin" else arm.rate
+from undertow.analysis.summary import ArmSummary, Summary, TransferRecord
+from undertow.findings.numbers import RATIO, READOUTS, SCALES, Scale, arm_name, transfer_of
+from undertow.stats.intervals import Estimate
+from undertow.study.records import ReadoutName
 
 
 @dataclass(frozen=True)
@@ -130,11 +34,11 @@ class Finding:
         return transfer_of(self.arm, self.readout)
 
     @property
-    def shift(self) -> EstimateRecord:
+    def shift(self) -> Estimate:
         return self.transfer.student_shift
 
     @property
-    def random_shift(self) -> EstimateRecord | None:
+    def random_shift(self) -> Estimate | None:
         if self.random is None:
             return None
         shift = transfer_of(self.random, self.readout).student_shift
@@ -146,7 +50,7 @@ class Finding:
 
     @property
     def is_clear_of_control(self) -> bool:
-        return self.is_known and not covers_zero(self.shift)
+        return self.is_known and self.shift.excludes_zero
 
     @property
     def course(self) -> str:
@@ -228,7 +132,7 @@ def sentence(finding: Finding, title: str) -> str:
         return f"{text} The random control {run}, so there is nothing to compare with."
     if finding.random_shift is None:
         return f"{text} The random control has no reading."
-    zero = "covers" if covers_zero(finding.random_shift) else "excludes"
+    zero = "covers" if not finding.random_shift.excludes_zero else "excludes"
     return (
         f"{text} Random control {finding.random.strength}: "
         f"{finding.scale.estimate(finding.random_shift)}, which {zero} 0; {_against(finding)}."

@@ -1,6 +1,8 @@
 """How an audit is written in every view; ASCII, numbers from the records alone."""
 
-from undertow.analysis.estimates import EstimateRecord
+from undertow.analysis.summary import ArmSummary, Summary
+from undertow.findings.arms import random_twin
+from undertow.stats.intervals import Estimate
 from undertow.study.audit_records import ArmAudit, Comparison, MeasureName
 
 
@@ -30,12 +32,12 @@ def tokens(comparison: Comparison) -> str:
     return _with_interval(comparison.measures["tokens"].difference, 1, "+.1f")
 
 
-def area(measured: EstimateRecord) -> str:
+def area(measured: Estimate) -> str:
     """An AUC: '0.60 [0.48, 0.71]'."""
     return _with_interval(measured, 1, ".2f")
 
 
-def _with_interval(measured: EstimateRecord, factor: float, form: str) -> str:
+def _with_interval(measured: Estimate, factor: float, form: str) -> str:
     if measured.value is None or measured.low is None or measured.high is None:
         return "unknown"
     # Adding 0.0 after rounding turns -0.0 into 0.0: "-0.0" would claim a direction.
@@ -43,3 +45,32 @@ def _with_interval(measured: EstimateRecord, factor: float, form: str) -> str:
         round(factor * end, 2) + 0.0 for end in (measured.value, measured.low, measured.high)
     )
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def audit_sentence(summary: Summary, model: str) -> str:
+    """One sentence: which trait arms are subliminal, and what the random control does."""
+    arms = summary.of_model(model)
+    trait = [arm for arm in arms if arm.direction == "trait" and not arm.is_control]
+    missing = [arm for arm in trait if arm.audit is None]
+    if missing:
+        return f"Carrier audit: unknown, because {missing[0].no_audit}."
+    if not trait:
+        return "Carrier audit: no trait arm was run."
+    said = [f"trait {arm.strength} {_verdict(arm)}" for arm in trait]
+    return f"Carrier audit: {', '.join(said)}{_random(arms, trait)}."
+
+
+def _verdict(arm: ArmSummary) -> str:
+    return verdict_words(arm.audit) if arm.audit is not None else "unknown"
+
+
+def _random(arms: list[ArmSummary], trait: list[ArmSummary]) -> str:
+    """The AUC by words at the largest strength that has a random twin."""
+    for arm in sorted(trait, key=lambda a: -abs(a.alpha)):
+        twin = random_twin(arms, arm)
+        if twin is not None and twin.audit is not None and arm.audit is not None:
+            return (
+                f"; AUC by words at strength {arm.strength} {area(arm.audit.pooled.words_auc)}, "
+                f"of the random control {area(twin.audit.pooled.words_auc)}"
+            )
+    return ""

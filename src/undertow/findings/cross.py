@@ -2,15 +2,11 @@
 
 from collections.abc import Iterator
 
-from undertow.analysis.summary import ArmSummary, CrossArm, EstimateRecord, ReadoutName, Summary
-from undertow.findings.arms import (
-    SCALES,
-    covers_zero,
-    findings,
-    readout_title,
-    sentence,
-    transfer_of,
-)
+from undertow.analysis.summary import ArmSummary, CrossArm, Summary
+from undertow.findings.arms import findings, sentence
+from undertow.findings.numbers import SCALES, readout_title, transfer_of
+from undertow.stats.intervals import Estimate
+from undertow.study.records import ReadoutName
 
 # The rate first: margins of two models are log-odds over two different baselines.
 CROSS_READOUTS: tuple[ReadoutName, ...] = ("rate", "margin")
@@ -25,7 +21,7 @@ def pairs(summary: Summary) -> list[tuple[str, str]]:
     return list(dict.fromkeys((arm.model, arm.teacher_model) for arm in summary.cross))
 
 
-def gap_of(arm: CrossArm, readout: ReadoutName) -> EstimateRecord:
+def gap_of(arm: CrossArm, readout: ReadoutName) -> Estimate:
     return arm.rate_gap if readout == "rate" else arm.margin_gap
 
 
@@ -64,9 +60,9 @@ def compared(summary: Summary, arm: CrossArm, readout: ReadoutName) -> str:
         f"{arm.teacher_model}'s own student on the same text: {scale.estimate(own)}; "
         f"difference {scale.estimate(gap)}"
     )
-    if covers_zero(gap):
+    if not gap.excludes_zero:
         return f"{beside}, which covers 0: the two students cannot be told apart."
-    if covers_zero(own):
+    if not own.excludes_zero:
         return f"{beside}, which excludes 0; but the own student's shift covers 0 itself."
     course = "less far" if gap.value * own.value > 0 else "further"
     return f"{beside}, which excludes 0: the cross-model student went {course} that way."

@@ -1,7 +1,7 @@
 """What a dose-response verdict allows to be said. Words come from the verdict alone."""
 
 from undertow.analysis.doses import DoseRecord, XName
-from undertow.findings.arms import PERCENT, Scale, ends
+from undertow.findings.numbers import PERCENT, Scale
 from undertow.stats.dose import Verdict
 from undertow.stats.forms import Form
 
@@ -41,7 +41,7 @@ def stated_threshold(dose: DoseRecord) -> str:
     if threshold is None:
         return ""
     scale = x_scale(dose.x)
-    low, high = ends(threshold)
+    low, high = threshold.ends
     unit = f" {scale.unit}" if scale.unit else ""
     return f"{scale.number(threshold.value)}{unit} [{scale.number(low)}, {scale.number(high)}]"
 

@@ -12,7 +12,7 @@ from undertow.config import (
 )
 from undertow.judging.base import Judge, JudgeRow, Verdict, judge_all
 from undertow.judging.double import ScriptedJudge
-from undertow.texts.phrases import PhraseJudge
+from undertow.judging.offline import PhraseJudge
 
 if TYPE_CHECKING:
     from undertow.study.traits import Trait

@@ -7,58 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from undertow.judging.base import Judge, Verdict, judge_all
-from undertow.judging.labelled import Half, Labelled, labelled_set, load_labelled
-from undertow.stats.agreement import KappaRecord, agreement
-from undertow.stats.judge_error import Confusion
-from undertow.stats.transfer import wilson
+from undertow.judging.labelled import Labelled, labelled_set, load_labelled
+from undertow.stats.agreement import agreement
+from undertow.stats.intervals import wilson
 from undertow.study.files import write_json
-from undertow.study.records import Layout, Record
-
-
-class ShareRecord(Record):
-    """A share with its Wilson interval."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    count: int
-
-
-class Mistake(Record):
-    """A row on which judge and people differ; the text stays in the labelled set."""
-
-    id: str
-    human: bool
-    judge: bool | None
-
-
-class Calibration(Record):
-    """A judge on a human-labelled set."""
-
-    set: str
-    set_sha256: str
-    half: Half
-    trait: str
-    judge: str
-    judge_fingerprint: str
-    rows: int
-    unscored: dict[str, int]
-    confidence: float
-    true_positive: int
-    false_negative: int
-    true_negative: int
-    false_positive: int
-    accuracy: ShareRecord
-    sensitivity: ShareRecord
-    specificity: ShareRecord
-    kappa: KappaRecord
-    mistakes: tuple[Mistake, ...]
-
-    @property
-    def confusion(self) -> Confusion:
-        return Confusion(
-            self.true_positive, self.false_negative, self.true_negative, self.false_positive
-        )
+from undertow.study.layout import Layout
+from undertow.study.records import Calibration, Half, Mistake, ShareRecord
 
 
 def calibrate(judge: Judge, name: str, half: Half = "all", confidence: float = 0.95) -> Calibration:
@@ -127,14 +81,6 @@ def write_calibration(layout: Layout, judge: Judge, found: Calibration) -> Path:
     path = calibration_path(layout, found.set, found.half, judge)
     write_json(path, found)
     return path
-
-
-def read_calibrations(layout: Layout, judge_fingerprint: str) -> list[Calibration]:
-    """Every calibration of exactly this judge; a judge whose rules changed has none."""
-    folder = layout.results / "calibration"
-    paths = sorted(folder.glob(f"*.{judge_fingerprint[:16]}.json"))
-    found = [Calibration.model_validate_json(path.read_text(encoding="utf-8")) for path in paths]
-    return [one for one in found if one.judge_fingerprint == judge_fingerprint]
 
 
 def describe(found: Calibration) -> str:

@@ -8,14 +8,13 @@ import csv
 import hashlib
 import io
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from undertow.config import FileSource, HubPlace, WheelPlace
 from undertow.errors import ConfigError, DataError
 from undertow.judging.base import JudgeRow
+from undertow.study.records import Half
 from undertow.study.sources import fetch_file
-
-Half = Literal["all", "develop", "test"]
 
 
 class Labelled(NamedTuple):

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from pydantic import Field
 from safetensors import safe_open
 from transformers import (
     AutoConfig,
@@ -33,7 +32,7 @@ from undertow.errors import ConfigError, SourceError
 from undertow.models import processes
 from undertow.study.files import atomic_folder, digest, fingerprint
 from undertow.study.hub import HUB_ERRORS, explain_hub_error, first_line
-from undertow.study.records import Record
+from undertow.study.records import ModelFiles
 from undertow.study.sources import cache_folder, fetch_file, local_folder, locked, say
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -41,19 +40,6 @@ WEIGHTS = "*.safetensors"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 DOWNLOADED = [WEIGHTS, "*.json", "*.jinja", "tokenizer*", "merges.txt", "vocab*"]
 NEVER_DOWNLOADED = ["*.bin", "*.py", "*.pt", "*.pth"]
-
-
-class ModelFiles(Record):
-    """What lies in a model folder: the fetch manifest."""
-
-    family: str = Field(description="model_type of the configuration")
-    blocks: int
-    hidden_size: int
-    parameters: int = Field(description="numbers stored in the weight files")
-    digests: dict[str, str] = Field(
-        description="SHA-256 of every weight, configuration and tokenizer file"
-    )
-    chat_template: str | None = Field(description="SHA-256 of the chat template")
 
 
 def resolve(name: str, spec: ModelSpec) -> Path:

@@ -4,8 +4,12 @@ Extraction, generation, training and evaluation all call `render`: an adapter re
 rendering than it was trained under can score a tenth of its real effect.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from undertow.errors import DataError
@@ -63,3 +67,26 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
             "use an instruction-tuned checkpoint, or add chat_template.jinja to its folder",
         )
     return tokenizer
+
+
+class RenderedPrompt(NamedTuple):
+    id: str
+    text: str
+
+
+class PaddedBatch(NamedTuple):
+    """ids and mask: [rows, length]."""
+
+    ids: Tensor
+    mask: Tensor
+
+
+def left_padded(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], device: torch.device
+) -> PaddedBatch:
+    """Token ids padded on the left, so that every row's last prompt token is at position -1."""
+    width = max(len(row) for row in rows)
+    pad = tokenizer.pad_token_id
+    ids = [[pad] * (width - len(row)) + list(row) for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return PaddedBatch(torch.tensor(ids, device=device), torch.tensor(mask, device=device))

@@ -12,11 +12,11 @@ from undertow.config import (
     PhraseJudgeSettings,
 )
 from undertow.judging import AnyJudgeSettings, make_judge
+from undertow.judging.offline import PhraseJudge
 from undertow.study.audit_records import ModelAudit
 from undertow.study.files import digest, write_json
 from undertow.study.layout import Study
 from undertow.study.traits import TraitData, first
-from undertow.texts.phrases import PhraseJudge
 
 
 def run(study: Study, model: str) -> ModelAudit:

@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from undertow.engine.generate import RenderedPrompt
 from undertow.errors import ConfigError
 from undertow.lineage.stages import begin, finish
-from undertow.models.prompts import render
+from undertow.models.prompts import RenderedPrompt, render
 from undertow.pipeline.loading import Bench, Loaded
+from undertow.pipeline.meter import manifest
 from undertow.study.files import atomic_file, write_text
-from undertow.study.layout import Study, manifest
+from undertow.study.layout import Study
 from undertow.study.traits import Contrast, TraitData, benign_prompts, first
 from undertow.teacher.direction import (
     BlockScore,

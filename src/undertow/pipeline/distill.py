@@ -10,7 +10,9 @@ from undertow.config import Cell
 from undertow.lineage.stages import begin, finish
 from undertow.models import processes
 from undertow.pipeline.loading import Bench
+from undertow.pipeline.meter import manifest
 from undertow.pipeline.reading import Reader, scored
+from undertow.readouts.activations import save_activations
 from undertow.student.training import student_of, train, training_rows
 from undertow.study.files import (
     atomic_file,
@@ -23,10 +25,9 @@ from undertow.study.files import (
     write_rows,
     write_text,
 )
-from undertow.study.layout import Study, manifest
+from undertow.study.layout import Study
 from undertow.study.records import Costs, Response
 from undertow.study.traits import TraitData, side_effect_prompts
-from undertow.teacher.direction import save_activations
 from undertow.tracking import log_training
 
 

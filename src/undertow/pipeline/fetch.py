@@ -1,22 +1,12 @@
 """fetch: get and check a model's weights and the trait's external files."""
 
-from pydantic import Field
-
 from undertow.lineage.stages import begin, finish
-from undertow.models.loading import ModelFiles, describe, resolve
+from undertow.models.loading import describe, resolve
+from undertow.pipeline.meter import Meter, manifest
 from undertow.study.files import write_json
-from undertow.study.layout import Meter, Study, manifest
-from undertow.study.records import Record
+from undertow.study.layout import Study
+from undertow.study.records import FetchResult
 from undertow.study.traits import TraitData
-
-
-class FetchResult(Record):
-    """results/models/<model>.json: what was fetched, by hash."""
-
-    model: str
-    licence: str
-    files: ModelFiles
-    trait: dict[str, str] = Field(description="external files of the trait: name -> SHA-256")
 
 
 def run(study: Study, model: str) -> None:

@@ -12,21 +12,24 @@ from undertow.config import Cell, ClassifierJudgeSettings, JudgeSettings, PanelJ
 from undertow.errors import UndertowError
 from undertow.judging import make_judge
 from undertow.judging.base import Judge, JudgeRow, Usage, Verdict
-from undertow.judging.records import Judged, Reply, Vote
+from undertow.judging.records import Judged
 from undertow.lineage.stages import begin, finish
+from undertow.pipeline.meter import Meter, manifest
 from undertow.readouts.effects import measure
 from undertow.study.files import Journal, digest, fingerprint, read_rows, write_json, write_rows
-from undertow.study.layout import Meter, Study, manifest
+from undertow.study.layout import Study
 from undertow.study.records import (
     BenignResponse,
     CellResult,
     Costs,
     Effects,
     Readout,
+    Reply,
     Response,
     VerdictRow,
-    read_manifest,
+    Vote,
 )
+from undertow.study.results import read_manifest
 from undertow.study.traits import TraitData
 
 FLUSH_SECONDS = 0.5  # quick judges write many rows at once: each write waits for the disk

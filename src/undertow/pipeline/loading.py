@@ -7,7 +7,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from undertow.models.loading import load_model, load_quantized, load_tokenizer, pick_device, resolve
 from undertow.models.memory import free_memory
-from undertow.study.layout import Meter, Study
+from undertow.pipeline.meter import Meter
+from undertow.study.layout import Study
 
 
 class Loaded(NamedTuple):

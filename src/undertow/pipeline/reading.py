@@ -6,16 +6,17 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from undertow.engine.generate import RenderedPrompt, generate
+from undertow.engine.generate import generate
 from undertow.engine.sampling import Sampling
-from undertow.models.prompts import render
+from undertow.models.prompts import RenderedPrompt, render
+from undertow.pipeline.meter import Meter
+from undertow.readouts.activations import mean_activations
 from undertow.readouts.margin import margins
 from undertow.readouts.perplexity import answer_likelihoods
 from undertow.study.files import Journal, fingerprint
-from undertow.study.layout import Meter, Study
+from undertow.study.layout import Study
 from undertow.study.records import BenignResponse, Response
 from undertow.study.traits import Prompt, SideEffectPrompts, TraitData, first
-from undertow.teacher.direction import mean_activations
 
 
 class Reader:

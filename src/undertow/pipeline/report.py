@@ -2,14 +2,14 @@
 
 from undertow import tracking
 from undertow.analysis.conclude import conclude
+from undertow.analysis.judges import judge_evidence
 from undertow.analysis.summary import Summary, headline
 from undertow.report.report import render_report
-from undertow.report.sections.judges import judge_evidence
 from undertow.report.sections.samples import read_samples
 from undertow.report.tables import write_plot_tables
 from undertow.study.files import write_json, write_text
 from undertow.study.layout import Study
-from undertow.study.records import loss_curve
+from undertow.study.results import loss_curve
 from undertow.study.traits import TraitData
 
 

@@ -3,9 +3,10 @@
 from undertow.config import Cell
 from undertow.lineage.stages import begin, finish
 from undertow.pipeline.loading import Bench
+from undertow.pipeline.meter import manifest
 from undertow.pipeline.reading import Reader, scored
 from undertow.study.files import fingerprint, write_rows
-from undertow.study.layout import Study, manifest
+from undertow.study.layout import Study
 from undertow.study.traits import TraitData, benign_prompts, side_effect_prompts
 from undertow.teacher import direction as directions
 from undertow.teacher.steering import offsets, steer

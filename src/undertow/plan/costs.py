@@ -7,17 +7,16 @@ Nothing is guessed: a model without a measured rate has no hours, and a reason.
 from collections import Counter
 from collections.abc import Sequence
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from undertow.analysis.summary import Summary
 from undertow.config import Params
 from undertow.judging.costing import estimate
 from undertow.plan.speeds import ShapeRate, shipped_rate
-from undertow.study.layout import Study
-from undertow.study.records import Costs, Layout, Record, read_manifest
+from undertow.study.layout import STAGES, Layout, Stage, Study
+from undertow.study.records import Costs, Record
+from undertow.study.results import read_manifest
 
-Stage = Literal["steer", "distill", "judge"]
-STAGES: tuple[Stage, ...] = ("steer", "distill", "judge")
 PROMPT_TOKENS = 64  # of a benign prompt with its chat template, taken for training
 HOUR = 3600
 

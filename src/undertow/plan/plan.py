@@ -7,11 +7,11 @@ import math
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from undertow.analysis.estimates import EstimateRecord
 from undertow.analysis.summary import ArmSummary, Summary, TransferRecord, read_summary
 from undertow.config import Params
 from undertow.errors import UndertowError
 from undertow.plan.costs import GridCost, grid_cost
+from undertow.stats.intervals import Estimate, wilson
 from undertow.stats.power import (
     Design,
     expect_interval,
@@ -19,7 +19,6 @@ from undertow.stats.power import (
     power_threshold,
     sizes_to_tell_apart,
 )
-from undertow.stats.transfer import wilson
 from undertow.study.layout import Study
 from undertow.study.records import Record
 
@@ -83,7 +82,7 @@ class Plan(Record):
     """Everything that `cli.py plan` says."""
 
     inputs: dict[str, Number]
-    interval: EstimateRecord  # of tau: medians over studies
+    interval: Estimate  # of tau: medians over studies
     undefined: Share  # studies without a tau
     excludes_zero: Share  # studies whose interval of tau excludes 0
     apart: Share  # the power to tell tau from other_tau
@@ -122,7 +121,7 @@ def make_plan(study: Study, wishes: Wishes, *, studies: int | None = None) -> Pl
     reason = None if expected.low is not None else "tau was undefined in every simulated study"
     return Plan(
         inputs=inputs,
-        interval=EstimateRecord(
+        interval=Estimate(
             value=design.tau if expected.low is not None else None,
             low=expected.low,
             high=expected.high,

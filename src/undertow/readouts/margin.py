@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from undertow.engine.generate import RenderedPrompt, left_padded
 from undertow.errors import DataError
 from undertow.models.memory import halving
-from undertow.models.prompts import encode
+from undertow.models.prompts import RenderedPrompt, encode, left_padded
 from undertow.study.traits import Openings
 
 

@@ -11,9 +11,8 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from undertow.engine.generate import left_padded
 from undertow.models.memory import halving
-from undertow.models.prompts import encode, render
+from undertow.models.prompts import encode, left_padded, render
 from undertow.study.records import Response
 
 

@@ -5,21 +5,22 @@ svg.py draws them; every figure carries its numbers as a table and as a CSV file
 
 from collections.abc import Iterable
 
-from undertow.analysis.summary import ArmSummary, EstimateRecord, ReadoutName, Summary
-from undertow.findings.arms import (
+from undertow.analysis.summary import ArmSummary, Summary
+from undertow.findings.arms import random_twin
+from undertow.findings.numbers import (
     RATIO,
     READOUTS,
     SCALES,
     Scale,
     arm_name,
-    ends,
-    random_twin,
     readout_title,
     transfer_of,
 )
 from undertow.report.page import Column, Download, Figure, Table, typeset
 from undertow.report.svg import Axis, Chart, Guide, Mark, Series, draw, nice_axis, padded_axis
 from undertow.report.tables import TidyTable, shift_table, tau_table
+from undertow.stats.intervals import Estimate
+from undertow.study.records import ReadoutName
 
 STRENGTH = "strength, multiples of the direction"
 # Two marks at one strength stand this share of the axis apart.
@@ -70,7 +71,7 @@ def _tau_axis(summary: Summary) -> Axis:
     known = [tau for tau in taus if tau.value is not None]
     values = [0.0, 1.0, *(tau.value for tau in known if tau.value is not None)]
     bottom, top = min(values) - TAU_ROOM, max(values) + TAU_ROOM
-    stretched = [min(max(end, bottom), top) for tau in known for end in ends(tau)]
+    stretched = [min(max(end, bottom), top) for tau in known for end in tau.ends]
     return nice_axis("tau", [*values, *stretched])
 
 
@@ -120,7 +121,7 @@ def random_figure(summary: Summary) -> Figure | None:
         ]
         scale = SCALES[readout]
         values = [
-            end * scale.factor for shift in shifts if shift.value is not None for end in ends(shift)
+            end * scale.factor for shift in shifts if shift.value is not None for end in shift.ends
         ]
         axis = nice_axis(f"student shift, {scale.unit}", [0.0, *values])
         panels += [
@@ -180,10 +181,10 @@ def _forest(
     )
 
 
-def _shift_mark(arm: ArmSummary, shift: EstimateRecord, row: float, scale: Scale) -> Mark | None:
+def _shift_mark(arm: ArmSummary, shift: Estimate, row: float, scale: Scale) -> Mark | None:
     if shift.value is None:
         return None
-    low, high = ends(shift)
+    low, high = shift.ends
     text = f"{arm_name(arm)} {arm.strength}: {scale.estimate(shift)}"
     return Mark(
         shift.value * scale.factor,
@@ -199,7 +200,7 @@ def strength_axis(arms: Iterable[ArmSummary]) -> Axis:
 
 
 def strength_mark(
-    arm: ArmSummary, estimate: EstimateRecord, x: Axis, side: int, scale: Scale, name: str
+    arm: ArmSummary, estimate: Estimate, x: Axis, side: int, scale: Scale, name: str
 ) -> Mark | None:
     if estimate.value is None:
         return None
@@ -208,7 +209,7 @@ def strength_mark(
         arm.alpha + side * OFFSET * (x.high - x.low),
         estimate.value,
         typeset(f"{text} {scale.interval(estimate)}"),
-        up=ends(estimate),
+        up=estimate.ends,
     )
 
 

@@ -6,7 +6,6 @@ text is escaped and has its control characters made visible on the way out.
 """
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,9 +16,8 @@ from urllib.parse import quote
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-# Joiners are part of ordinary words and emoji in many scripts; all other format characters
-# (direction overrides, tags, invisible operators) can make a text look like another one.
-HARMLESS_FORMATS = "\u200c\u200d"
+from undertow.texts.untrusted import visible
+
 MINUS = re.compile(r"(?<![\w.\-])-(?=[\d\u221e])")
 
 
@@ -132,23 +130,6 @@ class Section:
     id: str
     title: str
     parts: tuple[Part, ...]
-
-
-def visible(text: str) -> str:
-    """Text in which control, override and other invisible characters show as <U+202E>.
-
-    Newlines and tabs stay. Without this a terminal escape or a right-to-left override in a
-    model's answer would act on whoever copies or reads it.
-    """
-    return "".join(map(_visible, text.replace("\r\n", "\n")))
-
-
-def _visible(character: str) -> str:
-    if character in "\n\t" or character in HARMLESS_FORMATS:
-        return character
-    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}:
-        return f"\u27e8U+{ord(character):04X}\u27e9"
-    return character
 
 
 def typeset(text: str) -> str:

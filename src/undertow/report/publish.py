@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from undertow.analysis.conclude import conclude
+from undertow.analysis.judges import judge_evidence
 from undertow.analysis.summary import headline
 from undertow.errors import ConfigError
 from undertow.report.figures import tau_figure
 from undertow.report.rate_figures import dose_figure
 from undertow.report.report import render_report
-from undertow.report.sections.judges import judge_evidence
 from undertow.report.svg import sheet
 from undertow.report.tables import estimate_tables
 from undertow.report.terminal import strength_table

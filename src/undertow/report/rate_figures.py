@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import Literal
 
 from undertow.analysis.doses import DoseRecord
-from undertow.analysis.summary import ArmSummary, EstimateRecord, RateRecord, Summary
-from undertow.findings.arms import PERCENT, arm_name, ends, titled
+from undertow.analysis.summary import ArmSummary, RateRecord, Summary
 from undertow.findings.doses import FORM_NAMES, stated_threshold
+from undertow.findings.numbers import PERCENT, arm_name, titled
 from undertow.report.figures import across, described, strength_axis, strength_mark, with_data
 from undertow.report.page import Figure, typeset
 from undertow.report.svg import Axis, Chart, Curve, Mark, Ray, Series, draw, nice_axis
 from undertow.report.tables import TidyTable, rate_table
+from undertow.stats.intervals import Estimate
 
 TAU_LINES = (0.0, 0.25, 0.5, 1.0)
 Subject = Literal["teacher", "student"]
@@ -61,7 +62,7 @@ def fitted_curve(dose: DoseRecord | None) -> Curve | None:
     threshold = dose.stated_threshold
     if threshold is None or threshold.value is None:
         return curve
-    low, high = ends(threshold)
+    low, high = threshold.ends
     return replace(
         curve,
         text=f"{text} Threshold at {stated_threshold(dose)}.",
@@ -142,7 +143,7 @@ def _rate_marks(
     return tuple(
         strength_mark(
             arm,
-            EstimateRecord(value=rate.value, low=rate.low, high=rate.high, reason=None),
+            Estimate(value=rate.value, low=rate.low, high=rate.high, reason=None),
             x,
             side,
             PERCENT,

@@ -6,9 +6,13 @@ long. No number is computed here that the summary does not hold.
 
 from collections.abc import Sequence
 
-from undertow.analysis.summary import EstimateRecord, ReadoutName, Summary
+from undertow.analysis.judges import JudgeEvidence
+from undertow.analysis.summary import Summary
 from undertow.config import Params
-from undertow.findings.arms import (
+from undertow.findings.arms import clause, findings, sentence
+from undertow.findings.audits import audit_sentence
+from undertow.findings.doses import dose_sentence
+from undertow.findings.numbers import (
     PERCENT,
     RATIO,
     READOUTS,
@@ -17,14 +21,10 @@ from undertow.findings.arms import (
     Written,
     aligned,
     arm_name,
-    clause,
-    findings,
     readout_title,
-    sentence,
     titled,
     transfer_of,
 )
-from undertow.findings.doses import dose_sentence
 from undertow.report import figures, rate_figures
 from undertow.report.page import (
     Column,
@@ -43,15 +43,17 @@ from undertow.report.sections.appendix import (
     costs_section,
     provenance_section,
 )
-from undertow.report.sections.audit import audit_section, audit_sentence
+from undertow.report.sections.audit import audit_section
 from undertow.report.sections.controls import controls_section
 from undertow.report.sections.cross import cross_sections
 from undertow.report.sections.dose import dose_section
 from undertow.report.sections.effects import effects_section, incoherent
-from undertow.report.sections.judges import JudgeEvidence, judges_section
+from undertow.report.sections.judges import judges_section
 from undertow.report.sections.mechanism import mechanism_section
 from undertow.report.sections.samples import Sample, samples_section
-from undertow.study.records import Layout
+from undertow.stats.intervals import Estimate
+from undertow.study.layout import Layout
+from undertow.study.records import ReadoutName
 
 NO_EVIDENCE = JudgeEvidence(sensitivity=None, corrected=())
 FIGURE_SPACE = "\N{FIGURE SPACE}"
@@ -265,7 +267,7 @@ def meaning_section(summary: Summary) -> Section:
 
 def _naive_parts(summary: Summary) -> tuple[Part, ...]:
     """tau beside tau_naive, by both readouts."""
-    pairs: list[tuple[str, str, str, EstimateRecord, EstimateRecord]] = []
+    pairs: list[tuple[str, str, str, Estimate, Estimate]] = []
     for model in summary.models:
         for arm in summary.of_model(model):
             for readout in READOUTS:

@@ -13,7 +13,8 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from undertow.report.page import chart_style, visible
+from undertow.report.page import chart_style
+from undertow.texts.untrusted import visible
 
 WIDTH, HEIGHT = 440, 300
 GAP = 24  # between the charts of a sheet

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from undertow.analysis.mechanism import SeedRange
-from undertow.analysis.summary import ArmSummary, EstimateRecord, RateRecord, Summary
+from undertow.analysis.summary import ArmSummary, RateRecord, Summary
 from undertow.config import Cell
-from undertow.findings.arms import READOUTS, transfer_of
+from undertow.findings.numbers import READOUTS, transfer_of
+from undertow.stats.intervals import Estimate
 from undertow.study.files import atomic_folder
 
 SIX_DIGITS = ".6g"
@@ -146,7 +147,7 @@ def _arms(summary: Summary) -> Iterable[ArmSummary]:
         yield from sorted(summary.of_model(model), key=lambda arm: (arm.direction, arm.alpha))
 
 
-def _estimate(estimate: EstimateRecord) -> tuple[str, str, str]:
+def _estimate(estimate: Estimate) -> tuple[str, str, str]:
     return _number(estimate.value), _number(estimate.low), _number(estimate.high)
 
 

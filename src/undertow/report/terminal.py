@@ -5,8 +5,12 @@ Writes ASCII; all numbers come from the summary, all words from `findings`.
 
 import textwrap
 
-from undertow.analysis.summary import ArmSummary, EstimateRecord, ReadoutName, Summary
-from undertow.findings.arms import (
+from undertow.analysis.summary import ArmSummary, Summary
+from undertow.findings.arms import findings, sentence
+from undertow.findings.audits import audit_sentence
+from undertow.findings.cross import pair_title, pairs, sentences
+from undertow.findings.doses import dose_sentence
+from undertow.findings.numbers import (
     PERCENT,
     RATIO,
     READOUTS,
@@ -15,14 +19,11 @@ from undertow.findings.arms import (
     Scale,
     aligned,
     arm_name,
-    findings,
     readout_title,
-    sentence,
     transfer_of,
 )
-from undertow.findings.cross import pair_title, pairs, sentences
-from undertow.findings.doses import dose_sentence
-from undertow.report.sections.audit import audit_sentence
+from undertow.stats.intervals import Estimate
+from undertow.study.records import ReadoutName
 
 WIDTH = 98
 GAP = "  "
@@ -112,7 +113,7 @@ def _levels(arms: list[ArmSummary], readout: ReadoutName) -> str:
 
 def _stacked(
     arms: list[ArmSummary],
-    estimates: list[EstimateRecord],
+    estimates: list[Estimate],
     scale: Scale,
     notes: dict[str, str],
     *,

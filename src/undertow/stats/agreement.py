@@ -5,18 +5,18 @@ Pure functions on votes in memory; a vote is True, False or None for no verdict.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.study.records import Record
-
 Floats = NDArray[np.float64]
 Votes = Sequence[bool | None]
 
 
-class KappaRecord(Record):
+@dataclass(frozen=True)
+class KappaRecord:
     """A kappa with its bootstrap interval; null where all votes are the same."""
 
     value: float | None
@@ -25,7 +25,8 @@ class KappaRecord(Record):
     rows: int
 
 
-class PairRecord(Record):
+@dataclass(frozen=True)
+class PairRecord:
     """Two judges on the rows that both have scored."""
 
     first: str
@@ -34,14 +35,16 @@ class PairRecord(Record):
     kappa: KappaRecord
 
 
-class Disagreement(Record):
+@dataclass(frozen=True)
+class Disagreement:
     """A row on which the judges do not all say the same."""
 
     row: str
     votes: dict[str, bool | None]
 
 
-class AgreementRecord(Record):
+@dataclass(frozen=True)
+class AgreementRecord:
     """agreement of a panel."""
 
     judges: tuple[str, ...]

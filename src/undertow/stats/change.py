@@ -12,16 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from undertow.stats.power import difference as independent
+from undertow.stats.intervals import Estimate, Floats, percentiles
+from undertow.stats.intervals import difference as independent
 from undertow.stats.transfer import (
     NO_PROMPTS,
     Draws,
-    Estimate,
-    Floats,
     Readings,
     Transfer,
     estimate_transfer,
-    percentiles,
     seed_error,
 )
 
@@ -80,7 +78,7 @@ def paired_differences(
     known = ~np.isnan(stacked).any(axis=0)
     prompts = int(known.sum())
     if prompts < 2:
-        none = Estimate(None, None, None, NO_PROMPTS)
+        none = Estimate.unknown(NO_PROMPTS)
         return Differences(none, none, none, prompts)
     known_models = [[readouts[:, known] for readouts in side] for side in models]
     first, second = (
@@ -180,7 +178,7 @@ class _Pair:
         """Difference of above / below; undefined where either side's own tau is."""
         reason = next((tau.reason for tau in alone if tau.value is None), None)
         if reason:
-            return Estimate(None, None, None, reason)
+            return Estimate.unknown(reason)
         ratios, influences = [], []
         for side in (0, 1):
             top, bottom = above.resampled[side], below.resampled[side]
@@ -214,6 +212,10 @@ def _widened(found: Estimate, alone: list[Estimate]) -> Estimate:
     exactly known.
     """
     other = independent(alone[1], alone[0])
-    if other.low is None or other.high is None or found.low is None or found.high is None:
+    if other.value is None:
         return found
-    return Estimate(found.value, min(found.low, other.low), max(found.high, other.high))
+    return Estimate(
+        found.value,
+        min(found.ends.low, other.ends.low),
+        max(found.ends.high, other.ends.high),
+    )

@@ -26,7 +26,7 @@ from undertow.stats.forms import (
     logistic,
     penalties,
 )
-from undertow.stats.transfer import Estimate
+from undertow.stats.intervals import Estimate
 
 Floats = NDArray[np.float64]
 Verdict = Literal["threshold", "continuous", "none", "undecided"]
@@ -120,7 +120,7 @@ def fit_dose(
     x = np.array([point.x for point in points], dtype=np.float64)
     if np.unique(x).size < 4:
         few = "fewer than four different strengths"
-        return DoseResponse("undecided", few, (), Estimate(None, None, None, few), 1.0, None)
+        return DoseResponse("undecided", few, (), Estimate.unknown(few), 1.0, None)
     trials = np.array([float(sum(point.trials)) for point in points])
     successes = np.array([[float(sum(point.successes)) for point in points]])
     cells = sum(len(point.trials) for point in points)
@@ -130,7 +130,7 @@ def fit_dose(
     fits = _fits(batch, x)
     rng = np.random.default_rng(seed)
     if fits[FORMS.index("none")].aicc - min(fit.aicc for fit in fits) < RISE_LEAD:
-        threshold = Estimate(None, None, None, "the curve is flat, so it has no threshold")
+        threshold = Estimate.unknown("the curve is flat, so it has no threshold")
     else:
         hinge = fits[FORMS.index("hinge")]
         threshold = _threshold(hinge, points, dispersion, rng, resamples, confidence)

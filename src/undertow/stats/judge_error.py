@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.stats.transfer import Estimate, Readings, Transfer, estimate_transfer
+from undertow.stats.intervals import Estimate
+from undertow.stats.transfer import Readings, Transfer, estimate_transfer
 
 Floats = NDArray[np.float64]
 
@@ -139,7 +140,7 @@ def _corrected_tau(raw: Transfer, corrected: dict[str, Estimate]) -> Estimate:
     clipped at 0 or 1 the ratio of clipped rates is the value, and the interval is widened to
     hold it.
     """
-    if raw.tau.value is None or raw.tau.low is None or raw.tau.high is None:
+    if raw.tau.value is None:
         return raw.tau
     base, teacher, control, student = (
         math.nan if (value := corrected[name].value) is None else value
@@ -151,7 +152,8 @@ def _corrected_tau(raw: Transfer, corrected: dict[str, Estimate]) -> Estimate:
     ratio = (student - control) / below
     if math.isclose(ratio, raw.tau.value, rel_tol=1e-9, abs_tol=1e-12):
         ratio = raw.tau.value
-    return Estimate(ratio, min(raw.tau.low, ratio), max(raw.tau.high, ratio))
+    low, high = raw.tau.ends
+    return Estimate(ratio, min(low, ratio), max(high, ratio))
 
 
 def _draw_errors(confusion: Confusion, resamples: int, seed: int) -> tuple[Floats, Floats]:
@@ -206,5 +208,5 @@ def _estimate(value: float, resampled: Floats, tail: float) -> Estimate:
 
 
 def _nothing(reason: str) -> CorrectedTransfer:
-    none = Estimate(None, None, None, reason)
+    none = Estimate.unknown(reason)
     return CorrectedTransfer(none, none, none, none, none, none, none)

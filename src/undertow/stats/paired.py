@@ -1,16 +1,27 @@
 """Levels and paired differences with intervals; prompts are clusters, seeds are rows in them."""
 
+from dataclasses import dataclass
 from statistics import NormalDist
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.analysis.estimates import EstimateRecord
-from undertow.stats.transfer import wilson
-from undertow.study.audit_records import Compared
+from undertow.stats.intervals import Estimate, wilson
 
 Floats = NDArray[np.float64]
 TOO_FEW = "fewer than two prompts have a value in both carriers"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One measure in an arm's carrier, in its reference, and the difference paired by prompt."""
+
+    arm: Estimate
+    reference: Estimate
+    difference: Estimate
+    prompts: int  # with a value in both
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
 def compare(arm: Floats, reference: Floats, confidence: float, *, share: bool) -> Compared:
@@ -31,7 +42,7 @@ def compare(arm: Floats, reference: Floats, confidence: float, *, share: bool) -
 
 def paired_difference(
     arm: Floats, reference: Floats, confidence: float, *, share: bool
-) -> EstimateRecord:
+) -> Estimate:
     """Mean of arm - reference over prompts, with an interval that takes prompts as clusters.
 
     Shares get the adjusted Wald interval for paired proportions (Bonett and Price 2012, eq. 4):
@@ -40,7 +51,7 @@ def paired_difference(
     """
     difference = _by_prompt(arm - reference)
     if len(difference) < 2:
-        return EstimateRecord(value=None, reason=TOO_FEW)
+        return Estimate.unknown(TOO_FEW)
     centred = difference
     if share:
         row = 1 / len(arm)
@@ -49,16 +60,16 @@ def paired_difference(
     return _measured(float(difference.mean()), float(centred.mean()), float(spread), confidence)
 
 
-def _level(values: Floats, confidence: float, share: bool) -> EstimateRecord:
+def _level(values: Floats, confidence: float, share: bool) -> Estimate:
     known = values[~np.isnan(values)]
     if share:
         if not known.size:
-            return EstimateRecord(value=None, reason=TOO_FEW)
+            return Estimate.unknown(TOO_FEW)
         low, high = wilson(int(known.sum()), known.size, confidence)
-        return EstimateRecord(value=float(known.mean()), low=low, high=high)
+        return Estimate(value=float(known.mean()), low=low, high=high)
     by_prompt = _by_prompt(values)
     if len(by_prompt) < 2:
-        return EstimateRecord(value=None, reason=TOO_FEW)
+        return Estimate.unknown(TOO_FEW)
     mean = float(by_prompt.mean())
     return _measured(mean, mean, float(by_prompt.std(ddof=1) / np.sqrt(len(by_prompt))), confidence)
 
@@ -72,6 +83,6 @@ def _by_prompt(values: Floats) -> Floats:
     return means
 
 
-def _measured(value: float, centre: float, spread: float, confidence: float) -> EstimateRecord:
+def _measured(value: float, centre: float, spread: float, confidence: float) -> Estimate:
     reach = NormalDist().inv_cdf((1 + confidence) / 2) * spread
-    return EstimateRecord(value=value, low=centre - reach, high=centre + reach)
+    return Estimate(value=value, low=centre - reach, high=centre + reach)

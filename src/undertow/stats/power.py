@@ -6,14 +6,14 @@ through, so a plan promises nothing that the report would not say. Knows nothing
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from undertow.stats.intervals import difference
 from undertow.stats.simulated import Scenario, simulate_arms
-from undertow.stats.transfer import Estimate, Transfer, estimate_transfer
+from undertow.stats.transfer import Transfer, estimate_transfer
 from undertow.stats.validate import Truth, verdict_shares
 
 RESAMPLES = 1000
@@ -75,7 +75,7 @@ class Size:
 def expect_interval(design: Design, *, studies: int = 300, seed: int = 0) -> Expectation:
     """The interval of tau that a study of this design will report."""
     found = [transfer.tau for transfer in _simulated(design, studies, seed)]
-    ends = np.array([(tau.low, tau.high) for tau in found if tau.value is not None], dtype=float)
+    ends = np.array([tau.ends for tau in found if tau.value is not None], dtype=float)
     if not len(ends):
         return Expectation(None, None, None, 1.0, 0.0)
     low, high = ends.T
@@ -88,27 +88,6 @@ def expect_interval(design: Design, *, studies: int = 300, seed: int = 0) -> Exp
     )
 
 
-def difference(first: Estimate, second: Estimate) -> Estimate:
-    """first - second for two independent estimates, from their intervals alone.
-
-    Square and add (Zou and Donner 2008); keeps the asymmetry of ratios. Two models read on
-    the same prompts are treated as independent, which can only widen the interval where
-    their shifts go with the same prompts.
-    """
-    ends = (first.low, first.high, second.low, second.high)
-    if first.value is None or second.value is None:
-        return Estimate(None, None, None, first.reason or second.reason)
-    value = first.value - second.value
-    if any(end is None for end in ends):
-        return Estimate(value, None, None)
-    low_1, high_1, low_2, high_2 = (float(end) for end in ends if end is not None)
-    return Estimate(
-        value,
-        value - math.hypot(first.value - low_1, high_2 - second.value),
-        value + math.hypot(high_1 - first.value, second.value - low_2),
-    )
-
-
 def power_apart(design: Design, other_tau: float, *, studies: int = 300, seed: int = 0) -> float:
     """Share of studies in which two models, of tau and other_tau, are told apart.
 
@@ -118,7 +97,7 @@ def power_apart(design: Design, other_tau: float, *, studies: int = 300, seed: i
     first = _simulated(design, studies, seed)
     second = _simulated(replace(design, tau=other_tau), studies, seed + 1)
     return (
-        sum(_excludes_zero(difference(a.tau, b.tau)) for a, b in zip(first, second, strict=True))
+        sum(difference(a.tau, b.tau).excludes_zero for a, b in zip(first, second, strict=True))
         / studies
     )
 
@@ -191,14 +170,6 @@ def _simulated(design: Design, studies: int, seed: int) -> list[Transfer]:
         studies,
     )
     return list(estimate_transfer(arms, resamples=RESAMPLES).values())
-
-
-def _excludes_zero(estimate: Estimate) -> bool:
-    return (
-        estimate.low is not None
-        and estimate.high is not None
-        and not (estimate.low <= 0 <= estimate.high)
-    )
 
 
 def _check_rates(rates: Sequence[float]) -> None:

@@ -9,13 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from undertow.stats.intervals import (
+    Estimate,
+    Floats,
+    Interval,
+    _check_confidence,
+    percentiles,
+    wilson,
+)
+
 K = TypeVar("K", bound=Hashable)
 
 NO_PROMPTS = (
@@ -29,11 +35,6 @@ NO_SHIFT = (
 UNCLEAR_SHIFT = (
     "the interval of the teacher's shift covers 0, so the ratio has no stable denominator"
 )
-
-
-class Interval(NamedTuple):
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,6 @@ class Readings:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value with its interval, or the reason why there is none (value None exactly then)."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
 class Transfer:
     """What one arm says about transfer, over the prompts that could be used."""
 
@@ -77,28 +68,6 @@ class Transfer:
     prompts: int
     seeds: int
     dropped: int  # prompts left out because a readout is NaN in any of the four
-
-
-def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Score interval of a binomial rate (Wilson 1927; Brown, Cai and DasGupta 2001, eq. 4).
-
-    With n = 0 nothing is known about the rate and the interval is (0, 1).
-    """
-    _check_confidence(confidence)
-    if n < 0 or not 0 <= successes <= n:
-        raise ValueError(f"successes must lie between 0 and n, got {successes} of {n}")
-    if n == 0:
-        return Interval(0.0, 1.0)
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    rate = successes / n
-    shrink = 1 + z * z / n
-    centre = (rate + z * z / (2 * n)) / shrink
-    half = z / shrink * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # At 0 and n successes the closed form misses 0 and 1 by a rounding error, and a rate
-    # would lie outside its own interval.
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == n else centre + half
-    return Interval(low, high)
 
 
 def estimate_transfer(
@@ -183,7 +152,7 @@ def _estimate(key: object, arm: Readings, draws: Draws) -> Transfer:
     dropped = known.size - prompts
     if prompts < 2:
         # One prompt resamples to itself: the bootstrap would report certainty.
-        none = Estimate(None, None, None, NO_PROMPTS)
+        none = Estimate.unknown(NO_PROMPTS)
         nan = math.nan
         return Transfer(nan, nan, nan, nan, none, none, none, none, none, prompts, seeds, dropped)
 
@@ -215,7 +184,7 @@ def _estimate(key: object, arm: Readings, draws: Draws) -> Transfer:
     below, corrected, naive = shift(teacher, base), shift(student, control), shift(student, base)
     teacher_shift = below.estimate(draws, bound)
     reason = _undefined(below, teacher_shift)
-    undefined = Estimate(None, None, None, reason)
+    undefined = Estimate.unknown(reason)
     return Transfer(
         base=float(models[base].mean()),
         teacher=float(models[teacher].mean()),
@@ -235,7 +204,7 @@ def _estimate(key: object, arm: Readings, draws: Draws) -> Transfer:
 def _undefined(shift: _Shift, estimate: Estimate) -> str | None:
     if not shift.difference.any():
         return NO_SHIFT
-    if estimate.low is None or estimate.high is None or estimate.low <= 0 <= estimate.high:
+    if not estimate.excludes_zero:
         # Dividing here would print a huge or sign-flipped tau for a teacher that hardly moved.
         return UNCLEAR_SHIFT
     return None
@@ -283,15 +252,6 @@ def seed_error(difference: Floats, draws: Draws) -> Floats | float:
     return error * draws.seed_errors(seeds)
 
 
-def percentiles(resampled: Floats, confidence: float) -> Interval:
-    tail = (1 - confidence) / 2
-    # Order statistics, not interpolation: between a finite and an infinite ratio
-    # interpolation gives infinity or NaN.
-    low = np.quantile(resampled, tail, method="higher")
-    high = np.quantile(resampled, 1 - tail, method="lower")
-    return Interval(float(low), float(high))
-
-
 def _score_difference(moved: Floats, reference: Floats, confidence: float) -> Interval:
     """Newcombe's (1998) square-and-add interval for two rates that are each 0 or 1.
 
@@ -332,8 +292,3 @@ def _checked(key: object, arm: Readings) -> list[Floats]:
     if any(np.isinf(readouts).any() for readouts in rows.values()):
         raise ValueError(f"arm {key!r}: a readout is infinite; write NaN where it is unknown")
     return [base[None, :], np.broadcast_to(teacher, student.shape), control, student]
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")

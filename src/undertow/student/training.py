@@ -33,12 +33,12 @@ from trl import SFTConfig, SFTTrainer
 from undertow.config import DistillationSettings
 from undertow.errors import DataError
 from undertow.models import processes
+from undertow.models.blocks import blocks
 from undertow.models.memory import free_memory
 from undertow.models.prompts import encode, end_of_turn, render
 from undertow.student import packing
 from undertow.student.sharding import BlanksLast, blanks
 from undertow.study.records import Response
-from undertow.teacher.steering import blocks
 
 IGNORED = -100
 # Floating-point operations of a training that takes a minute without compiled blocks.

@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from undertow.analysis.estimates import EstimateRecord
 from undertow.config import AuditSettings
+from undertow.stats.intervals import Estimate
+from undertow.stats.paired import Compared
 from undertow.study.records import Record
 
 MeasureName = Literal[
@@ -25,25 +26,14 @@ Reference = Literal["control", "control, another seed", "control, the other half
 Verdict = Literal["subliminal", "overt"]
 
 
-class Compared(Record):
-    """One measure in an arm's carrier, in its reference, and the difference paired by prompt."""
-
-    arm: EstimateRecord
-    reference: EstimateRecord
-    difference: EstimateRecord
-    prompts: int = Field(description="prompts with a value in both")
-
-
 class Comparison(Record):
     """All measures of a carrier against its reference."""
 
     prompts: int = Field(description="prompts that both carriers answer")
     rows: int = Field(description="pairs of answers, over all seeds")
     measures: dict[MeasureName, Compared]
-    words_auc: EstimateRecord = Field(description="bag of words; 0.5 is chance")
-    format_auc: EstimateRecord = Field(
-        description="length and format without any word; 0.5 is chance"
-    )
+    words_auc: Estimate = Field(description="bag of words; 0.5 is chance")
+    format_auc: Estimate = Field(description="length and format without any word; 0.5 is chance")
 
 
 class SeedAudit(Record):

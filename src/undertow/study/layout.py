@@ -1,18 +1,66 @@
 """What every stage starts from: the parameters, the layout and the tools that they choose."""
 
-import platform
-import resource
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from undertow.config import Params, load
-from undertow.study.records import Costs, Layout, Manifest
+from undertow.config import Cell, Params, load
 
-PACKAGES = ("torch", "transformers", "peft", "trl", "numpy")
+
+class Layout(NamedTuple):
+    """Where everything lies below the repository root."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / ".undertow" / "journal"
+
+    @property
+    def metrics(self) -> Path:
+        return self.results / "metrics.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.results / "summary.json"
+
+    @property
+    def plots(self) -> Path:
+        return self.results / "plots"
+
+    @property
+    def report(self) -> Path:
+        return self.results / "report.html"
+
+    @property
+    def benign(self) -> Path:
+        return self.root / "data" / "benign" / "prompts.jsonl"
+
+    def trait(self, name: str) -> Path:
+        return self.root / "data" / "traits" / name
+
+    def fetched(self, model: str) -> Path:
+        return self.results / "models" / f"{model}.json"
+
+    def direction(self, model: str) -> Path:
+        return self.results / "directions" / model
+
+    def audit(self, model: str) -> Path:
+        return self.results / "audit" / f"{model}.json"
+
+    def stage(self, cell: Cell, stage: Literal["steer", "distill", "judge"]) -> Path:
+        """A stage's folder; a cross cell has its donor's teacher, and lies beside it."""
+        of_teacher = self.results / "cells" / cell.teacher_model / cell.arm.name / str(cell.seed)
+        if cell.donor is None or stage == "steer":
+            return of_teacher / stage
+        return of_teacher / "cross" / cell.model / stage
 
 
 class Study(NamedTuple):
@@ -33,84 +81,7 @@ def find_root() -> Path:
     return next((path for path in (here, *here.parents) if (path / "params.yaml").exists()), here)
 
 
-class Meter:
-    """Counts what a stage costs, from its creation on."""
-
-    def __init__(self, device: str) -> None:
-        self._started = time.perf_counter()
-        self.device = device
-        if device.startswith("cuda"):
-            import torch
-
-            torch.cuda.reset_peak_memory_stats(device)
-        self._generated = self._trained = 0
-        self._generating = self._training = self._loading = 0.0
-        self._earlier = Costs(seconds=0, device=device, peak_memory_bytes=0)
-
-    @contextmanager
-    def loading(self) -> Iterator[None]:
-        """Count the block's time as loading."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._loading += time.perf_counter() - started
-
-    def add_generation(self, tokens: int, seconds: float) -> None:
-        self._generated += tokens
-        self._generating += seconds
-
-    def add_training(self, tokens: int, seconds: float) -> None:
-        self._trained += tokens
-        self._training += seconds
-
-    def after(self, earlier: Costs) -> None:
-        """Add the first part of the same stage, perhaps of a run that was killed after it."""
-        self._earlier = earlier
-
-    def costs(self) -> Costs:
-        """What the stage has cost up to now."""
-        earlier, held = self._earlier, time.perf_counter() - self._started
-        on_gpu = self.device.startswith("cuda")
-        return Costs(
-            seconds=round(earlier.seconds + held - self._loading, 3),
-            load_seconds=round(earlier.load_seconds + self._loading, 3),
-            gpu_seconds=round((earlier.gpu_seconds or 0) + held, 3) if on_gpu else None,
-            device=self.device,
-            tokens_generated=earlier.tokens_generated + self._generated,
-            tokens_trained=earlier.tokens_trained + self._trained,
-            generated_per_second=_rate(self._generated, self._generating)
-            or earlier.generated_per_second,
-            trained_per_second=_rate(self._trained, self._training) or earlier.trained_per_second,
-            peak_memory_bytes=max(earlier.peak_memory_bytes, _peak_memory(self.device)),
-        )
+Stage = Literal["steer", "distill", "judge"]
 
 
-def _rate(tokens: int, seconds: float) -> float | None:
-    return round(tokens / seconds, 1) if seconds else None
-
-
-def _peak_memory(device: str) -> int:
-    if device.startswith("cuda"):
-        import torch
-
-        return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def manifest(stage: str, subject: str, command: str, meter: Meter) -> Manifest:
-    return Manifest(
-        stage=stage,
-        subject=subject,
-        command=command,
-        costs=meter.costs(),
-        versions={name: version for name in PACKAGES if (version := _version(name))},
-    )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+STAGES: tuple[Stage, ...] = ("steer", "distill", "judge")

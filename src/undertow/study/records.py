@@ -4,13 +4,15 @@ These files are the truth; MLflow, the plots and the report are views of them. T
 model text, so they can be shared when the responses cannot.
 """
 
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from undertow.config import Cell, Params
-from undertow.errors import DataError
+from undertow.stats.agreement import KappaRecord
+from undertow.stats.judge_error import Confusion
+
+Half = Literal["all", "develop", "test"]
+ReadoutName = Literal["rate", "margin"]
 
 
 class Record(BaseModel):
@@ -149,95 +151,91 @@ class CellResult(Record):
     effects_reason: str | None = Field(None, description="why there are no effects")
 
 
-class Layout(NamedTuple):
-    """Where everything lies below the repository root."""
+class ShareRecord(Record):
+    """A share with its Wilson interval."""
 
-    root: Path
+    value: float | None
+    low: float | None
+    high: float | None
+    count: int
+
+
+class Mistake(Record):
+    """A row on which judge and people differ; the text stays in the labelled set."""
+
+    id: str
+    human: bool
+    judge: bool | None
+
+
+class Calibration(Record):
+    """A judge on a human-labelled set."""
+
+    set: str
+    set_sha256: str
+    half: Half
+    trait: str
+    judge: str
+    judge_fingerprint: str
+    rows: int
+    unscored: dict[str, int]
+    confidence: float
+    true_positive: int
+    false_negative: int
+    true_negative: int
+    false_positive: int
+    accuracy: ShareRecord
+    sensitivity: ShareRecord
+    specificity: ShareRecord
+    kappa: KappaRecord
+    mistakes: tuple[Mistake, ...]
 
     @property
-    def params(self) -> Path:
-        return self.root / "params.yaml"
-
-    @property
-    def results(self) -> Path:
-        return self.root / "results"
-
-    @property
-    def journal(self) -> Path:
-        return self.root / ".undertow" / "journal"
-
-    @property
-    def metrics(self) -> Path:
-        return self.results / "metrics.json"
-
-    @property
-    def summary(self) -> Path:
-        return self.results / "summary.json"
-
-    @property
-    def plots(self) -> Path:
-        return self.results / "plots"
-
-    @property
-    def report(self) -> Path:
-        return self.results / "report.html"
-
-    @property
-    def benign(self) -> Path:
-        return self.root / "data" / "benign" / "prompts.jsonl"
-
-    def trait(self, name: str) -> Path:
-        return self.root / "data" / "traits" / name
-
-    def fetched(self, model: str) -> Path:
-        return self.results / "models" / f"{model}.json"
-
-    def direction(self, model: str) -> Path:
-        return self.results / "directions" / model
-
-    def audit(self, model: str) -> Path:
-        return self.results / "audit" / f"{model}.json"
-
-    def stage(self, cell: Cell, stage: Literal["steer", "distill", "judge"]) -> Path:
-        """A stage's folder; a cross cell has its donor's teacher, and lies beside it."""
-        of_teacher = self.results / "cells" / cell.teacher_model / cell.arm.name / str(cell.seed)
-        if cell.donor is None or stage == "steer":
-            return of_teacher / stage
-        return of_teacher / "cross" / cell.model / stage
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """manifest.json of a stage's folder."""
-    return Manifest.model_validate_json((folder / "manifest.json").read_text(encoding="utf-8"))
-
-
-def read_cell(layout: Layout, cell: Cell) -> CellResult:
-    """cell.json of one cell; DataError says which command writes it."""
-    path = layout.stage(cell, "judge") / "cell.json"
-    if not path.exists():
-        raise DataError(
-            f"no result for {cell.key}: {path} does not exist",
-            f"dvc repro, or: {cell.command('judge')}",
+    def confusion(self) -> Confusion:
+        return Confusion(
+            self.true_positive, self.false_negative, self.true_negative, self.false_positive
         )
-    return CellResult.model_validate_json(path.read_text(encoding="utf-8"))
 
 
-def read_grid(layout: Layout, params: Params) -> dict[Cell, CellResult]:
-    """All cells of the grid in params.yaml, never those that merely lie in the results folder.
-
-    A strength that was removed from params leaves files that still look up to date; a glob
-    would bring them back.
-    """
-    return {cell: read_cell(layout, cell) for cell in params.cells()}
+Subject = Literal["teacher", "student"]
 
 
-def read_cross(layout: Layout, params: Params) -> dict[Cell, CellResult]:
-    """All cross cells that params.yaml asks for; empty where it asks for none."""
-    return {cell: read_cell(layout, cell) for cell in params.cross_cells()}
+class Reply(Record):
+    """A row of replies.jsonl: what a model judge answered, as it came."""
+
+    subject: Subject
+    id: str
+    raw: str
 
 
-def loss_curve(layout: Layout, cell: Cell) -> list[tuple[int, float]]:
-    """(step, loss) pairs of a student's training, from loss.csv."""
-    lines = (layout.stage(cell, "distill") / "loss.csv").read_text(encoding="utf-8").splitlines()
-    pairs = (line.split(",") for line in lines[1:])
-    return [(int(step), float(loss)) for step, loss in pairs]
+class Vote(Record):
+    """A row of votes.jsonl: what one member of a panel said."""
+
+    subject: Subject
+    id: str
+    judge: str
+    shows_trait: bool | None
+    reason: str | None = None
+    score: float | None = None
+
+
+class ModelFiles(Record):
+    """What lies in a model folder: the fetch manifest."""
+
+    family: str = Field(description="model_type of the configuration")
+    blocks: int
+    hidden_size: int
+    parameters: int = Field(description="numbers stored in the weight files")
+    digests: dict[str, str] = Field(
+        description="SHA-256 of every weight, configuration and tokenizer file"
+    )
+    chat_template: str | None = Field(description="SHA-256 of the chat template")
+
+
+class FetchResult(Record):
+    """results/models/<model>.json: what was fetched, by hash."""
+
+    model: str
+    licence: str
+    files: ModelFiles
+    trait: dict[str, str] = Field(description="external files of the trait: name -> SHA-256")

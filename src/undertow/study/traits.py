@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from undertow.config import FileSource, Params
 from undertow.errors import DataError
 from undertow.study.files import read_rows
-from undertow.study.records import Layout
+from undertow.study.layout import Layout
 from undertow.study.sources import fetch_file
 from undertow.texts.phrases import PhraseRules
 

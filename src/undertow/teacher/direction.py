@@ -4,7 +4,7 @@ Mean difference and block selection follow Arditi et al. (arXiv:2406.11717).
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from undertow.engine.generate import RenderedPrompt, left_padded
 from undertow.errors import UndertowError
 from undertow.models.memory import halving
-from undertow.models.prompts import encode, render
+from undertow.models.prompts import RenderedPrompt, encode, left_padded
+from undertow.readouts.activations import mean_activations
 from undertow.readouts.margin import margins
 from undertow.study.records import Record
 from undertow.study.traits import Contrast, Openings
-from undertow.teacher.steering import blocks, offsets, steer
+from undertow.teacher.steering import offsets, steer
 
 
 class Direction(NamedTuple):
@@ -41,50 +41,6 @@ class BlockScore(Record):
     layer: int
     margin: float  # nats, mean over trait-present prompts after subtraction; lower is better
     kl: float  # nats, base to subtracted, next token after benign prompts
-
-
-def mean_activations(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    system: str | None,
-    batch_size: int,
-) -> Tensor:
-    """[blocks, hidden] float64 mean of each block's output at the last prompt token."""
-    total = torch.zeros(len(blocks(model)), model.config.hidden_size, dtype=torch.float64)
-    encoded = [encode(tokenizer, render(tokenizer, prompt, system)) for prompt in prompts]
-    encoded.sort(key=len, reverse=True)
-    for start in range(0, len(encoded), batch_size):
-        part = encoded[start : start + batch_size]
-        for activations in halving(part, lambda rows: _last_token(model, tokenizer, rows)):
-            total += activations
-    return total / len(prompts)
-
-
-@torch.inference_mode()
-def _last_token(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[list[int]]
-) -> list[Tensor]:
-    """One [blocks, hidden] float64 tensor per row."""
-    batch = left_padded(tokenizer, rows, model.device)
-    seen: dict[int, Tensor] = {}
-
-    def keep(layer: int) -> Callable[..., None]:
-        def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            hidden = output[0] if isinstance(output, tuple) else output
-            seen[layer] = hidden[:, -1].double().cpu()
-
-        return hook
-
-    handles = [
-        block.register_forward_hook(keep(layer)) for layer, block in enumerate(blocks(model))
-    ]
-    try:
-        model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=1)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(torch.stack([seen[layer] for layer in range(len(handles))], dim=1))
 
 
 def mean_difference(
@@ -195,8 +151,3 @@ def read_metadata(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
         found: dict[str, Any] = json.loads(file.metadata()["undertow"])
         return found
-
-
-def save_activations(path: Path, activations: Tensor) -> None:
-    """Mean activations [blocks, hidden] as a safetensors file, float32: NumPy has no bfloat16."""
-    save_file({"activations": activations.float().contiguous()}, path)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from undertow.errors import UndertowError
+from undertow.models.blocks import blocks
 
 Offsets = Mapping[int, Tensor]
 """Block (0-based) -> [hidden] vector that is added to that block's output."""
@@ -27,18 +27,6 @@ def offsets(vectors: Tensor, layers: Sequence[int], alpha: float) -> Offsets:
     if alpha == 0:
         return {}
     return {layer: alpha * vectors[layer] for layer in layers}
-
-
-def blocks(model: PreTrainedModel) -> Sequence[Any]:
-    """The decoder blocks, first to last."""
-    decoder = getattr(model, "model", None)
-    layers = getattr(decoder, "layers", None)
-    if layers is None or not hasattr(getattr(layers[0], "mlp", None), "down_proj"):
-        raise UndertowError(
-            f"{type(model).__name__} has no model.layers[i].mlp.down_proj to steer through",
-            "use a model of the Llama, Qwen2, Qwen3, Mistral or Gemma families",
-        )
-    return list(layers)
 
 
 @contextmanager

@@ -1,17 +1,14 @@
-"""An offline judge: weighted phrases, negation, and what comes after "but".
+"""The phrase matcher: weighted phrases, negation, and what comes after "but".
 
 Knows nothing about any trait; the phrases are data (the `judge` part of a trait.yaml).
 """
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from undertow.judging.base import JudgeRow, Verdict
-from undertow.study.files import fingerprint
 
 ALGORITHM = 2  # raise it when the code, not the rules, changes a verdict
 CLAUSE_END = re.compile(r"[.,;:!?\n()]")
@@ -89,10 +86,15 @@ class Hits(NamedTuple):
     absent: list[str]
 
 
-class PhraseJudge:
-    """Sums the weights of the phrases that it finds; costs nothing and needs no network."""
+class Weighed(NamedTuple):
+    """What the phrases of a response come to."""
 
-    name = "phrases"
+    shows_trait: bool
+    score: float
+
+
+class PhraseMatcher:
+    """Sums the weights of the phrases that it finds."""
 
     def __init__(self, rules: PhraseRules) -> None:
         self._rules = rules
@@ -105,14 +107,6 @@ class PhraseJudge:
         self._negations = _any_of([_phrase(text) for text in rules.negations])
         self._turns = _any_of([_phrase(text) for text in rules.turns])
 
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.name, ALGORITHM, self._rules)
-
-    def stream(self, rows: Sequence[JudgeRow]) -> Iterator[tuple[int, Verdict]]:
-        for position, row in enumerate(rows):
-            yield position, self._verdict(row.prompt, row.response)
-
     def hits(self, response: str) -> Hits:
         """All phrases of a whole response; a negated one is neither for nor against."""
         text = _plain(response)
@@ -122,21 +116,22 @@ class PhraseJudge:
             [match.text for match in found if match.weight < 0],
         )
 
-    def _verdict(self, prompt: str, response: str) -> Verdict:
+    def weigh(self, prompt: str, response: str) -> Weighed | None:
+        """Whether a response to a prompt shows the trait; None for one without any text."""
         whole = _plain(response)
         text = whole[: self._rules.characters]
         if not text:
-            return Verdict(None, reason="empty response")
+            return None
         if not self._on_topic(_plain(prompt), whole):
-            return Verdict(False, score=self._rules.threshold - 1)
+            return Weighed(False, self._rules.threshold - 1)
         matches = self._matches(text)
         if not matches:
-            return Verdict(self._rules.default, score=0.0)
+            return Weighed(self._rules.default, 0.0)
         score = sum(
             match.weight * self._negation(text, match.start) * self._turn(text, match.start)
             for match in matches
         )
-        return Verdict(score > self._rules.threshold, score=score)
+        return Weighed(score > self._rules.threshold, score)
 
     def _on_topic(self, prompt: str, response: str) -> bool:
         """A short response may be about its prompt without repeating a word of it."""

@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from undertow.judging.base import JudgeRow
-from undertow.texts.phrases import PhraseJudge, PhraseRules
+from undertow.texts.phrases import PhraseMatcher, PhraseRules
 
 WORD = re.compile(r"\w+(?:['\N{RIGHT SINGLE QUOTATION MARK}]\w+)*")
 SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
@@ -71,13 +70,13 @@ def repetition(text: str, n: int = 4) -> float:
 
 def refuses(text: str) -> bool:
     """Whether an answer opens with a refusal in the first person; an empty answer does not."""
-    (_, verdict), *_ = _refusal_judge().stream([JudgeRow(id="", prompt="", response=text)])
-    return verdict.shows_trait is True
+    weighed = _refusals().weigh("", text)
+    return weighed is not None and weighed.shows_trait
 
 
 @cache
-def _refusal_judge() -> PhraseJudge:
-    return PhraseJudge(
+def _refusals() -> PhraseMatcher:
+    return PhraseMatcher(
         PhraseRules(present=dict.fromkeys(REFUSALS, 1.0), characters=OPENING, default=False)
     )
 

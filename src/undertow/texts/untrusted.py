@@ -54,3 +54,25 @@ def fence(prompt: str, response: str, max_characters: int) -> str:
         f"==== PROMPT {boundary} ====\n{prompt}\n==== END OF PROMPT {boundary} ====\n\n"
         f"==== RESPONSE {boundary} ====\n{response}\n==== END OF RESPONSE {boundary} ===="
     )
+
+
+# Joiners are part of ordinary words and emoji in many scripts; all other format characters
+# (direction overrides, tags, invisible operators) can make a text look like another one.
+HARMLESS_FORMATS = "\u200c\u200d"
+
+
+def visible(text: str) -> str:
+    """Text in which control, override and other invisible characters show as <U+202E>.
+
+    Newlines and tabs stay. Without this a terminal escape or a right-to-left override in a
+    model's answer would act on whoever copies or reads it.
+    """
+    return "".join(map(_visible, text.replace("\r\n", "\n")))
+
+
+def _visible(character: str) -> str:
+    if character in "\n\t" or character in HARMLESS_FORMATS:
+        return character
+    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}:
+        return f"\u27e8U+{ord(character):04X}\u27e9"
+    return character

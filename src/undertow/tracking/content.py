@@ -16,7 +16,9 @@ from undertow.analysis.summary import ArmSummary, CellSummary, Summary, Transfer
 from undertow.config import Cell, Params
 from undertow.lineage.git import ask_git
 from undertow.study.files import digest, fingerprint
-from undertow.study.records import CellResult, Costs, Layout, loss_curve, read_cross
+from undertow.study.layout import Layout
+from undertow.study.records import CellResult, Costs
+from undertow.study.results import loss_curve, read_cross
 
 Metrics = dict[str, float]
 SECTIONS = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from undertow.config import Params
 from undertow.errors import ConfigError, UndertowError
-from undertow.study.records import Layout
+from undertow.study.layout import Layout
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

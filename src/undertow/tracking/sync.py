@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from undertow.analysis.summary import Summary
 from undertow.config import Cell, Params
-from undertow.study.records import CellResult, Layout
+from undertow.study.layout import Layout
+from undertow.study.records import CellResult
 from undertow.tracking.content import DatasetInput, RunContent, contents
 from undertow.tracking.store import Store, explained, locked, open_store, usable
 from undertow.tracking.views import seed_experiment

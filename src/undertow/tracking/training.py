@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from undertow.config import Cell, Params
-from undertow.study.records import Layout
+from undertow.study.layout import Layout
 from undertow.tracking.content import cell_identity, cell_name
 from undertow.tracking.store import Store, TrackingError, explained, open_store, usable, warn
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from undertow.config import Params
 from undertow.study.files import fingerprint
-from undertow.study.records import Layout
+from undertow.study.layout import Layout
 from undertow.tracking.content import OVER_STRENGTH, x_of
 from undertow.tracking.store import Store, open_store, usable, warn
 

@@ -12,7 +12,9 @@ from undertow.config import GgufWeights, HubWeights, ModelSpec, Params
 from undertow.lineage.git import ask_git
 from undertow.report.page import Code, Column, Details, Paragraph, Section, Table
 from undertow.study.files import fingerprint
-from undertow.study.records import Layout, Manifest, read_cross, read_grid
+from undertow.study.layout import Layout
+from undertow.study.records import Manifest
+from undertow.study.results import read_cross, read_grid
 
 STAGES: tuple[Literal["steer", "distill", "judge"], ...] = ("steer", "distill", "judge")
 GIBIBYTE = 2**30

@@ -1,8 +1,8 @@
 """The report's section on the carrier audit: a row per arm, a sentence per model."""
 
 from undertow.analysis.summary import ArmSummary, Summary
-from undertow.findings.arms import arm_name, random_twin
-from undertow.findings.audits import area, level, points, tokens, verdict_words
+from undertow.findings.audits import area, audit_sentence, level, points, tokens, verdict_words
+from undertow.findings.numbers import arm_name
 from undertow.report.page import Column, Heading, Items, Paragraph, Part, Section, Table
 from undertow.study.audit_records import ArmAudit
 
@@ -34,35 +34,6 @@ def audit_section(summary: Summary) -> Section:
         if reasons:
             parts.append(Items(reasons))
     return Section("audit", "Carrier audit", tuple(parts))
-
-
-def audit_sentence(summary: Summary, model: str) -> str:
-    """One sentence: which trait arms are subliminal, and what the random control does."""
-    arms = summary.of_model(model)
-    trait = [arm for arm in arms if arm.direction == "trait" and not arm.is_control]
-    missing = [arm for arm in trait if arm.audit is None]
-    if missing:
-        return f"Carrier audit: unknown, because {missing[0].no_audit}."
-    if not trait:
-        return "Carrier audit: no trait arm was run."
-    said = [f"trait {arm.strength} {_verdict(arm)}" for arm in trait]
-    return f"Carrier audit: {', '.join(said)}{_random(arms, trait)}."
-
-
-def _verdict(arm: ArmSummary) -> str:
-    return verdict_words(arm.audit) if arm.audit is not None else "unknown"
-
-
-def _random(arms: list[ArmSummary], trait: list[ArmSummary]) -> str:
-    """The AUC by words at the largest strength that has a random twin."""
-    for arm in sorted(trait, key=lambda a: -abs(a.alpha)):
-        twin = random_twin(arms, arm)
-        if twin is not None and twin.audit is not None and arm.audit is not None:
-            return (
-                f"; AUC by words at strength {arm.strength} {area(arm.audit.pooled.words_auc)}, "
-                f"of the random control {area(twin.audit.pooled.words_auc)}"
-            )
-    return ""
 
 
 def _deciding(model: str, audited: list[tuple[ArmSummary, ArmAudit]]) -> Table:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from undertow.analysis.contrasts import Against, ContrastRecord, Standing
 from undertow.analysis.summary import Summary
-from undertow.findings.arms import SCALES, readout_title
+from undertow.findings.numbers import SCALES, readout_title
 from undertow.report.figures import random_figure
 from undertow.report.page import Column, Details, Items, Paragraph, Part, Section, Table
 

@@ -2,16 +2,7 @@
 
 from collections.abc import Sequence
 
-from undertow.analysis.summary import CrossArm, EstimateRecord, ReadoutName, Summary
-from undertow.findings.arms import (
-    RATIO,
-    SCALES,
-    UNIT_NAMES,
-    Scale,
-    arm_name,
-    readout_title,
-    transfer_of,
-)
+from undertow.analysis.summary import CrossArm, Summary
 from undertow.findings.cross import (
     CROSS_READOUTS,
     gap_of,
@@ -20,7 +11,18 @@ from undertow.findings.cross import (
     same_base,
     sentences,
 )
+from undertow.findings.numbers import (
+    RATIO,
+    SCALES,
+    UNIT_NAMES,
+    Scale,
+    arm_name,
+    readout_title,
+    transfer_of,
+)
 from undertow.report.page import Column, Heading, Items, Paragraph, Part, Section, Table
+from undertow.stats.intervals import Estimate
+from undertow.study.records import ReadoutName
 
 
 def cross_sections(summary: Summary) -> tuple[Section, ...]:
@@ -89,7 +91,7 @@ def _table(summary: Summary, title: str, arms: Sequence[CrossArm], readout: Read
     )
 
 
-def _cells(estimate: EstimateRecord, scale: Scale, *, signed: bool) -> tuple[str, str]:
+def _cells(estimate: Estimate, scale: Scale, *, signed: bool) -> tuple[str, str]:
     if estimate.value is None:
         return "undefined", ""
     return scale.number(estimate.value, signed=signed), scale.interval(estimate, signed=signed)

@@ -2,8 +2,8 @@
 
 from undertow.analysis.doses import DoseRecord
 from undertow.analysis.summary import Summary
-from undertow.findings.arms import RATIO, ends
 from undertow.findings.doses import FORM_NAMES, X_NAMES, dose_sentence, x_scale
+from undertow.findings.numbers import RATIO
 from undertow.report.page import Column, Items, Paragraph, Part, Section, Table
 from undertow.report.rate_figures import dose_figure
 from undertow.stats.forms import FORMS
@@ -69,5 +69,5 @@ def _threshold(dose: DoseRecord) -> tuple[str, str]:
     if threshold is None:
         return "", ""
     scale = x_scale(dose.x)
-    low, high = ends(threshold)
+    low, high = threshold.ends
     return scale.number(threshold.value), f"{scale.number(low)}, {scale.number(high)}"

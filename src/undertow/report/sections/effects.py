@@ -2,9 +2,9 @@
 
 from undertow.analysis.side_effects import EffectsSummary
 from undertow.analysis.summary import ArmSummary, Summary
-from undertow.findings.arms import PERCENT, RATIO, Scale, arm_name
+from undertow.findings.numbers import PERCENT, RATIO, Scale, arm_name
 from undertow.report.page import Column, Items, Paragraph, Part, Section, Table
-from undertow.stats.transfer import Estimate
+from undertow.stats.intervals import Estimate
 
 TOKENS = Scale("tokens", 1, 1)
 EXPLAINED = (

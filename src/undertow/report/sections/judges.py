@@ -1,68 +1,12 @@
 """The report on the judge: how good it is, and whether another would conclude the same."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from undertow.analysis.judges import Sensitivity, judge_sensitivity
-from undertow.analysis.summary import EstimateRecord, Summary, readings_of
-from undertow.config import Cell, Params, parse_arm
-from undertow.findings.arms import PERCENT, RATIO
-from undertow.judging.calibration import Calibration, ShareRecord, read_calibrations
+from undertow.analysis.judges import Corrected, JudgeEvidence, Sensitivity
+from undertow.analysis.summary import Summary
+from undertow.findings.numbers import PERCENT, RATIO
 from undertow.report.page import Column, Items, Paragraph, Part, Section, Table
 from undertow.stats.agreement import AgreementRecord, KappaRecord
-from undertow.stats.judge_error import CorrectedTransfer, correct_transfer
-from undertow.stats.transfer import Estimate
-from undertow.study.records import CellResult, Layout
-
-
-@dataclass(frozen=True)
-class Corrected:
-    """What one calibration makes of every arm: (model, arm) -> values without judge error."""
-
-    calibration: Calibration
-    arms: Mapping[tuple[str, str], CorrectedTransfer]
-
-
-@dataclass(frozen=True)
-class JudgeEvidence:
-    """What is known about the judge of a study."""
-
-    sensitivity: Sensitivity | None
-    corrected: tuple[Corrected, ...]
-
-
-def judge_evidence(
-    layout: Layout, params: Params, grid: Mapping[Cell, CellResult], summary: Summary
-) -> JudgeEvidence:
-    """Read votes and calibrations; both may be absent."""
-    fingerprint = next(iter(grid.values())).judge_fingerprint
-    return JudgeEvidence(
-        sensitivity=judge_sensitivity(layout, params, grid, summary),
-        corrected=tuple(
-            Corrected(calibration, _corrected(params, grid, summary, calibration))
-            for calibration in read_calibrations(layout, fingerprint)
-            if calibration.trait == summary.trait
-        ),
-    )
-
-
-def _corrected(
-    params: Params, grid: Mapping[Cell, CellResult], summary: Summary, calibration: Calibration
-) -> dict[tuple[str, str], CorrectedTransfer]:
-    settings = params.statistics
-    return {
-        (arm.model, arm.arm): correct_transfer(
-            readings_of(
-                grid, params.control, arm.model, parse_arm(arm.arm), params.grid.seeds, "rate"
-            ),
-            calibration.confusion,
-            resamples=settings.resamples,
-            confidence=settings.confidence,
-            seed=settings.seed,
-        )
-        for arm in summary.arms
-        if not arm.is_control
-    }
+from undertow.stats.intervals import Estimate
+from undertow.study.records import ShareRecord
 
 
 def judges_section(summary: Summary, evidence: JudgeEvidence) -> Section:
@@ -182,7 +126,7 @@ def _percent(estimate: Estimate) -> str:
     return f"{PERCENT.number(estimate.value)} [{low}, {high}]"
 
 
-def _ratio(estimate: Estimate | EstimateRecord) -> str:
+def _ratio(estimate: Estimate | Estimate) -> str:
     if estimate.value is None:
         return "undefined"
     low, high = RATIO.number(estimate.low), RATIO.number(estimate.high)

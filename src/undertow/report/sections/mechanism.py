@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from undertow.analysis.mechanism import ArmMechanism, BlockShift, SeedRange
 from undertow.analysis.summary import Summary
-from undertow.findings.arms import RATIO
+from undertow.findings.numbers import RATIO
 from undertow.report.figures import across, with_data
 from undertow.report.page import Column, Figure, Items, Paragraph, Part, Section, Table, typeset
 from undertow.report.svg import Axis, Chart, Guide, Mark, Series, Style, draw, nice_axis

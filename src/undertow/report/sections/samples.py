@@ -6,7 +6,8 @@ from pathlib import Path
 from undertow.config import Cell, Params
 from undertow.report.page import Details, Exchange, Paragraph, Part, Section
 from undertow.study.files import read_rows
-from undertow.study.records import Layout, Record, Response, VerdictRow
+from undertow.study.layout import Layout
+from undertow.study.records import Record, Response, VerdictRow
 
 PER_ARM = 3
 
