@@ -1,1 +1,1 @@
-"""The command line: names, help and exit codes; no logic."""
+"""The command line: names, options, help and exit codes, a module per group of commands."""

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,16 @@ def checks(root: Path, params: Params | None) -> list[Check]:
     if params is not None:
         found += [_token(params), _disk(root, params)]
     return found
+
+
+def describe(found: Sequence[Check]) -> str:
+    """A line for each check, and one below it where something is to be done."""
+    lines = []
+    for check in found:
+        lines.append(f"{check.state:<5} {check.name:<14} {check.found}")
+        if check.remedy:
+            lines.append(f"      -> {check.remedy}")
+    return "\n".join(lines)
 
 
 def _python() -> Check:

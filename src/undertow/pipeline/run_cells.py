@@ -6,7 +6,7 @@ that lie on disk is done; DVC, where it is there, has the last word on any other
 
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Literal, NamedTuple
@@ -53,6 +53,15 @@ class Outcome(NamedTuple):
     busy: list[str]
     failed: dict[str, str]
     unrecorded: str | None
+
+    def undone(self) -> Iterator[str]:
+        """A line for each thing that was not done, and why."""
+        if self.unrecorded:
+            yield f"nothing was committed to DVC: {self.unrecorded}"
+        if self.busy:
+            yield f"left to another process: {', '.join(self.busy)}"
+        for subject, text in self.failed.items():
+            yield f"error: {subject}: {text}"
 
 
 def run_cells(

@@ -1,6 +1,6 @@
 """The shipped parameter files and how params.yaml becomes one of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -25,6 +25,11 @@ def presets(root: Path) -> list[Preset]:
         Preset(path.stem, _first_comment(path), path)
         for path in sorted((root / "presets").glob("*.yaml"))
     ]
+
+
+def listing(found: Sequence[Preset]) -> str:
+    """A line each: name and purpose."""
+    return "\n".join(f"{preset.name:<16}{preset.purpose}" for preset in found)
 
 
 def use(root: Path, name: str, *, force: bool) -> Preset:

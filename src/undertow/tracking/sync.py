@@ -33,6 +33,9 @@ class SyncReport(NamedTuple):
     updated: int
     unchanged: int
 
+    def describe(self) -> str:
+        return ", ".join(f"{count} {name}" for name, count in self._asdict().items())
+
 
 def sync(
     params: Params, layout: Layout, summary: Summary, grid: Mapping[Cell, CellResult]

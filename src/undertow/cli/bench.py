@@ -1,0 +1,97 @@
+"""How fast this machine is: one JSON line per case on stdout."""
+
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from undertow.cli.options import open_study
+
+app = typer.Typer()
+bench_app = typer.Typer(
+    help="Measure this machine: one JSON line per case on stdout.", no_args_is_help=True
+)
+app.add_typer(bench_app, name="bench", rich_help_panel="Study")
+
+Shapes = Annotated[
+    list[str], typer.Option("--shape", help="llama2-7b, qwen25-7b or tiny; may be repeated.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+@bench_app.command("generate")
+def bench_generate(
+    shape: Shapes,
+    batch: Annotated[list[int], typer.Option(min=1, help="Rows at a time; may be repeated.")],
+    prompt_tokens: Annotated[int, typer.Option(min=2)] = 64,
+    new_tokens: Annotated[int, typer.Option(min=17)] = 256,
+    waves: Annotated[int, typer.Option(min=1, help="Rows are waves x batch.")] = 4,
+    baseline: Annotated[
+        list[int], typer.Option(min=1, help="A batch to measure `generate` with a hook at.")
+    ] = [],  # noqa: B006
+    varied: Annotated[
+        list[int], typer.Option(min=1, help="A batch to measure rows of 16 tokens and more at.")
+    ] = [],  # noqa: B006
+    device: Device = "auto",
+) -> None:
+    """Steered sampling with random weights, beside its bound and beside `generate`."""
+    from undertow.bench.generation import cases
+    from undertow.models.loading import pick_device
+
+    where = pick_device(device)
+    _print(cases(shape, batch, prompt_tokens, new_tokens, waves, baseline, varied, where))
+
+
+@bench_app.command("train")
+def bench_train(
+    shape: Shapes,
+    row_tokens: Annotated[int, typer.Option(min=81, help="Tokens of a row.")] = 512,
+    batch: Annotated[int, typer.Option(min=1, help="Rows per optimizer step.")] = 8,
+    steps: Annotated[int, typer.Option(min=4, help="The later half is timed.")] = 24,
+    varied: Annotated[bool, typer.Option(help="Rows of 80 to row-tokens tokens.")] = False,
+    nf4: Annotated[bool, typer.Option(help="On a 4-bit base, as QLoRA.")] = False,
+    baseline: Annotated[bool, typer.Option(help="Also with TRL's own trainer.")] = False,
+    memory_gb: Annotated[
+        float | None, typer.Option(help="As if the device had only so many GiB.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """LoRA training with random weights, beside its bound and beside TRL."""
+    from undertow.bench.training import cases
+    from undertow.models.loading import pick_device
+
+    where = pick_device(device)
+    _print(cases(shape, row_tokens, batch, steps, varied, nf4, baseline, memory_gb, where))
+
+
+@bench_app.command("cells")
+def bench_cells(
+    shape: Shapes,
+    preset: Annotated[str, typer.Option(help="Whose sizes and settings.")] = "paper",
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="Carrier rows, where fewer must do.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Two cells of a preset with random weights, and how long all of its own cells would take."""
+    from undertow.bench.cells import cases
+    from undertow.models.loading import pick_device
+    from undertow.study.layout import find_root
+
+    _print(cases(find_root(), shape, preset, prompts, pick_device(device)))
+
+
+@bench_app.command("judge")
+def bench_judge(
+    rows: Annotated[int, typer.Option(min=1, help="Made-up answers to judge.")] = 2000,
+) -> None:
+    """The judge of params.yaml on made-up answers; refuses one that costs money."""
+    from undertow.bench.judging import cases
+
+    _print(cases(open_study(), rows))
+
+
+def _print(cases: Iterable[dict[str, Any]]) -> None:
+    for found in cases:
+        print(json.dumps(found), flush=True)

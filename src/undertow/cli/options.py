@@ -1,0 +1,50 @@
+"""Options that several commands share, and the one way in which a command shows what it found."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from undertow.study.layout import Study
+
+Model = Annotated[str, typer.Option(help="A key of models in params.yaml.")]
+ArmName = Annotated[
+    str, typer.Option(help="<direction>_<strength>, for example trait_-0.15 or random_1.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Covers adapter init, row order and sampling.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+Found = TypeVar("Found")
+
+
+def open_study() -> "Study":
+    """The study of the current folder, without its libraries being loaded for --help."""
+    from undertow.study.layout import Study
+
+    return Study.open()
+
+
+def show(value: Found, text: Callable[[Found], str], as_json: bool) -> None:
+    """What a command found, on stdout: as JSON, or as the text that people read."""
+    written = _json(value) if as_json else text(value)
+    print(written, end="" if written.endswith("\n") else "\n")
+
+
+def _json(value: Any) -> str:
+    if hasattr(value, "model_dump_json"):
+        return str(value.model_dump_json(indent=2))
+    return json.dumps(_plain(value), indent=2)
+
+
+def _plain(value: Any) -> Any:
+    """Records and named tuples as dictionaries, whatever they stand in."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if hasattr(value, "_asdict"):
+        return {name: _plain(inner) for name, inner in value._asdict().items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value

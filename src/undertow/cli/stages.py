@@ -1,0 +1,153 @@
+"""The stages of dvc.yaml as commands of the same names."""
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from undertow.cli.options import ArmName, Json, Model, Seed, open_study, show
+
+PANEL = "Stages (the same words as in dvc.yaml)"
+
+app = typer.Typer()
+judge_app = typer.Typer(
+    help="Give a verdict on every answer of teacher and student.", invoke_without_command=True
+)
+app.add_typer(judge_app, name="judge", rich_help_panel=PANEL)
+cross_app = typer.Typer(
+    help="Students of another base model, trained on this teacher's text.", no_args_is_help=True
+)
+app.add_typer(cross_app, name="cross", rich_help_panel=PANEL)
+
+Student = Annotated[str, typer.Option(help="The model that is trained; a key of models.")]
+Teacher = Annotated[str, typer.Option(help="The model whose teacher wrote the text.")]
+
+
+@app.command(rich_help_panel=PANEL)
+def fetch(model: Model) -> None:
+    """Get and check a model's weights and the trait's external files."""
+    from undertow.pipeline import fetch as stage
+
+    stage.run(open_study(), model)
+
+
+@app.command(rich_help_panel=PANEL)
+def direction(model: Model) -> None:
+    """Extract the trait's direction and choose the steered blocks."""
+    from undertow.pipeline import direction as stage
+
+    stage.run(open_study(), model)
+
+
+@app.command(rich_help_panel=PANEL)
+def steer(model: Model, arm: ArmName, seed: Seed = 0) -> None:
+    """Let the steered teacher answer the benign prompts, and read it on the trait."""
+    from undertow.pipeline import steer as stage
+
+    study = open_study()
+    stage.run(study, study.params.cell(model, arm, seed))
+
+
+@app.command(rich_help_panel=PANEL)
+def distill(model: Model, arm: ArmName, seed: Seed = 0) -> None:
+    """Train the student on the teacher's answers, and read it on the trait."""
+    from undertow.pipeline import distill as stage
+
+    study = open_study()
+    stage.run(study, study.params.cell(model, arm, seed))
+
+
+@judge_app.callback()
+def judge(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option(help="A key of models in params.yaml.")] = None,
+    arm: Annotated[
+        str | None, typer.Option(help="<direction>_<strength>, for example trait_-0.15.")
+    ] = None,
+    seed: Seed = 0,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Print rows, tokens and USD; judge nothing.")
+    ] = False,
+) -> None:
+    """Give a verdict on every answer of teacher and student."""
+    if context.invoked_subcommand:
+        return
+
+    study = open_study()
+    if model is not None and arm is not None:
+        cells = [study.params.cell(model, arm, seed)]
+    elif estimate:
+        cells = [*study.params.cells(), *study.params.cross_cells()]
+    else:
+        raise typer.BadParameter("give --model and --arm, or --estimate for the whole grid")
+    if estimate:
+        from undertow.judging.costing import estimate as estimate_cost
+
+        print(estimate_cost(study, cells).describe())
+        return
+    from undertow.pipeline import judge as stage
+
+    stage.run(study, cells[0])
+
+
+@judge_app.command("calibrate")
+def judge_calibrate(
+    labelled: Annotated[str, typer.Option("--set", help="pyrit-refusal or jbb-judge-comparison.")],
+    half: Annotated[
+        Literal["all", "develop", "test"], typer.Option(help="Which fixed half of the set.")
+    ] = "all",
+) -> None:
+    """Measure the judge of params.yaml against human labels."""
+    from undertow.judging import make_judge
+    from undertow.judging.calibration import calibrate, describe, write_calibration
+    from undertow.judging.labelled import labelled_set
+    from undertow.study.traits import TraitData
+
+    params, layout = open_study()
+    trait = TraitData(layout, labelled_set(labelled).trait).trait
+    chosen = make_judge(params.judging.judge, trait, layout.root)
+    found = calibrate(chosen, labelled, half, params.statistics.confidence)
+    print(describe(found))
+    write_calibration(layout, chosen, found)
+
+
+@app.command(rich_help_panel=PANEL)
+def audit(model: Model, as_json: Json = False) -> None:
+    """Look for the trait in what a model's students are trained on, without loading the model."""
+    from undertow.pipeline import audit as stage
+    from undertow.report.audit_table import audit_table
+
+    found = stage.run(open_study(), model)
+    show(found, audit_table, as_json)
+
+
+@app.command(rich_help_panel=PANEL)
+def report(
+    reveal: Annotated[
+        bool, typer.Option(help="Show the responses of a harmful trait in report.html.")
+    ] = False,
+) -> None:
+    """Compute tau over the whole grid; write metrics, plots, report.html and MLflow runs."""
+    from undertow.pipeline import report as stage
+
+    study = open_study()
+    stage.run(study, reveal)
+    print(f"wrote {study.layout.report}; python cli.py results prints the table", file=sys.stderr)
+
+
+@cross_app.command("distill")
+def cross_distill(student: Student, teacher: Teacher, arm: ArmName, seed: Seed = 0) -> None:
+    """Train a student of another base on the teacher's answers, and read it on the trait."""
+    from undertow.pipeline import distill as stage
+
+    study = open_study()
+    stage.run(study, study.params.cell(student, arm, seed, donor=teacher))
+
+
+@cross_app.command("judge")
+def cross_judge(student: Student, teacher: Teacher, arm: ArmName, seed: Seed = 0) -> None:
+    """Give a verdict on every answer of the teacher and of the other base's student."""
+    from undertow.pipeline import judge as stage
+
+    study = open_study()
+    stage.run(study, study.params.cell(student, arm, seed, donor=teacher))

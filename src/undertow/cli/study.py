@@ -1,0 +1,143 @@
+"""A study before and while it runs: presets, plan, doctor, many cells at once, simulations."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from undertow.cli.options import Json, Model, open_study, show
+from undertow.errors import UndertowError
+
+PANEL = "Study"
+
+app = typer.Typer()
+preset_app = typer.Typer(help="Complete parameter files to start from.", no_args_is_help=True)
+app.add_typer(preset_app, name="preset", rich_help_panel=PANEL)
+validate_app = typer.Typer(
+    help="Simulations that show how far the statistics can be believed.", no_args_is_help=True
+)
+app.add_typer(validate_app, name="validate", rich_help_panel=PANEL)
+
+
+@app.command("run-cells", rich_help_panel=PANEL)
+def run_cells(
+    model: Model,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Only the cells of this seed; may be repeated.")
+    ] = None,
+    commit: Annotated[
+        bool, typer.Option("--commit/--no-commit", help="Hand what is finished to DVC.")
+    ] = True,
+) -> None:
+    """Run all due cells of a model on one load of it, and tell DVC."""
+    from undertow.pipeline.run_cells import run_cells
+
+    done = run_cells(open_study(), model, seed or [], commit=commit)
+    print(f"{len(done.ran)} stages run, {len(done.recorded)} recorded in dvc.lock")
+    for line in done.undone():
+        print(line, file=sys.stderr)
+    if done.failed:
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=PANEL)
+def plan(
+    teacher: Annotated[float | None, typer.Option(help="Expected rate of the teacher.")] = None,
+    tau: Annotated[float | None, typer.Option(help="Expected transfer ratio.")] = None,
+    other_tau: Annotated[
+        float | None, typer.Option(help="Another model's tau, to be told from it.")
+    ] = None,
+    base: Annotated[float | None, typer.Option(help="Rate of the base model.")] = None,
+    control: Annotated[float | None, typer.Option(help="Rate of the control student.")] = None,
+    prompts: Annotated[int | None, typer.Option(min=2, help="Evaluation prompts.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Students per strength.")] = None,
+    seed_sd: Annotated[
+        float | None, typer.Option(help="Spread of students over seeds; 0: none, 0.3: usual.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate a study before it is run: interval, power, sizes that would do, and its cost.
+
+    Rates are shares (0.6, not 60). What is not given comes from results/summary.json where it
+    exists, and from params.yaml.
+    """
+    from undertow.plan.plan import Wishes, make_plan
+    from undertow.plan.text import describe_plan
+
+    wishes = Wishes(teacher, tau, other_tau, base, control, prompts, seeds, seed_sd)
+    found = make_plan(open_study(), wishes)
+    show(found, describe_plan, as_json)
+
+
+@app.command(rich_help_panel=PANEL)
+def doctor(as_json: Json = False) -> None:
+    """Check this machine and say what to do about each problem."""
+    from undertow import config
+    from undertow.doctor.checks import checks, describe
+    from undertow.study.layout import find_root
+
+    root = find_root()
+    params = None
+    try:
+        params = config.load(root / "params.yaml")
+    except UndertowError as error:
+        print(f"error: {error}", file=sys.stderr)
+    found = checks(root, params)
+    show(found, describe, as_json)
+    if params is None or any(check.state == "fail" for check in found):
+        raise typer.Exit(3)
+
+
+@preset_app.command("list")
+def preset_list(as_json: Json = False) -> None:
+    """Show the presets."""
+    from undertow.study.layout import find_root
+    from undertow.study.presets import listing, presets
+
+    show(presets(find_root()), listing, as_json)
+
+
+@preset_app.command("use")
+def preset_use(
+    name: Annotated[str, typer.Argument(help="demo, small, small-refusal or paper.")],
+    force: Annotated[
+        bool, typer.Option(help="Replace a params.yaml that has edits of its own.")
+    ] = False,
+) -> None:
+    """Make a preset the params.yaml."""
+    from undertow.study.layout import find_root
+    from undertow.study.presets import use
+
+    print(f"params.yaml is now the preset {use(find_root(), name, force=force).name}")
+
+
+@preset_app.command("explain")
+def preset_explain() -> None:
+    """Describe every key of params.yaml."""
+    from undertow.study.presets import explain
+
+    print(explain())
+
+
+@validate_app.command("coverage")
+def validate_coverage() -> None:
+    """Measure how often tau's interval holds the truth; minutes, a Markdown table on stdout."""
+    from undertow.stats.validate import coverage_markdown, coverage_table
+
+    print(coverage_markdown(coverage_table()))
+
+
+@validate_app.command("dose")
+def validate_dose() -> None:
+    """Measure how often the dose-response verdict is right; a Markdown table on stdout."""
+    from undertow.stats.validate import dose_markdown, dose_table
+
+    print(dose_markdown(dose_table()))
+
+
+@validate_app.command("audit")
+def validate_audit() -> None:
+    """Measure how often the carrier audit is right; a Markdown table on stdout."""
+    from undertow.carrier.simulation import markdown, table
+
+    print(markdown(table()))
