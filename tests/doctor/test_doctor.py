@@ -203,4 +203,4 @@ def test_git_says_branch_and_uncommitted_changes(
     bare = tmp_path / "elsewhere"
     bare.mkdir()
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    assert "not a repository" in find("git", bare).found
+    assert "not a git repository" in find("git", bare).found

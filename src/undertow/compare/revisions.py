@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from undertow.config import Cell, Params, parse
 from undertow.errors import ConfigError
+from undertow.lineage.git import Repository
 from undertow.lineage.lock import PARAMS_FILE, Lock, cell_folder, outdated, parse_lock
-from undertow.lineage.objects import Cache, MissingObjectError, Repository
+from undertow.lineage.objects import Cache, MissingObjectError
 from undertow.study.records import CellResult
 
 WORKING_TREE = "the working tree"

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import sqlite3
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from huggingface_hub import get_token
 from undertow.config import Params
 from undertow.doctor import footprint, packages
 from undertow.errors import UndertowError
+from undertow.lineage.git import Repository
 from undertow.study.records import Record
 
 GIB = 1 << 30
@@ -276,19 +276,11 @@ def _store(root: Path) -> Check:
 
 
 def _git(root: Path) -> Check:
-    command = ["git", "-C", str(root), "status", "--porcelain", "--branch"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return Check(name="git", state="warn", found="not installed", remedy="install git")
-    if done.returncode != 0:
-        return Check(
-            name="git",
-            state="warn",
-            found="not a repository, so runs cannot name their commit",
-            remedy="work in a git clone",
-        )
-    branch, *changed = done.stdout.splitlines()
+    state = Repository(root).ask("status", "--porcelain", "--branch")
+    if state.reason:
+        found = f"{state.reason}; runs cannot name their commit"
+        return Check(name="git", state="warn", found=found, remedy=state.remedy)
+    branch, *changed = state.text.splitlines()
     where = branch.removeprefix("## ").split("...")[0]
     if changed:
         return Check(

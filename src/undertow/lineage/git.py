@@ -1,15 +1,106 @@
-"""What git says of the checkout; nothing where there is no git or no repository."""
+"""The one place that runs git: what it says of a study's own repository, or why it says nothing."""
 
+import os
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
+
+from undertow.errors import DataError
+
+# Where git looks in place of the folder that it is asked about. A hook has them set, to the
+# repository that it belongs to; `git rev-parse --local-env-vars` names them.
+ELSEWHERE = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_COMMON_DIR",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_GRAFT_FILE",
+    "GIT_SHALLOW_FILE",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+)
 
 
-def ask_git(root: Path, *arguments: str) -> str | None:
-    """Output of a git command in the folder `root`; None where it fails."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:  # git itself is not installed
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+class Answer(NamedTuple):
+    """What git printed; where it did not do as asked, `reason` says why and `remedy` what to do."""
+
+    output: bytes
+    reason: str | None = None
+    remedy: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.output.decode(errors="replace").strip()
+
+
+class Head(NamedTuple):
+    """The checked-out commit and whether tracked files differ from it; None where unknown."""
+
+    commit: str | None
+    dirty: bool | None
+    reason: str | None = None
+
+
+class Repository(NamedTuple):
+    """The git repository of a study; all paths are relative to the study's root."""
+
+    root: Path
+
+    def ask(self, *arguments: str) -> Answer:
+        """Run a git command in the study's root, whatever repository the environment names."""
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(self.root), *arguments],
+                capture_output=True,
+                check=False,
+                env=own_environment(),
+            )
+        except FileNotFoundError:
+            return Answer(b"", "git is not on the PATH", "install git")
+        if done.returncode == 0:
+            return Answer(done.stdout)
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        trust = next((line.strip() for line in lines if "safe.directory" in line), None)
+        remedy = f"if you trust its owner: {trust}" if trust else "work in a git clone"
+        return Answer(done.stdout, lines[0].removeprefix("fatal: "), remedy)
+
+    def head(self) -> Head:
+        """The commit that the study is at."""
+        inside = self.ask("rev-parse", "--git-dir")
+        if inside.reason:
+            return Head(None, None, inside.reason)
+        commit = self.ask("rev-parse", "--verify", "--quiet", "HEAD")
+        if commit.reason:
+            return Head(None, None, "nothing is committed yet")
+        changes = self.ask("status", "--porcelain", "--untracked-files=no")
+        return Head(commit.text, None if changes.reason else bool(changes.output), changes.reason)
+
+    def commit(self, revision: str) -> str:
+        """The full hash of a revision; DataError where git does not know it."""
+        inside = self.ask("rev-parse", "--git-dir")
+        if inside.reason:
+            raise DataError(
+                f"revisions are read through git, and of {self.root} it says: {inside.reason}",
+                inside.remedy,
+            )
+        found = self.ask("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+        if found.reason:
+            raise DataError(
+                f"git does not know the revision {revision!r} in {self.root}: {found.reason}",
+                "name a commit, branch or tag: git log --oneline; in a shallow clone first: "
+                "git fetch --unshallow",
+            )
+        return found.text
+
+    def show(self, commit: str, path: str) -> bytes | None:
+        """A file as it was at a commit; None where the commit does not hold it."""
+        found = self.ask("show", f"{commit}:./{path}")
+        return None if found.reason else found.output
+
+
+def own_environment() -> dict[str, str]:
+    """The environment without what points git to another repository than the folder's own."""
+    return {name: value for name, value in os.environ.items() if name not in ELSEWHERE}

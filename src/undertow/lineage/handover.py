@@ -14,6 +14,7 @@ from typing import NamedTuple
 import yaml
 
 from undertow.errors import UndertowError
+from undertow.lineage.git import own_environment
 from undertow.lineage.stages import Node, differences, inputs_of, outputs_of, recorded
 from undertow.study.files import write_text
 from undertow.study.layout import Study
@@ -86,7 +87,9 @@ def _withdraw(lock: Path, names: Iterable[str]) -> None:
 
 def _dvc(root: Path, *arguments: str) -> str:
     command = ["dvc", "--wait-for-lock", *arguments]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=root, env=own_environment(), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise UndertowError(

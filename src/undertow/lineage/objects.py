@@ -1,6 +1,6 @@
-"""Files of a revision that git or the DVC cache holds, read without either program's workspace.
+"""Files that the DVC cache holds, read without DVC.
 
-The cache's layout is part of DVC's documentation: files/md5/ab/cdef... holds the bytes whose MD5
+The layout is part of DVC's documentation: files/md5/ab/cdef... holds the bytes whose MD5
 is abcdef..., and a folder is a JSON list of names and hashes under a hash that ends in .dir.
 """
 
@@ -9,9 +9,7 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
-from typing import NamedTuple
 
 from undertow.errors import DataError
 
@@ -20,44 +18,6 @@ HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 class MissingObjectError(Exception):
     """Bytes that a lock file names are not in the cache; the text says which."""
-
-
-class Repository(NamedTuple):
-    """The git repository of a study; all paths are relative to the study's root."""
-
-    root: Path
-
-    def commit(self, revision: str) -> str:
-        """The full hash of a revision; DataError where git does not know it."""
-        done = self._git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
-        if done.returncode:
-            raise DataError(
-                f"git does not know the revision {revision!r} in {self.root}: "
-                f"{_last_line(done.stderr)}",
-                "name a commit, branch or tag: git log --oneline; in a shallow clone first: "
-                "git fetch --unshallow",
-            )
-        return done.stdout.decode().strip()
-
-    def show(self, commit: str, path: str) -> bytes | None:
-        """A file as it was at a commit; None where the commit does not hold it."""
-        done = self._git("show", f"{commit}:./{path}")
-        return done.stdout if done.returncode == 0 else None
-
-    def _git(self, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
-        try:
-            return subprocess.run(
-                ["git", "-C", str(self.root), *arguments], capture_output=True, check=False
-            )
-        except FileNotFoundError:
-            raise DataError(
-                "git is not on the PATH, and revisions are read through it", "install git"
-            ) from None
-
-
-def _last_line(text: bytes) -> str:
-    lines = text.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no message"
 
 
 class Cache:

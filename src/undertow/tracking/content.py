@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from undertow.analysis.doses import DoseRecord
 from undertow.analysis.summary import ArmSummary, CellSummary, Summary, TransferRecord
 from undertow.config import Cell, Params
-from undertow.lineage.git import ask_git
+from undertow.lineage.git import Repository
 from undertow.study.files import digest, fingerprint
 from undertow.study.layout import Layout
 from undertow.study.records import CellResult, Costs
@@ -400,17 +400,16 @@ def public(text: str) -> str:
 
 
 def git_tags(root: Path) -> dict[str, str]:
-    """Commit and dirty flag; nothing where there is no git or no commit yet."""
-    commit = ask_git(root, "rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    changes = ask_git(root, "status", "--porcelain", "--untracked-files=no")
+    """Commit and dirty flag, or why they are unknown."""
+    head = Repository(root).head()
+    if head.commit is None:
+        return {"git.unknown": str(head.reason)}
     return {
         # MLflow's own name for it: the UI shows it in the Version column.
-        "mlflow.source.git.commit": commit,
+        "mlflow.source.git.commit": head.commit,
         "mlflow.source.name": "undertow",
         "mlflow.source.type": "LOCAL",
-        "git.dirty": "unknown" if changes is None else str(bool(changes)).lower(),
+        "git.dirty": "unknown" if head.dirty is None else str(head.dirty).lower(),
     }
 
 

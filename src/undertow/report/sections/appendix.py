@@ -9,7 +9,7 @@ import yaml
 from undertow.analysis.costs import CostTotal, total
 from undertow.analysis.summary import Summary
 from undertow.config import GgufWeights, HubWeights, ModelSpec, Params
-from undertow.lineage.git import ask_git
+from undertow.lineage.git import Repository
 from undertow.report.page import Code, Column, Details, Paragraph, Section, Table
 from undertow.study.files import fingerprint
 from undertow.study.layout import Layout
@@ -195,8 +195,7 @@ def _versions(manifests: Mapping[str, Manifest]) -> dict[str, str]:
 
 
 def _commit(layout: Layout) -> str:
-    commit = ask_git(layout.root, "rev-parse", "HEAD")
-    if not commit:
-        return "not in a git repository"
-    changed = ask_git(layout.root, "status", "--porcelain", "--untracked-files=no")
-    return f"{commit}, with uncommitted changes" if changed else commit
+    head = Repository(layout.root).head()
+    if head.commit is None:
+        return f"unknown: {head.reason}"
+    return f"{head.commit}, with uncommitted changes" if head.dirty else head.commit
