@@ -5,16 +5,11 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from undertow.errors import UndertowError
+from undertow.models.families import family_of
 
 
 def blocks(model: PreTrainedModel) -> Sequence[Any]:
-    """The decoder blocks, first to last."""
-    decoder = getattr(model, "model", None)
-    layers = getattr(decoder, "layers", None)
-    if layers is None or not hasattr(getattr(layers[0], "mlp", None), "down_proj"):
-        raise UndertowError(
-            f"{type(model).__name__} has no model.layers[i].mlp.down_proj to steer through",
-            "use a model of the Llama, Qwen2, Qwen3, Mistral or Gemma families",
-        )
-    return list(layers)
+    """The decoder blocks, first to last; UndertowError for a family that is not known."""
+    family_of(model.config)
+    decoder: Any = model.model
+    return list(decoder.layers)
