@@ -37,7 +37,7 @@ def study(tmp_path: Path) -> Study:
     write_text(layout.fetched("m"), "{}\n")
     write_text(layout.direction("m") / "direction.safetensors", "vectors")
     for module in ("steering.py", "direction.py"):
-        write_text(tmp_path / "src" / "undertow" / module, "code")
+        write_text(tmp_path / "src" / "undertow" / "teacher" / module, "code")
     return Study(params, layout)
 
 
@@ -75,7 +75,7 @@ def test_every_input_that_changes_is_named_and_no_other(study: Study):
     assert differences(before, inputs_of(edited, node)) == [
         "data/benign",
         "params.yaml:carrier.prompts",
-        "src/undertow/teacher/steering.py",
+        "src/undertow/teacher",
     ]
 
 

@@ -21,8 +21,30 @@ from undertow.study.records import Manifest
 Digests = dict[str, str | None]
 """Path or parameter -> SHA-256 (hex), null where there is no such file."""
 
+CODE = "src/"
 TEMPLATE = re.compile(r"\$\{([^}]+)\}")
 MANIFEST = "manifest.json"
+
+
+def code_digest(path: Path) -> str:
+    """The hash of a file of code, or of a folder's: what Python compiles beside it is no code."""
+    if path.is_file():
+        return digest(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    names = {file: file.relative_to(path) for file in files}
+    return fingerprint(
+        [(name.as_posix(), digest(file)) for file, name in names.items() if not _made(name)]
+    )
+
+
+@cache
+def loaded_code(path: Path) -> str:
+    """The hash of code at its first use: an edit during a long run is not what has run."""
+    return code_digest(path)
+
+
+def _made(name: Path) -> bool:
+    return "__pycache__" in name.parts
 
 
 class Node(NamedTuple):
@@ -82,11 +104,11 @@ def finish(study: Study, work: Work, manifest: Manifest) -> None:
     write_json(root / work.node.manifest, manifest.model_copy(update=hashes))
 
 
-def inputs_of(study: Study, node: Node, *, code: Callable[[Path], str] = digest) -> Digests:
+def inputs_of(study: Study, node: Node, *, code: Callable[[Path], str] = code_digest) -> Digests:
     """Hashes of the command, of the study's parameters and of the files that a stage reads.
 
-    code: the hash of a file of source code. Parameters are hashed with their defaults written
-    out, so spelling out a default changes nothing.
+    code: the hash of source code, a file or a folder. Parameters are hashed with their defaults
+    written out, so spelling out a default changes nothing.
     """
     found: Digests = {"cmd": fingerprint(node.command)}
     values = study.params.model_dump(mode="json")
@@ -94,7 +116,7 @@ def inputs_of(study: Study, node: Node, *, code: Callable[[Path], str] = digest)
         found[f"params.yaml:{key}"] = fingerprint(_look_up(values, key))
     for dep in node.deps:
         path = study.layout.root / dep
-        read = code if path.suffix == ".py" else digest
+        read = code if dep.startswith(CODE) else digest
         found[dep] = read(path) if path.exists() else None
     return found
 
@@ -129,14 +151,8 @@ def differences(before: Mapping[str, str | None], now: Mapping[str, str | None])
 def remember_code(study: Study, node: Node) -> None:
     """Take the hashes of a stage's code now, long before the stage itself begins."""
     for dep in node.deps:
-        if dep.endswith(".py"):
+        if dep.startswith(CODE):
             loaded_code(study.layout.root / dep)
-
-
-@cache
-def loaded_code(path: Path) -> str:
-    """The hash of code at its first use: an edit during a long run is not what has run."""
-    return digest(path)
 
 
 def _node(study: Study, stage: str, item: Mapping[str, str]) -> Node:
