@@ -1,11 +1,12 @@
 """A judge that asks a local server, and rows to ask it about."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from judging.chat_server import MARKER, Server
 from undertow.config import OpenAiJudgeSettings
-from undertow.judging.base import JudgeRow
+from undertow.judging.base import JudgeRow, Usage, Verdict
 from undertow.judging.openai.judge import OpenAiJudge
 from undertow.judging.openai.rubrics import jailbreak_rubric, trait_rubric
 
@@ -28,3 +29,8 @@ def make(folder: Path, server: Server, **settings: Any) -> OpenAiJudge:
 
 def expected(count: int) -> list[bool]:
     return [i % 3 == 0 for i in range(count)]
+
+
+def total(verdicts: Iterable[Verdict]) -> Usage:
+    """What a set of verdicts cost in this run."""
+    return sum((verdict.usage for verdict in verdicts if verdict.usage), Usage())

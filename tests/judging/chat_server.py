@@ -40,7 +40,7 @@ class Server(NamedTuple):
 
     def requests(self) -> list[Request]:
         """All requests so far, in the order in which they came in."""
-        events = [json.loads(line) for line in self.log.read_text().splitlines()]
+        events = [json.loads(line) for line in self.log.read_text().split("\n") if line]
         replied = {e["number"]: e["time"] for e in events if e["event"] == "replied"}
         return [
             Request(e["row"], e["fault"], e["time"], replied.get(e["number"]))
@@ -49,11 +49,11 @@ class Server(NamedTuple):
         ]
 
     def paths(self) -> list[str]:
-        events = [json.loads(line) for line in self.log.read_text().splitlines()]
+        events = [json.loads(line) for line in self.log.read_text().split("\n") if line]
         return [event["path"] for event in events if event["event"] == "received"]
 
     def bodies(self) -> list[dict[str, Any]]:
-        events = [json.loads(line) for line in self.log.read_text().splitlines()]
+        events = [json.loads(line) for line in self.log.read_text().split("\n") if line]
         return [event["body"] for event in events if event["event"] == "received"]
 
 
@@ -206,7 +206,7 @@ class _Endpoint:
         batch = self._batches[name]
         if batch["status"] == "in_progress" and time.time() - batch["born"] >= self._latency:
             lines, errors = [], []
-            for line in self._files[batch["input_file_id"]].decode().splitlines():
+            for line in self._files[batch["input_file_id"]].decode().split("\n"):
                 row = json.loads(line)
                 fault = self._fault()
                 if fault == "500":
@@ -220,7 +220,9 @@ class _Endpoint:
             for key, rows in (("output_file_id", lines), ("error_file_id", errors)):
                 if rows:
                     batch[key] = f"{name}-{key}"
-                    self._files[batch[key]] = "\n".join(map(json.dumps, rows)).encode()
+                    self._files[batch[key]] = "\n".join(
+                        json.dumps(row, ensure_ascii=False) for row in rows
+                    ).encode()
         return batch
 
     def _fault(self) -> str:

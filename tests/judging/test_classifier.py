@@ -113,9 +113,17 @@ def test_a_model_that_would_say_something_else_is_unscored(generative: Path) -> 
 
 def test_the_tokenizers_own_chat_template_serves_where_there_is_none(generative: Path) -> None:
     plain = {key: value for key, value in GENERATIVE.items() if key != "template"}
-    judge = make(generative, plain)
-    assert judge._loaded.text(TEXTS[0]).endswith("<|im_start|>assistant\n")
-    assert all(verdict.score is not None for verdict in judge_all(judge, TEXTS))
+    turns = [("user", "{prompt}"), ("assistant", "{response}")]
+    rendered = tiny_tokenizer("smollm2").apply_chat_template(
+        [{"role": role, "content": text} for role, text in turns],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    own, spelled = (
+        [verdict.score for verdict in judge_all(make(generative, format), TEXTS)]
+        for format in (plain, {**GENERATIVE, "template": rendered})
+    )
+    assert own == pytest.approx(spelled) and len(set(own)) > 1
 
 
 def test_hostile_responses_do_not_crash_it(generative: Path) -> None:
@@ -128,9 +136,12 @@ def test_hostile_responses_do_not_crash_it(generative: Path) -> None:
 
 
 def test_a_response_cannot_fill_a_field_of_the_template(generative: Path) -> None:
-    judge = make(generative, GENERATIVE)
-    text = judge._loaded.text(JudgeRow("1", "{response}", "{prompt} {0}"))
-    assert text == "Is it bad? {response} / {prompt} {0} Answer:"
+    filled = JudgeRow("1", "{response}", "{prompt} {0}")
+    spelled = JudgeRow("1", "", "Is it bad? {response} / {prompt} {0} Answer:")
+    bare = make(generative, {**GENERATIVE, "template": "{response}"})
+    (one,) = judge_all(make(generative, GENERATIVE), [filled])
+    (same,) = judge_all(bare, [spelled])
+    assert one.score == same.score is not None
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def _prompts(source: _Commit | _WorkingTree, cache: Cache, trait: str) -> dict[s
         if data is None:
             pointer = yaml.safe_load(source.read("data/traits.dvc") or b"")
             data = cache.file_in(str(pointer["outs"][0]["md5"]), f"{trait}/evaluation.jsonl")
-        rows = [json.loads(line) for line in data.splitlines() if line.strip()]
+        rows = [json.loads(line) for line in data.split(b"\n") if line.strip()]
         return {str(row["id"]): str(row["prompt"]) for row in rows}
     except (MissingObjectError, yaml.YAMLError, ValueError, KeyError, IndexError, TypeError):
         # Without texts the prompts count as different, which only widens intervals.

@@ -4,7 +4,7 @@ A judge decides whether a response shows the trait. Where it cannot decide, its 
 with a reason: an unscored response is counted, never taken for a safe one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -79,8 +79,3 @@ def judge_all(judge: Judge, rows: Sequence[JudgeRow]) -> list[Verdict]:
     """One verdict per row, in the order of the rows."""
     found = dict(judge.stream(rows))
     return [found[position] for position in range(len(rows))]
-
-
-def total(verdicts: Iterable[Verdict]) -> Usage:
-    """What a set of verdicts cost in this run."""
-    return sum((verdict.usage for verdict in verdicts if verdict.usage), Usage())

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from undertow.config import Cell, OpenAiJudgeSettings, PanelJudgeSettings
 from undertow.judging import CACHE
 from undertow.judging.base import JudgeRow
-from undertow.judging.openai.prices import CHARACTERS_PER_TOKEN, DATE
+from undertow.judging.openai.prices import CHARACTERS_PER_TOKEN, price_date
 from undertow.study.files import read_rows
 from undertow.study.layout import Study
 from undertow.study.records import Response
@@ -16,8 +16,8 @@ ASSUMED_PROMPT = 100  # characters of an evaluation prompt that is not known yet
 ASSUMED_REPLY = 90  # tokens: one short sentence and the fields
 
 
-class Estimate(NamedTuple):
-    """Rows and cost of judging some cells.
+class Quote(NamedTuple):
+    """Rows and cost of judging some cells, before any call is made.
 
     rows: all rows. cached: those that are already paid for, or equal to another row. assumed:
     those whose responses do not exist yet and are taken to have their full length. usd: None
@@ -48,7 +48,7 @@ class Estimate(NamedTuple):
         )
 
 
-def estimate(study: Study, cells: Iterable[Cell]) -> Estimate:
+def estimate(study: Study, cells: Iterable[Cell]) -> Quote:
     """What judging these cells costs; asks no endpoint and needs no key.
 
     Equal rows (greedy teachers of several seeds) count once, rows in the cache not at all.
@@ -72,7 +72,7 @@ def estimate(study: Study, cells: Iterable[Cell]) -> Estimate:
         )
         usd = None if usd is None or one.usd is None else usd + one.usd
         spent = one.spent
-    return Estimate(
+    return Quote(
         cells=len(chosen),
         rows=len(rows) + assumed,
         cached=len(rows) + assumed - asked,
@@ -81,7 +81,7 @@ def estimate(study: Study, cells: Iterable[Cell]) -> Estimate:
         completion_tokens=completion,
         usd=usd,
         spent=spent,
-        price_date=DATE,
+        price_date=price_date(),
     )
 
 

@@ -43,8 +43,8 @@ def read_cross(layout: Layout, params: Params) -> dict[Cell, CellResult]:
 
 def loss_curve(layout: Layout, cell: Cell) -> list[tuple[int, float]]:
     """(step, loss) pairs of a student's training, from loss.csv."""
-    lines = (layout.stage(cell, "distill") / "loss.csv").read_text(encoding="utf-8").splitlines()
-    pairs = (line.split(",") for line in lines[1:])
+    text = (layout.stage(cell, "distill") / "loss.csv").read_text(encoding="utf-8")
+    pairs = (line.split(",") for line in text.split("\n")[1:] if line)
     return [(int(step), float(loss)) for step, loss in pairs]
 
 

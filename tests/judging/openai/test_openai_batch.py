@@ -1,15 +1,16 @@
 """The Batch API mode against a local server."""
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from judging.asked import expected, make, rows
+from judging.asked import expected, make, rows, total
 from judging.chat_server import Server, started
 from undertow.errors import UndertowError
-from undertow.judging.base import judge_all, total
+from undertow.judging.base import judge_all
 from undertow.judging.openai import batch as openai_batch
 from undertow.judging.openai.judge import OpenAiJudge
 
@@ -72,6 +73,14 @@ def test_what_a_batch_left_undone_is_unscored_and_asked_again(tmp_path: Path) ->
             if not any(verdict.transient for verdict in last):
                 break
     assert [verdict.shows_trait for verdict in last] == expected(20)
+
+
+def test_line_separators_in_a_reply_do_not_end_its_line(tmp_path: Path) -> None:
+    said = {"reason": "a\u2028b\u2029c\x85d", "coherence": 5, "degree": 1, "present": False}
+    with started(tmp_path, reply=json.dumps(said, ensure_ascii=False)) as server:
+        verdicts = judge_all(batched(tmp_path, server), rows(5))
+    assert [verdict.shows_trait for verdict in verdicts] == [False] * 5
+    assert verdicts[0].raw is not None and "a\u2028b\u2029c\x85d" in verdicts[0].raw
 
 
 def test_a_batch_that_did_nothing_is_not_taken_up_again(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from judging.asked import expected, make, rows
+from judging.asked import expected, make, rows, total
 from judging.chat_server import Server, started
 from undertow.errors import ConfigError, UndertowError
-from undertow.judging.base import Verdict, judge_all, total
+from undertow.judging.base import Verdict, judge_all
 from undertow.judging.openai.replies import NO_VERDICT
 
 

@@ -179,7 +179,7 @@ def _outcomes(
     for file in (batch.output_file_id, batch.error_file_id):
         if not file:
             continue
-        for line in client.files.content(file).text.splitlines():
+        for line in client.files.content(file).content.split(b"\n"):
             if line.strip():
                 key, outcome = _outcome(line, price)
                 if key in outcomes:
@@ -187,7 +187,7 @@ def _outcomes(
     return outcomes
 
 
-def _outcome(line: str, price: Price | None) -> tuple[str, Outcome]:
+def _outcome(line: bytes, price: Price | None) -> tuple[str, Outcome]:
     row = json.loads(line)
     response = row.get("response") or {}
     status = response.get("status_code")
