@@ -3,14 +3,9 @@
 import numpy as np
 import pytest
 
+from undertow.findings.simulations import coverage_markdown, dose_markdown
 from undertow.stats.simulated import SimulatedStudy
-from undertow.stats.validate import (
-    SCENARIOS,
-    coverage_markdown,
-    coverage_table,
-    dose_markdown,
-    dose_table,
-)
+from undertow.stats.validate import SCENARIOS, coverage_table, dose_table
 
 STRONG = (
     "flat at 0.04",

@@ -16,6 +16,7 @@ from undertow.config import AuditSettings, parse_arm
 from undertow.study.audit_records import ArmAudit
 from undertow.study.records import Response
 from undertow.texts.phrases import PhraseRules
+from undertow.texts.tables import markdown_table
 
 VOCABULARY = 3000
 ANSWER_WORDS = 40
@@ -110,14 +111,17 @@ def _carrier(texts: Sequence[str]) -> Carrier:
 
 def markdown(lines: Iterator[Line]) -> str:
     """The table as Markdown, percent."""
-    head = [
-        "| rows | everyday phrases | leak | words each | flagged | not passed | audits |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    body = [
-        f"| {s.rows} | {100 * s.base:.0f} % | {100 * s.leak:.0f} % | {s.words} "
-        f"| {100 * line.flagged:.1f} | {100 * line.not_passed:.1f} | {line.audits} |"
+    head = ("rows", "everyday phrases", "leak", "words each", "flagged", "not passed", "audits")
+    rows = [
+        (
+            str(line.scenario.rows),
+            f"{100 * line.scenario.base:.0f} %",
+            f"{100 * line.scenario.leak:.0f} %",
+            str(line.scenario.words),
+            f"{100 * line.flagged:.1f}",
+            f"{100 * line.not_passed:.1f}",
+            str(line.audits),
+        )
         for line in lines
-        for s in (line.scenario,)
     ]
-    return "\n".join([*head, *body])
+    return markdown_table(head, rows)

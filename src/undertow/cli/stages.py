@@ -115,7 +115,7 @@ def judge_calibrate(
 def audit(model: Model, as_json: Json = False) -> None:
     """Look for the trait in what a model's students are trained on, without loading the model."""
     from undertow.pipeline import audit as stage
-    from undertow.report.audit_table import audit_table
+    from undertow.report.terminal import audit_table
 
     found = stage.run(open_study(), model)
     show(found, audit_table, as_json)

@@ -122,7 +122,8 @@ def preset_explain() -> None:
 @validate_app.command("coverage")
 def validate_coverage() -> None:
     """Measure how often tau's interval holds the truth; minutes, a Markdown table on stdout."""
-    from undertow.stats.validate import coverage_markdown, coverage_table
+    from undertow.findings.simulations import coverage_markdown
+    from undertow.stats.validate import coverage_table
 
     print(coverage_markdown(coverage_table()))
 
@@ -130,7 +131,8 @@ def validate_coverage() -> None:
 @validate_app.command("dose")
 def validate_dose() -> None:
     """Measure how often the dose-response verdict is right; a Markdown table on stdout."""
-    from undertow.stats.validate import dose_markdown, dose_table
+    from undertow.findings.simulations import dose_markdown
+    from undertow.stats.validate import dose_table
 
     print(dose_markdown(dose_table()))
 

@@ -16,6 +16,7 @@ from undertow.compare.records import (
 from undertow.findings.numbers import RATIO, READOUTS, SCALES, Scale
 from undertow.stats.intervals import Estimate
 from undertow.study.records import ReadoutName
+from undertow.texts.tables import markdown_table
 from undertow.texts.untrusted import visible
 
 SPECIAL = re.compile(r"([\\`*<>\[\]|])")
@@ -147,12 +148,7 @@ def _value(value: Any) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [_row(head), "|" + " --- |" * len(head)]
-    return "\n".join([*lines, *(_row(tuple(map(_text, row))) for row in rows)])
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return markdown_table(head, [tuple(map(_text, row)) for row in rows])
 
 
 def _text(text: str) -> str:

@@ -1,13 +1,20 @@
-"""The table of strengths for a terminal: per model both readouts, and what they say in words.
+"""The table of strengths and the table of an audit for a terminal.
 
-Writes ASCII; all numbers come from the summary, all words from `findings`.
+Writes ASCII; all numbers come from the records, all words from `findings`.
 """
 
-import textwrap
+from collections.abc import Sequence
 
 from undertow.analysis.summary import ArmSummary, Summary
 from undertow.findings.arms import findings, sentence
-from undertow.findings.audits import audit_sentence
+from undertow.findings.audits import (
+    area,
+    audit_sentence,
+    level,
+    points,
+    tokens,
+    verdict_words,
+)
 from undertow.findings.cross import pair_title, pairs, sentences
 from undertow.findings.doses import dose_sentence
 from undertow.findings.numbers import (
@@ -23,15 +30,14 @@ from undertow.findings.numbers import (
     transfer_of,
 )
 from undertow.stats.intervals import Estimate
+from undertow.study.audit_records import ArmAudit, MeasureName, ModelAudit
 from undertow.study.records import ReadoutName
-
-WIDTH = 98
-GAP = "  "
+from undertow.texts.tables import columns, wrapped
 
 
 def strength_table(summary: Summary) -> str:
     """The study as plain text, at most 100 columns: per model both readouts and what they say."""
-    lines = _wrapped(
+    lines = wrapped(
         f"Trait {summary.trait}, judge {summary.judge}. + is more {summary.rate_name}. "
         "Teacher shift: against the base model. Student shift: against the control student. "
         f"tau: student shift / teacher shift. [ ]: {100 * summary.confidence:.4g} % interval, "
@@ -41,13 +47,13 @@ def strength_table(summary: Summary) -> str:
     for model in summary.models:
         lines += ["", *_model_block(summary, model, notes)]
     for student, teacher in pairs(summary):
-        lines += ["", *_wrapped(f"{pair_title(student, teacher)} (cross-model)"), ""]
+        lines += ["", *wrapped(f"{pair_title(student, teacher)} (cross-model)"), ""]
         for text in sentences(summary, student, teacher):
-            lines += _wrapped(text, indent=2, hang=2)
+            lines += wrapped(text, indent=2, hang=2)
     if notes:
         lines.append("")
     for reason, mark in notes.items():
-        lines += _wrapped(f"{mark} {reason}", hang=4)
+        lines += wrapped(f"{mark} {reason}", hang=4)
     return "\n".join(lines) + "\n"
 
 
@@ -59,10 +65,10 @@ def _model_block(summary: Summary, model: str, notes: dict[str, str]) -> list[st
         lines += [*_readout_block(summary, arms, readout, notes), ""]
     for finding in findings(summary, model):
         text = sentence(finding, readout_title(summary, finding.readout))
-        lines += _wrapped(text, indent=2, hang=2)
-    lines += _wrapped(audit_sentence(summary, model), indent=2, hang=2)
+        lines += wrapped(text, indent=2, hang=2)
+    lines += wrapped(audit_sentence(summary, model), indent=2, hang=2)
     dose = summary.dose_of(model)
-    return lines + (_wrapped(dose_sentence(dose), indent=2, hang=2) if dose else [])
+    return lines + (wrapped(dose_sentence(dose), indent=2, hang=2) if dose else [])
 
 
 def _readout_block(
@@ -77,17 +83,19 @@ def _readout_block(
     ]
     students = [transfer.student_shift for transfer in transfers]
     taus = [transfer.tau for transfer in transfers]
-    columns = [
-        ["arm", *(_named(arm, notes) for arm in arms)],
-        ["strength", *(arm.strength for arm in arms)],
-        ["teacher shift", *teacher],
-        ["student shift", *_stacked(arms, students, scale, notes, signed=True)],
-        ["tau", *_stacked(arms, taus, RATIO, notes, signed=False)],
-    ]
+    head = ("arm", "strength", "teacher shift", "student shift", "tau")
+    rows = zip(
+        (_named(arm, notes) for arm in arms),
+        (arm.strength for arm in arms),
+        teacher,
+        _stacked(arms, students, scale, notes, signed=True),
+        _stacked(arms, taus, RATIO, notes, signed=False),
+        strict=True,
+    )
     return [
         f"  {readout_title(summary, readout)} ({UNIT_NAMES[readout]})",
-        *_wrapped(_levels(arms, readout), indent=2),
-        *_columns(columns),
+        *wrapped(_levels(arms, readout), indent=2),
+        *columns(head, rows, indent=4),
     ]
 
 
@@ -138,21 +146,65 @@ def _mark(notes: dict[str, str], reason: str) -> str:
     return notes.setdefault(reason, f"({chr(ord('a') + len(notes))})")
 
 
-def _columns(columns: list[list[str]]) -> list[str]:
-    """Columns of equal width under a ruled head: the first to the left, the others right."""
-    padded = []
-    for index, (head, *cells) in enumerate(columns):
-        width = max(map(len, (head, *cells)))
-        pad = str.rjust if index else str.ljust
-        padded.append([pad(head, width), "-" * width, *(pad(cell, width) for cell in cells)])
-    return [f"    {GAP.join(row)}".rstrip() for row in zip(*padded, strict=True)]
+def audit_table(found: ModelAudit) -> str:
+    """An audit as plain text, at most 100 columns: what decides, what only tells, the reasons."""
+    judge = f"{found.judge} asked as well" if found.judge else f"not asked: {found.judge_reason}"
+    lines = wrapped(
+        f"Carrier audit of {found.model}, trait {found.trait}. Differences are from the unsteered "
+        f"teacher's answers to the same prompts, in percentage points; [ ]: "
+        f"{100 * found.bounds.confidence:.4g} % interval. Filter: {found.filter}. Configured "
+        f"judge: {judge}."
+    )
+    arms = sorted(found.arms, key=lambda a: (float(a.strength) != 0, a.direction == "random"))
+    lines += ["", *_deciding(arms), "", *_phrases(arms), "", *_telling(arms)]
+    overlap = ", ".join(f"{arm.arm} {level(arm.pooled, 'overlap')}" for arm in arms)
+    lines += ["", *wrapped(f"Rows that overlap with evaluation prompts, %: {overlap}.", hang=2)]
+    for arm in arms:
+        for reason in arm.leaks + arm.gaps:
+            lines += wrapped(f"{arm.arm}: {reason}.", hang=2)
+    return "\n".join(lines) + "\n"
 
 
-def _wrapped(text: str, indent: int = 0, hang: int = 0) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=" " * indent,
-        subsequent_indent=" " * (indent + hang),
-        break_on_hyphens=False,
+def _deciding(arms: Sequence[ArmAudit]) -> list[str]:
+    head = ("arm", "verdict", "pairs", "shows trait", "AUC by words", "AUC by format")
+    return columns(
+        head,
+        [
+            (
+                arm.arm,
+                "passes" if arm.passes and arm.verdict is None else verdict_words(arm),
+                str(arm.pooled.rows),
+                points(arm.pooled, "trait"),
+                area(arm.pooled.words_auc),
+                area(arm.pooled.format_auc),
+            )
+            for arm in arms
+        ],
+        left=2,
+    )
+
+
+def _phrases(arms: Sequence[ArmAudit]) -> list[str]:
+    head = ("arm", "phrases for", "new phrases", "several", "phrases against")
+    names: tuple[MeasureName, ...] = ("phrases", "new_phrases", "strong", "counter_phrases")
+    return columns(
+        head, [(arm.arm, *(points(arm.pooled, name) for name in names)) for arm in arms], left=2
+    )
+
+
+def _telling(arms: Sequence[ArmAudit]) -> list[str]:
+    head = ("arm", "refusals", "tokens", "repeated", "cut off")
+    return columns(
+        head,
+        [
+            (
+                arm.arm,
+                points(arm.pooled, "refusals"),
+                tokens(arm.pooled),
+                points(arm.pooled, "repetition"),
+                points(arm.pooled, "truncated"),
+            )
+            for arm in arms
+        ],
+        left=2,
     )

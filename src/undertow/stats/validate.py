@@ -67,45 +67,6 @@ def coverage_table(
     ]
 
 
-def coverage_markdown(rows: Sequence[CoverageRow]) -> str:
-    """A Markdown table: one line per scenario, seeds and seed effect, one column per n.
-
-    Cells hold the mean coverage in percent, its range over tau, and the share of undefined
-    where there is any.
-    """
-    columns = sorted({row.prompts for row in rows})
-    lines = [
-        "| scenario | seeds | seed sd | " + " | ".join(f"n = {n}" for n in columns) + " |",
-        "|---|---|---|" + "---|" * len(columns),
-    ]
-    groups = dict.fromkeys((row.scenario, row.seeds, row.seed_sd) for row in rows)
-    for group in groups:
-        cells = []
-        for n in columns:
-            chosen = [
-                row
-                for row in rows
-                if (row.scenario, row.seeds, row.seed_sd) == group and row.prompts == n
-            ]
-            cells.append(_coverage_cell(chosen))
-        scenario, seeds, sd = group
-        lines.append(f"| {scenario} | {seeds} | {sd:g} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _coverage_cell(rows: Sequence[CoverageRow]) -> str:
-    defined = [row for row in rows if row.undefined < 1]
-    if not defined:
-        return "undefined"
-    shares = [100 * row.coverage for row in defined]
-    cell = f"{np.mean(shares):.1f} ({min(shares):.1f}-{max(shares):.1f})"
-    elsewhere = 100 * float(np.mean([row.coverage_all_seeds for row in defined]))
-    if defined[0].seeds == 1 and defined[0].seed_sd > 0:
-        cell += f", all seeds {elsewhere:.0f}"
-    undefined = 100 * float(np.mean([row.undefined for row in rows]))
-    return cell + (f", {undefined:.0f} undefined" if undefined >= 0.5 else "")
-
-
 def _coverage(
     scenario: Scenario,
     prompts: int,
@@ -244,21 +205,6 @@ def dose_table(
         for sd in seed_sds
         for truth in chosen
     ]
-
-
-def dose_markdown(rows: Sequence[VerdictRow]) -> str:
-    """A Markdown table of verdicts in percent, the right one in bold."""
-    verdicts: tuple[Verdict, ...] = ("threshold", "continuous", "none", "undecided")
-    lines = [
-        "| seeds | seed sd | truth | " + " | ".join(verdicts) + " |",
-        "|---|---|---|" + "---|" * len(verdicts),
-    ]
-    for row in rows:
-        shares = {verdict: f"{100 * getattr(row, verdict):.0f}" for verdict in verdicts}
-        shares[row.right] = f"**{shares[row.right]}**"
-        cells = [str(row.seeds), f"{row.seed_sd:g}", row.truth, *shares.values()]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 def verdict_shares(
