@@ -9,7 +9,7 @@ from factories import make_params
 from tiny import save_tiny
 from undertow.analysis.costs import total
 from undertow.config import Params
-from undertow.pipeline.loading import Bench
+from undertow.pipeline.loading import Shelf
 from undertow.pipeline.meter import Meter
 from undertow.study.layout import Layout, Study
 from undertow.study.records import Costs
@@ -84,11 +84,11 @@ def test_a_bench_loads_a_model_once_and_starts_a_meter_for_each_stage(tmp_path: 
         "dtype": "float32",
     }
     study = Study(Params.model_validate(params), Layout(tmp_path))
-    bench = Bench()
-    first, second = bench.load(study, "m"), bench.load(study, "m")
+    shelf = Shelf()
+    first, second = shelf.load(study, "m"), shelf.load(study, "m")
     assert first.model is second.model
     assert first.meter is not second.meter
     assert first.meter.costs().load_seconds > 0
     assert second.meter.costs().load_seconds == 0
-    bench.clear()
-    assert bench.load(study, "m").model is not first.model
+    shelf.clear()
+    assert shelf.load(study, "m").model is not first.model

@@ -13,7 +13,7 @@ from repository import ROOT, Repository, tiny_params
 from undertow.config import HubWeights, Params
 from undertow.plan.costs import PROMPT_TOKENS
 from undertow.plan.plan import Plan, PlanError, Wishes, make_plan, strengths_of
-from undertow.plan.speeds import TABLE, shipped_rate
+from undertow.plan.speeds import TABLE, shipped_speed
 from undertow.plan.text import describe_plan
 from undertow.stats.power import Design, expect_interval, power_apart, power_threshold
 from undertow.study.files import write_json
@@ -160,7 +160,7 @@ def test_a_model_that_never_ran_has_no_hours_and_a_reason(study):
     assert cost.hours is None
     [model] = cost.models
     assert model.hours is None and model.reason == (
-        f"no measured rate for {MODEL}, run one cell first"
+        f"no measured speed for {MODEL}, run one cell first"
     )
     assert f"unknown: {model.reason}" in describe_plan(plan(study))
     assert cost.judge_usd == 0
@@ -193,7 +193,7 @@ def test_more_seeds_cost_in_proportion_and_a_stage_alone_is_no_measurement(study
     assert twice.hours == pytest.approx(2 * once.hours)
 
 
-def test_a_shipped_rate_stands_in_until_a_cell_has_run(study, monkeypatch):
+def test_a_shipped_speed_stands_in_until_a_cell_has_run(study, monkeypatch):
     repo = TABLE[0].repos[0]
     weights = HubWeights(kind="hub", repo=repo, revision="0" * 40)
     spec = study.params.models[MODEL].model_copy(update={"weights": weights})
@@ -212,7 +212,7 @@ def test_a_shipped_rate_stands_in_until_a_cell_has_run(study, monkeypatch):
         other_seconds=20.0,
     )
     monkeypatch.setattr("undertow.plan.speeds.TABLE", (filled,))
-    assert shipped_rate(spec) == filled
+    assert shipped_speed(spec) == filled
     [model] = plan(hub).cost.models
     tokens = params.evaluation.prompts * 64
     assert model.seconds_per_cell["steer"] == pytest.approx(
@@ -224,10 +224,11 @@ def test_a_shipped_rate_stands_in_until_a_cell_has_run(study, monkeypatch):
 def test_every_speed_of_the_shipped_table_says_where_it_was_measured():
     presets = [yaml.safe_load(path.read_text()) for path in (ROOT / "presets").glob("*.yaml")]
     repos = {m["weights"].get("repo") for preset in presets for m in preset["models"].values()}
-    for rate in TABLE:
-        assert set(rate.repos) & repos
-        provenance = (rate.device, rate.date, rate.command)
-        known = [rate.generated_per_second, rate.other_seconds, *rate.trained_per_second.values()]
+    for speed in TABLE:
+        assert set(speed.repos) & repos
+        provenance = (speed.device, speed.date, speed.command)
+        trained = speed.trained_per_second.values()
+        known = [speed.generated_per_second, speed.other_seconds, *trained]
         if any(value is not None for value in known):
             assert all(provenance)
 

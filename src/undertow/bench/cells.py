@@ -43,7 +43,7 @@ def cases(
     Weights are random, so hardly an answer ends early and no time depends on what a model says.
     The trait is one whose prompts are at hand, the judge the offline one, and over-refusal
     prompts are replaced by as many held-back ones. prompts: carrier rows, where fewer must do;
-    their rates stand for the rest. Students of another base are not counted.
+    their speeds stand for the rest. Students of another base are not counted.
     """
     found = {shipped.name: shipped.path for shipped in presets(root)}
     if preset not in found:

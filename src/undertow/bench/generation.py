@@ -63,7 +63,7 @@ def cases(
             free_memory()
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-            rate = _engine(model, batch, waves, prompt, new)
+            speed = _engine(model, batch, waves, prompt, new)
             found: dict[str, Any] = {
                 "case": "generate",
                 "shape": shape,
@@ -71,21 +71,21 @@ def cases(
                 "prompt_tokens": prompt,
                 "new_tokens": new,
                 "rows": batch * waves,
-                "tokens_per_second": round(rate, 1),
+                "tokens_per_second": round(speed, 1),
                 "bound_tokens_per_second": round(bound, 1),
-                "share_of_bound": round(rate / bound, 4),
+                "share_of_bound": round(speed / bound, 4),
                 "peak_memory_bytes": _peak(device),
                 "ceilings": ceilings._asdict(),
             }
             if batch in varied:
                 found["varied"] = [
-                    _varied(model, batch, more, prompt, new, rate) for more in VARIED_WAVES
+                    _varied(model, batch, more, prompt, new, speed) for more in VARIED_WAVES
                 ]
             if batch in baseline:
                 try:
                     plain = _generate_with_hook(model, batch, prompt, new)
                     found["generate_with_hook_tokens_per_second"] = round(plain, 1)
-                    found["ratio_to_generate_with_hook"] = round(rate / plain, 2)
+                    found["ratio_to_generate_with_hook"] = round(speed / plain, 2)
                 except torch.OutOfMemoryError:
                     found["ratio_to_generate_with_hook"] = None
                     found["generate_with_hook_reason"] = OUT_OF_MEMORY
@@ -94,14 +94,14 @@ def cases(
 
 
 def _varied(
-    model: PreTrainedModel, batch: int, waves: int, prompt: int, new: int, rate: float
+    model: PreTrainedModel, batch: int, waves: int, prompt: int, new: int, speed: float
 ) -> dict[str, float]:
-    """Rows that end early, beside the `rate` of rows that do not."""
+    """Rows that end early, beside the `speed` of rows that do not."""
     useful = _engine(model, batch, waves, prompt, new, ends=(SHORTEST, new))
     return {
         "rows": batch * waves,
         "tokens_per_second": round(useful, 1),
-        "share_of_fixed": round(useful / rate, 4),
+        "share_of_fixed": round(useful / speed, 4),
     }
 
 
@@ -148,7 +148,7 @@ def _generate_with_hook(model: PreTrainedModel, batch: int, prompt: int, new: in
     """Tokens per second of transformers' own sampling under a steering hook, after a warm-up."""
     ids = torch.randint(1, model.config.vocab_size, (batch, prompt), device=model.device)
     generate: Any = model.generate
-    rate = 0.0
+    speed = 0.0
     with steer_with_hooks(model, _offset(model)):
         for length in (4, new):
             settings = GenerationConfig(
@@ -161,8 +161,8 @@ def _generate_with_hook(model: PreTrainedModel, batch: int, prompt: int, new: in
                 generation_config=settings,
                 tokenizer=None,
             )
-            rate = output[:, prompt:].numel() / (time.perf_counter() - started)
-    return rate
+            speed = output[:, prompt:].numel() / (time.perf_counter() - started)
+    return speed
 
 
 def _least_seconds(

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from undertow.config import Cell
 from undertow.errors import DataError
+from undertow.study.layout import STAGES, Layout, Stage
 
 PARAMS_FILE = "params.yaml"
-STAGES = ("steer", "distill", "judge")
+INSIDE = Layout(Path())  # a study's places as dvc.lock writes them
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,16 @@ class Lock:
     def chain(self, cell: Cell) -> list[LockedStage]:
         """The recorded stages that a cell's result depends on, the first to run first."""
         places = [
-            f"results/models/{cell.model}.json",
-            f"results/directions/{cell.model}/direction.safetensors",
+            INSIDE.fetched(cell.model).as_posix(),
+            (INSIDE.direction(cell.teacher_model) / "direction.safetensors").as_posix(),
             *(cell_folder(cell, stage) for stage in STAGES),
         ]
         return [stage for path in places if (stage := self.writer_of(path)) is not None]
 
 
-def cell_folder(cell: Cell, stage: str) -> str:
+def cell_folder(cell: Cell, stage: Stage) -> str:
     """The folder of one stage of a cell, as dvc.lock writes it."""
-    return f"results/cells/{cell.model}/{cell.arm.name}/{cell.seed}/{stage}"
+    return INSIDE.stage(cell, stage).as_posix()
 
 
 def parse_lock(text: bytes | None, where: str) -> Lock:

@@ -5,7 +5,7 @@ from torch import Tensor
 from undertow.errors import ConfigError
 from undertow.lineage.stages import begin, finish
 from undertow.models.prompts import RenderedPrompt, render
-from undertow.pipeline.loading import Bench, Loaded
+from undertow.pipeline.loading import Loaded, Shelf
 from undertow.pipeline.meter import manifest
 from undertow.study.files import atomic_file, write_text
 from undertow.study.layout import Study
@@ -21,7 +21,7 @@ from undertow.teacher.direction import (
 )
 
 
-def run(study: Study, model: str, bench: Bench | None = None) -> None:
+def run(study: Study, model: str, shelf: Shelf | None = None) -> None:
     """Write direction.safetensors, blocks.csv and manifest.json of one model."""
     params, folder = study.params, study.layout.direction(model)
     work = begin(study, "direction", model)
@@ -39,7 +39,7 @@ def run(study: Study, model: str, bench: Bench | None = None) -> None:
             for side in trait.contrast()
         )
     )
-    loaded = (bench or Bench()).load(study, model)
+    loaded = (shelf or Shelf()).load(study, model)
     vectors = mean_difference(
         loaded.model,
         loaded.tokenizer,

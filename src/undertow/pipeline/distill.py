@@ -9,7 +9,7 @@ from undertow.carrier.filter import training_carrier
 from undertow.config import Cell
 from undertow.lineage.stages import begin, finish
 from undertow.models import processes
-from undertow.pipeline.loading import Bench
+from undertow.pipeline.loading import Shelf
 from undertow.pipeline.meter import manifest
 from undertow.pipeline.reading import Reader, scored
 from undertow.readouts.activations import save_activations
@@ -31,23 +31,23 @@ from undertow.study.traits import TraitData, side_effect_prompts
 from undertow.tracking import log_training
 
 
-def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
+def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     """Write adapter/, student.jsonl, benign.jsonl, activations.safetensors, loss.csv and
     manifest.json of one cell.
 
     Processes that accelerate has started beside the main one train with it and end there.
     """
-    folder, bench = study.layout.stage(cell, "distill"), bench or Bench()
+    folder, shelf = study.layout.stage(cell, "distill"), shelf or Shelf()
     work = begin(study, "distill", cell)
     trait = TraitData(study.layout, study.params.trait)
     others = side_effect_prompts(study.layout, study.params, trait)
     carrier = training_carrier(study, cell).rows
     checkpoint = _checkpoint(study, cell, carrier)
-    trained = _trained(study, cell, carrier, checkpoint, bench)
+    trained = _trained(study, cell, carrier, checkpoint, shelf)
     if not processes.is_main():
         return
 
-    loaded = bench.load(study, cell.model)
+    loaded = shelf.load(study, cell.model)
     loaded.meter.after(trained.costs)
     adapter = checkpoint / "adapter"
     with student_of(loaded.model, adapter) as student:
@@ -93,7 +93,7 @@ class Finished(NamedTuple):
 
 
 def _trained(
-    study: Study, cell: Cell, carrier: Sequence[Response], checkpoint: Path, bench: Bench
+    study: Study, cell: Cell, carrier: Sequence[Response], checkpoint: Path, shelf: Shelf
 ) -> Finished:
     """Train, or take up the adapter that a killed run of this very stage has finished."""
     record = checkpoint / "training.json"
@@ -103,7 +103,7 @@ def _trained(
         return Finished([(step, loss) for step, loss in kept["losses"]], costs)
     params = study.params
     settings = params.distillation
-    loaded = bench.load(study, cell.model, nf4=settings.quantization == "nf4")
+    loaded = shelf.load(study, cell.model, nf4=settings.quantization == "nf4")
     rows = training_rows(loaded.tokenizer, carrier, params.prompting.system)
     if not processes.is_main():
         train(loaded.model, loaded.tokenizer, rows, settings, cell.seed, checkpoint, _ignore)

@@ -17,11 +17,11 @@ class Loaded(NamedTuple):
     meter: Meter
 
 
-class Bench:
+class Shelf:
     """Keeps loaded models, so that many stages in one process share one load.
 
     A stage hands a model back as it got it: steering and adapters come off in context managers.
-    Where one has failed that is not certain, so its caller clears the bench.
+    Where one has failed that is not certain, so its caller clears the shelf.
     """
 
     def __init__(self) -> None:

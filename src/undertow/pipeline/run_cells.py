@@ -28,7 +28,7 @@ from undertow.lineage.stages import (
     remember_code,
 )
 from undertow.pipeline import direction, distill, fetch, judge, steer
-from undertow.pipeline.loading import Bench
+from undertow.pipeline.loading import Shelf
 from undertow.study.layout import Study
 from undertow.study.sources import locked, say
 
@@ -101,12 +101,12 @@ class _Run:
     ) -> None:
         self._study, self._root, self._model = study, study.layout.root, model
         self._unrecorded, self._recorder = unrecorded, recorder
-        self._bench = Bench()
+        self._shelf = Shelf()
         self._base = [
             Step(model_node(study, "fetch", model), partial(fetch.run, study, model)),
             Step(
                 model_node(study, "direction", model),
-                partial(direction.run, study, model, self._bench),
+                partial(direction.run, study, model, self._shelf),
             ),
         ]
         self._cells = {cell: self._steps(cell) for cell in cells}
@@ -120,15 +120,15 @@ class _Run:
         self._failed: dict[str, str] = {}
 
     def _steps(self, cell: Cell) -> list[Step]:
-        study, bench = self._study, self._bench
+        study, shelf = self._study, self._shelf
         taught = [
-            Step(cell_node(study, "distill", cell), partial(distill.run, study, cell, bench)),
+            Step(cell_node(study, "distill", cell), partial(distill.run, study, cell, shelf)),
             Step(cell_node(study, "judge", cell), partial(judge.run, study, cell)),
         ]
         if cell.donor is not None:
             return taught
         return [
-            Step(cell_node(study, "steer", cell), partial(steer.run, study, cell, bench)),
+            Step(cell_node(study, "steer", cell), partial(steer.run, study, cell, shelf)),
             *taught,
         ]
 
@@ -175,7 +175,7 @@ class _Run:
                     finished.append(step.node)
         except Exception as error:  # whatever it is, the other cells are worth having
             self._failed[subject] = _told(error)
-            self._bench.clear()  # an adapter may still be on
+            self._shelf.clear()  # an adapter may still be on
         if finished and self._unrecorded is None:
             task = self._recorder.submit(record, self._root, finished)
             self._recordings.append((subject, task))

@@ -2,7 +2,7 @@
 
 from undertow.config import Cell
 from undertow.lineage.stages import begin, finish
-from undertow.pipeline.loading import Bench
+from undertow.pipeline.loading import Shelf
 from undertow.pipeline.meter import manifest
 from undertow.pipeline.reading import Reader, scored
 from undertow.study.files import fingerprint, write_rows
@@ -12,7 +12,7 @@ from undertow.teacher import direction as directions
 from undertow.teacher.steering import offsets, steer
 
 
-def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
+def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     """Write carrier.jsonl, teacher.jsonl, benign.jsonl and manifest.json of one cell."""
     params, layout = study.params, study.layout
     folder, work = layout.stage(cell, "steer"), begin(study, "steer", cell)
@@ -21,7 +21,7 @@ def run(study: Study, cell: Cell, bench: Bench | None = None) -> None:
     others = side_effect_prompts(layout, params, trait)
     direction_file = layout.direction(cell.model) / "direction.safetensors"
     direction = directions.load(direction_file)
-    loaded = (bench or Bench()).load(study, cell.model)
+    loaded = (shelf or Shelf()).load(study, cell.model)
     added = offsets(direction.of(cell.arm.direction), direction.layers, cell.arm.alpha)
     identity = fingerprint(
         params.model_spec(cell.model), direction_file, cell.arm.name, loaded.meter.device

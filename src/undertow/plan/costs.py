@@ -1,7 +1,7 @@
-"""What the grid of params.yaml will cost: device hours from measured rates, judge USD.
+"""What the grid of params.yaml will cost: device hours from measured speeds, judge USD.
 
 Tokens are counted at full length, so hours are an upper bound for models that end early.
-Nothing is guessed: a model without a measured rate has no hours, and a reason.
+Nothing is guessed: a model without a measured speed has no hours, and a reason.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from undertow.analysis.summary import Summary
 from undertow.config import Params
 from undertow.judging.costing import estimate
-from undertow.plan.speeds import ShapeRate, shipped_rate
+from undertow.plan.speeds import ShapeSpeed, shipped_speed
 from undertow.study.layout import STAGES, Layout, Stage, Study
 from undertow.study.records import Costs, Record
 from undertow.study.results import read_manifest
@@ -22,7 +22,7 @@ HOUR = 3600
 
 
 class ModelCost(Record):
-    """The cells of one model; hours is null with a reason where no rate was measured."""
+    """The cells of one model; hours is null with a reason where no speed was measured."""
 
     model: str
     cells: int
@@ -93,10 +93,10 @@ def _model(study: Study, summary: Summary | None, model: str) -> ModelCost:
         seconds = _from_results(measured, tokens)
         device, source = measured["steer"][0].device, "this study's own cells"
     else:
-        rate = shipped_rate(params.model_spec(model))
-        seconds = _from_table(rate, tokens, params.distillation.quantization)
-        device = rate.device if rate else None
-        source = f"measured {rate.date} ({rate.command})" if rate else None
+        speed = shipped_speed(params.model_spec(model))
+        seconds = _from_table(speed, tokens, params.distillation.quantization)
+        device = speed.device if speed else None
+        source = f"measured {speed.date} ({speed.command})" if speed else None
     if not seconds:
         return ModelCost(
             model=model,
@@ -105,7 +105,7 @@ def _model(study: Study, summary: Summary | None, model: str) -> ModelCost:
             seconds_per_cell={},
             device=None,
             source=None,
-            reason=f"no measured rate for {model}, run one cell first",
+            reason=f"no measured speed for {model}, run one cell first",
         )
     return ModelCost(
         model=model,
@@ -138,7 +138,7 @@ def _measured(layout: Layout, summary: Summary | None, model: str) -> dict[Stage
     if not devices:
         return {}
     device = devices.most_common(1)[0][0]
-    # A stage whose own rate is unknown (killed and taken up again) measured nothing.
+    # A stage whose own speed is unknown (killed and taken up again) measured nothing.
     for stage in STAGES[:2]:
         found[stage] = [
             cost for cost in found[stage] if cost.device == device and _speed(stage, cost)
@@ -152,15 +152,15 @@ def _speed(stage: Stage, cost: Costs) -> float | None:
 
 
 def _from_results(found: dict[Stage, list[Costs]], tokens: _Tokens) -> dict[Stage, float]:
-    """Planned tokens at the measured rate, and what the stage took beside it."""
+    """Planned tokens at the measured speed, and what the stage took beside it."""
 
     def stage(name: Stage, planned: int, counts: Sequence[int]) -> float:
-        rates = [_speed(name, cost) or 0.0 for cost in found[name]]
+        speeds = [_speed(name, cost) or 0.0 for cost in found[name]]
         beside = [
-            max(cost.seconds - count / rate, 0.0)
-            for cost, count, rate in zip(found[name], counts, rates, strict=True)
+            max(cost.seconds - count / speed, 0.0)
+            for cost, count, speed in zip(found[name], counts, speeds, strict=True)
         ]
-        return planned / median(rates) + median(beside)
+        return planned / median(speeds) + median(beside)
 
     seconds: dict[Stage, float] = {
         "steer": stage(
@@ -177,12 +177,12 @@ def _from_results(found: dict[Stage, list[Costs]], tokens: _Tokens) -> dict[Stag
     return seconds
 
 
-def _from_table(rate: ShapeRate | None, tokens: _Tokens, quantization: str) -> dict[Stage, float]:
+def _from_table(speed: ShapeSpeed | None, tokens: _Tokens, quantization: str) -> dict[Stage, float]:
     """Seconds per cell from the shipped table; {} where it lacks a number that is needed."""
-    if rate is None:
+    if speed is None:
         return {}
-    generated, other = rate.generated_per_second, rate.other_seconds
-    trained = rate.trained_per_second.get(quantization)
+    generated, other = speed.generated_per_second, speed.other_seconds
+    trained = speed.trained_per_second.get(quantization)
     if generated is None or trained is None or other is None:
         return {}
     return {

@@ -1,6 +1,6 @@
 """How fast a model shape runs where it was measured: one small table, dated, for planning.
 
-A rate that nobody measured is None, and a plan that needs it says so.
+A speed that nobody measured is None, and a plan that needs it says so.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from undertow.config import HubWeights, ModelSpec
 
 
 @dataclass(frozen=True)
-class ShapeRate:
+class ShapeSpeed:
     """Measured speed of one model shape on one device; None is not measured.
 
     generated_per_second is the teacher's; trained_per_second goes by distillation.quantization
@@ -29,7 +29,7 @@ class ShapeRate:
 
 
 TABLE = (
-    ShapeRate(
+    ShapeSpeed(
         shape="Llama-2-7B",
         repos=("meta-llama/Llama-2-7b-chat-hf",),
         device="one NVIDIA H200",
@@ -39,7 +39,7 @@ TABLE = (
         trained_per_second={"none": None, "nf4": 9464.5},
         other_seconds=16.0,
     ),
-    ShapeRate(
+    ShapeSpeed(
         shape="Qwen2.5-7B",
         repos=("Qwen/Qwen2.5-7B-Instruct",),
         device="one NVIDIA H200",
@@ -52,9 +52,9 @@ TABLE = (
 )
 
 
-def shipped_rate(spec: ModelSpec) -> ShapeRate | None:
+def shipped_speed(spec: ModelSpec) -> ShapeSpeed | None:
     """The table's entry for a model, by its hub repository."""
     if not isinstance(spec.weights, HubWeights):
         return None
     repo = spec.weights.repo
-    return next((rate for rate in TABLE if repo in rate.repos), None)
+    return next((speed for speed in TABLE if repo in speed.repos), None)

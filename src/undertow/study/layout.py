@@ -5,6 +5,10 @@ from typing import Literal, NamedTuple
 
 from undertow.config import Cell, Params, load
 
+Stage = Literal["steer", "distill", "judge"]
+STAGES: tuple[Stage, ...] = ("steer", "distill", "judge")
+"""The stages of a cell, in the order in which they run."""
+
 
 class Layout(NamedTuple):
     """Where everything lies below the repository root."""
@@ -55,7 +59,7 @@ class Layout(NamedTuple):
     def audit(self, model: str) -> Path:
         return self.results / "audit" / f"{model}.json"
 
-    def stage(self, cell: Cell, stage: Literal["steer", "distill", "judge"]) -> Path:
+    def stage(self, cell: Cell, stage: Stage) -> Path:
         """A stage's folder; a cross cell has its donor's teacher, and lies beside it."""
         of_teacher = self.results / "cells" / cell.teacher_model / cell.arm.name / str(cell.seed)
         if cell.donor is None or stage == "steer":
@@ -79,9 +83,3 @@ def find_root() -> Path:
     """The nearest folder upwards that holds params.yaml, else the current one."""
     here = Path.cwd().resolve()
     return next((path for path in (here, *here.parents) if (path / "params.yaml").exists()), here)
-
-
-Stage = Literal["steer", "distill", "judge"]
-
-
-STAGES: tuple[Stage, ...] = ("steer", "distill", "judge")

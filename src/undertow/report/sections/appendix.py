@@ -2,7 +2,6 @@
 configuration, provenance."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import yaml
 
@@ -12,11 +11,10 @@ from undertow.config import GgufWeights, HubWeights, ModelSpec, Params
 from undertow.lineage.git import Repository
 from undertow.report.page import Code, Column, Details, Paragraph, Section, Table
 from undertow.study.files import fingerprint
-from undertow.study.layout import Layout
+from undertow.study.layout import STAGES, Layout
 from undertow.study.records import Manifest
 from undertow.study.results import read_cross, read_grid
 
-STAGES: tuple[Literal["steer", "distill", "judge"], ...] = ("steer", "distill", "judge")
 GIBIBYTE = 2**30
 
 
