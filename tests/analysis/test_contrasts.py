@@ -87,7 +87,7 @@ def test_the_difference_is_the_estimator_s_own_on_the_same_prompts_and_seeds(tmp
 
 
 def test_the_control_contrast_is_the_student_s_shift(summary):
-    for arm in summary.of_model(MODEL):
+    for arm in summary.views[MODEL].arms:
         if arm.direction == "trait" and not arm.is_control:
             contrast = find(summary, arm.arm, "control")
             assert contrast.estimate == arm.rate.student_shift
@@ -106,7 +106,7 @@ def test_pairing_tells_apart_what_two_overlapping_intervals_do_not():
     params = study_params(("trait_0", "trait_1", "random_1"), seeds=(0,))
     half = {"trait_0": 10, "trait_1": 52, "random_1": 44}
     found = summary_of(params, lambda arm, seed: first(half[arm]))
-    shifts = {arm.arm: arm.rate.student_shift for arm in found.of_model(MODEL)}
+    shifts = {arm.arm: arm.rate.student_shift for arm in found.views[MODEL].arms}
     assert shifts["trait_1"].low < shifts["random_1"].high, "the two intervals overlap"
     assert find(found, "trait_1", "random").verdict == "clear"
 

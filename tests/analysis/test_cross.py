@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ def test_the_comparison_s_words_follow_from_the_intervals(
 
     arm = next(a for a in study.summary.cross if a.arm == "trait_1")
     arms = [
-        a.model_copy(update={"rate": a.rate.model_copy(update={"student_shift": record(*own)})})
+        a.model_copy(update={"rate": replace(a.rate, student_shift=record(*own))})
         for a in study.summary.arms
     ]
     summary = study.summary.model_copy(update={"arms": tuple(arms)})

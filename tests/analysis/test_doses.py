@@ -44,13 +44,13 @@ def test_a_study_has_two_fits_per_model_with_the_library_s_verdicts(summary):
         for x, where in (("strength", X), ("teacher rate", TEACHER)):
             points = [DosePoint(at, row, (100,) * 3) for at, row in zip(where, counts, strict=True)]
             expected = fit_dose(points, resamples=0)
-            dose = summary.dose_of(model, x)
+            dose = summary.views[model].doses[x]
             assert (dose.verdict, dose.reason) == (expected.verdict, expected.reason)
             assert dose.dispersion == pytest.approx(expected.dispersion)
             for form, fit in zip(dose.forms, expected.fits, strict=True):
                 assert form.weight == pytest.approx(fit.weight)
                 assert form.start == fit.threshold
-    assert [summary.dose_of(m).verdict for m in ("hinged", "straight", "flat")] == [
+    assert [summary.views[m].dose.verdict for m in ("hinged", "straight", "flat")] == [
         "threshold",
         "continuous",
         "none",
@@ -133,7 +133,7 @@ def test_students_without_a_verdict_are_not_there():
 
 
 def test_the_curve_is_the_best_form_and_holds_the_hinge_s_kink(summary):
-    dose = summary.dose_of("hinged")
+    dose = summary.views["hinged"].dose
     assert dose.best == "hinge"
     hinge = next(form for form in dose.forms if form.form == "hinge")
     rates = {point.x: point.rate for point in dose.curve}
@@ -157,9 +157,9 @@ def test_only_a_threshold_verdict_states_a_threshold(summary):
     metrics = headline(summary)
     stated = {model for model in metrics if "dose" in metrics[model]}
     assert stated == {"hinged"}
-    dose = summary.dose_of("hinged")
+    dose = summary.views["hinged"].dose
     assert metrics["hinged"]["dose"] == {"threshold": dose.threshold.value}
-    straight = summary.dose_of("straight")
+    straight = summary.views["straight"].dose
     assert straight.threshold.value is not None and straight.stated_threshold is None
     text = " ".join(strength_table(summary).split())
     assert text.count("Dose-response by strength:") == 3

@@ -1,12 +1,14 @@
 """The summary reads the grid in params.yaml, and unknown stays unknown."""
 
+import json
 import shutil
 
 import pytest
+from pydantic import ValidationError
 
 from factories import make_params, make_study
 from undertow.analysis.summarise import summarise
-from undertow.analysis.summary import headline
+from undertow.analysis.summary import Summary, headline
 from undertow.errors import DataError
 from undertow.study.results import read_grid
 
@@ -17,8 +19,8 @@ def test_a_prompt_without_a_verdict_leaves_the_ratio_but_not_the_margin(tmp_path
     id = list(result.student.verdicts)[-1]
     unknown = result.student.model_copy(update={"verdicts": result.student.verdicts | {id: None}})
     grid = dict(study.grid) | {cell: result.model_copy(update={"student": unknown})}
-    before = {arm.arm: arm for arm in study.summary.of_model(cell.model)}
-    after = {arm.arm: arm for arm in summarise(study.params, grid).of_model(cell.model)}
+    before = {arm.arm: arm for arm in study.summary.views[cell.model].arms}
+    after = {arm.arm: arm for arm in summarise(study.params, grid).views[cell.model].arms}
     # The first cell is the control's, on which every arm of its model leans.
     for name, arm in after.items():
         assert arm.rate.prompts == before[name].rate.prompts - 1
@@ -45,7 +47,7 @@ def test_a_removed_arm_is_not_read_back_from_its_files(tmp_path):
 def test_the_headline_has_no_control_and_null_where_tau_is_undefined(tmp_path):
     study = make_study(tmp_path, make_params())
     for model, arms in headline(study.summary).items():
-        by_name = {arm.arm: arm for arm in study.summary.of_model(model)}
+        by_name = {arm.arm: arm for arm in study.summary.views[model].arms}
         assert "trait_0" not in arms
         for name, values in arms.items():
             assert values["tau"] == by_name[name].rate.tau.value
@@ -61,7 +63,34 @@ def test_a_teacher_that_answers_alike_whatever_the_seed_is_counted_once(tmp_path
     grid = dict(study.grid) | {
         cell: study.grid[cell].model_copy(update={"teacher": same}) for cell in mine
     }
-    [control] = [arm for arm in summarise(study.params, grid).of_model(model) if arm.is_control]
+    [control] = [arm for arm in summarise(study.params, grid).views[model].arms if arm.is_control]
     scored = sum(verdict is not None for verdict in same.verdicts.values())
     assert control.teacher_rate.scored == scored
     assert control.student_rate.scored > scored
+
+
+def test_a_summary_prepares_each_model_once_and_anew_for_other_arms(tmp_path):
+    summary = make_study(tmp_path).summary
+    model = summary.models[0]
+    view = summary.views[model]
+    assert summary.views[model] is view
+    assert view.control is view.arms[0] and view.arms[1:] == view.steered
+    assert [arm.direction for arm in view.steered] == ["trait", "trait", "random"]
+    fewer = summary.model_copy(update={"arms": view.arms[:2]})
+    assert fewer.models == [model] and fewer.views[model].arms == view.arms[:2]
+    assert summary.views[model] is view
+
+
+def test_views_leave_no_trace_in_the_file_or_in_comparisons(tmp_path):
+    summary = make_study(tmp_path).summary
+    text = summary.model_dump_json()
+    assert summary.views
+    assert summary.model_dump_json() == text
+    assert Summary.model_validate_json(text) == summary
+
+
+def test_an_unknown_key_in_a_transfer_of_the_file_is_refused(tmp_path):
+    raw = json.loads(make_study(tmp_path).summary.model_dump_json())
+    raw["arms"][0]["rate"]["tua"] = None
+    with pytest.raises(ValidationError, match="tua"):
+        Summary.model_validate(raw)

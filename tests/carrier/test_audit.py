@@ -313,7 +313,7 @@ def test_the_verdict_reaches_summary_table_and_report(study: Any):
     model = study.params.grid.models[0]
     stage.run(Study(study.params, study.layout), model)
     summary = with_audits(study.summary, study.layout, study.params, study.grid)
-    arms = {arm.arm: arm for arm in summary.of_model(model)}
+    arms = {arm.arm: arm for arm in summary.views[model].arms}
     assert all(arm.audit is not None for arm in arms.values())
     assert arms["trait_1"].audit.verdict in ("subliminal", "overt")
     assert arms["trait_0"].audit.verdict is None and arms["random_1"].audit.verdict is None

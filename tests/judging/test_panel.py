@@ -1,6 +1,6 @@
 """Panels and how far their members agree."""
 
-import math
+from collections.abc import Sequence
 
 import pytest
 
@@ -8,7 +8,7 @@ from undertow.config import DoubleJudgeSettings, PanelJudgeSettings
 from undertow.judging.base import JudgeRow, judge_all
 from undertow.judging.double import ScriptedJudge
 from undertow.judging.panel import NO_VOTE, TIE, PanelJudge, majority
-from undertow.stats.agreement import agreement, cohen_kappa, fleiss_kappa
+from undertow.stats.agreement import Kappa, agreement
 
 ROWS = [JudgeRow(str(i), "p", text) for i, text in enumerate(["ab", "a", "b", "x", "abx"])]
 A, B = ScriptedJudge("a", "x"), ScriptedJudge("b")
@@ -45,11 +45,18 @@ def test_a_panel_needs_two_judges() -> None:
         PanelJudgeSettings(kind="panel", judges={"one": one})
 
 
+def kappas(*judges: Sequence[bool]) -> tuple[Kappa, Kappa]:
+    """Cohen's of the first two judges, and Fleiss' of all."""
+    votes = {f"judge {number}": votes for number, votes in enumerate(judges)}
+    found = agreement(votes, [str(row) for row in range(len(judges[0]))], resamples=20)
+    return found.pairs[0].kappa, found.fleiss
+
+
 def test_cohens_kappa_is_the_textbook_value() -> None:
     # 20 both yes, 5 and 10 split, 15 both no: observed 0.7, expected 0.5.
     first = [True] * 25 + [False] * 25
     second = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
-    assert cohen_kappa(first, second) == pytest.approx(0.4)
+    assert kappas(first, second)[0].value == pytest.approx(0.4)
 
 
 def test_kappas_agree_with_statsmodels() -> None:
@@ -61,22 +68,21 @@ def test_kappas_agree_with_statsmodels() -> None:
     votes[:, 1] = np.where(np.arange(60) % 5, votes[:, 0], votes[:, 1])
     columns = [[bool(v) for v in column] for column in votes.T]
     table, _ = inter.aggregate_raters(votes)
-    assert fleiss_kappa(columns) == pytest.approx(inter.fleiss_kappa(table))
+    cohen, fleiss = kappas(*columns)
+    assert fleiss.value == pytest.approx(inter.fleiss_kappa(table))
     counts = np.zeros((2, 2))
     for a, b in votes[:, :2]:
         counts[a, b] += 1
-    assert cohen_kappa(columns[0], columns[1]) == pytest.approx(
-        inter.cohens_kappa(counts, return_results=False)
-    )
+    assert cohen.value == pytest.approx(inter.cohens_kappa(counts, return_results=False))
 
 
 def test_perfect_and_absent_agreement() -> None:
     mixed = [True, False] * 10
-    assert cohen_kappa(mixed, mixed) == pytest.approx(1)
-    assert fleiss_kappa([mixed, mixed, mixed]) == pytest.approx(1)
-    assert cohen_kappa(mixed, [not vote for vote in mixed]) == pytest.approx(-1)
+    assert [each.value for each in kappas(mixed, mixed, mixed)] == pytest.approx([1, 1])
+    assert kappas(mixed, [not vote for vote in mixed])[0].value == pytest.approx(-1)
     # All votes alike: chance explains everything, and 0 / 0 is not perfect agreement.
-    assert math.isnan(cohen_kappa([True] * 5, [True] * 5))
+    for kappa in kappas([True] * 5, [True] * 5):
+        assert (kappa.value, kappa.reason) == (None, "all votes are the same")
 
 
 def test_agreement_has_intervals_and_lists_differences() -> None:

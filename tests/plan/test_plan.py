@@ -119,7 +119,7 @@ def test_rates_and_both_taus_come_from_the_results_where_they_exist(tmp_path):
     found = make_plan(Study(made.params, made.layout), Wishes(), studies=QUICK)
     for name in ("teacher", "base", "control", "tau", "other_tau"):
         assert found.inputs[name].source == "results"
-    arms = {arm.arm: arm for arm in made.summary.of_model(MODEL)}
+    arms = {arm.arm: arm for arm in made.summary.views[MODEL].arms}
     rate = arms["trait_1"].rate
     assert found.inputs["teacher"].value == pytest.approx(rate.teacher, abs=0.02)
     assert found.inputs["tau"].value == pytest.approx(rate.tau.value, abs=0.03)

@@ -59,7 +59,7 @@ def test_the_fitted_curve_is_drawn_with_the_threshold_s_interval_where_there_is_
     pictures = re.findall(r"<svg.*?</svg>", section(html, "dose"), re.DOTALL)
     assert len(pictures) == 2
     for picture, model in zip(pictures, study.summary.models, strict=True):
-        dose = study.summary.dose_of(model)
+        dose = study.summary.views[model].dose
         assert dose is not None
         page = Page(picture)
         curve = next(p for p in page.all("polyline") if p["class"] == "curve")

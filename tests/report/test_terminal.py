@@ -1,6 +1,7 @@
 """The terminal table and the words that go with its numbers."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,11 @@ def with_shift(
 ) -> ArmSummary:
     reason = "for the test" if value is None else None
     shift = Estimate(value=value, low=low, high=high, reason=reason)
-    return arm.model_copy(update={"margin": arm.margin.model_copy(update={"student_shift": shift})})
+    return arm.model_copy(update={"margin": replace(arm.margin, student_shift=shift)})
 
 
 def finding_of(summary: Summary, trait: Triple, random: Triple, difference: Triple) -> Finding:
-    arms = {arm.arm: arm for arm in summary.of_model(summary.models[0])}
+    arms = {arm.arm: arm for arm in summary.views[summary.models[0]].arms}
     arm = with_shift(arms["trait_1"], *trait)
     value, low, high = difference
     estimate = Estimate(value=value, low=low, high=high, reason=None)
@@ -170,7 +171,7 @@ def test_the_largest_strength_is_by_size_and_its_twin_has_the_same_strength(
     assert [(each.arm.arm, each.random and each.random.arm) for each in found] == [
         ("trait_1", "random_1")
     ] * 2
-    of_model = summary.of_model("smollm2-135m")
+    of_model = summary.views["smollm2-135m"].arms
     weaker = next(arm for arm in of_model if arm.arm == "trait_-0.5")
     twin = random_twin(of_model, weaker)
     assert twin is not None and twin.arm == "random_-0.5"

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,8 +128,8 @@ def test_an_infinite_interval_end_is_left_out(study: Study) -> None:
     arms = list(study.summary.arms)
     index = next(i for i, arm in enumerate(arms) if arm.arm == "trait_1")
     cell = arms[index].cells[0]
-    tau = cell.rate.tau.model_copy(update={"high": float("inf")})
-    cell = cell.model_copy(update={"rate": cell.rate.model_copy(update={"tau": tau})})
+    tau = replace(cell.rate.tau, high=float("inf"))
+    cell = cell.model_copy(update={"rate": replace(cell.rate, tau=tau)})
     arms[index] = arms[index].model_copy(update={"cells": (cell, *arms[index].cells[1:])})
     study = study._replace(summary=study.summary.model_copy(update={"arms": tuple(arms)}))
     synced(study)

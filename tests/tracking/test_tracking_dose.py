@@ -18,7 +18,7 @@ def test_curve_runs_carry_the_verdict_and_only_a_threshold_s_numbers(tmp_path: P
     curves = [run for run in contents(params, layout, summary, grid) if run.tags["kind"] == "curve"]
     assert len(curves) == 6
     for run in curves:
-        dose = summary.dose_of(run.tags["model"])
+        dose = summary.views[run.tags["model"]].dose
         assert dose is not None
         assert run.tags["dose_verdict"] == dose.verdict
         assert run.tags["dose_reason"] == dose.reason

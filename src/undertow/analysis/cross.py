@@ -6,11 +6,13 @@ this text does by itself is not counted as transfer (the control of Cloud et al.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from undertow.analysis.summarise import summarise
-from undertow.analysis.summary import ArmSummary, CrossArm, Summary, TransferRecord
+from undertow.analysis.summary import ArmSummary, CrossArm, Summary
 from undertow.config import Cell, CrossPair, Grid, Params
 from undertow.stats.intervals import Estimate, difference
+from undertow.stats.transfer import Transfer
 from undertow.study.records import CellResult
 
 TWO_BASES = (
@@ -74,10 +76,10 @@ def _arms(
         )
 
 
-def _without_naive(transfer: TransferRecord) -> TransferRecord:
-    return transfer.model_copy(update={"naive_shift": UNKNOWN, "tau_naive": UNKNOWN})
+def _without_naive(transfer: Transfer) -> Transfer:
+    return replace(transfer, naive_shift=UNKNOWN, tau_naive=UNKNOWN)
 
 
-def _gap(same: TransferRecord, other: TransferRecord) -> Estimate:
+def _gap(same: Transfer, other: Transfer) -> Estimate:
     """How much further the same-base student went, on the readout's own scale."""
     return difference(same.student_shift, other.student_shift)

@@ -11,7 +11,7 @@ from typing import Literal
 from undertow.analysis.summarise import readings_of, summarise
 from undertow.analysis.summary import Summary
 from undertow.config import Cell, Params, parse_arm
-from undertow.stats.agreement import AgreementRecord, agreement
+from undertow.stats.agreement import Agreement, agreement
 from undertow.stats.intervals import Estimate
 from undertow.stats.judge_error import CorrectedTransfer, correct_transfer
 from undertow.study.files import read_rows
@@ -37,7 +37,7 @@ class Sensitivity(Record):
 
     judges: tuple[str, ...]
     arms: tuple[ArmByJudge, ...]
-    agreement: AgreementRecord
+    agreement: Agreement
 
 
 def judge_sensitivity(

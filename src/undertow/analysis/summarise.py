@@ -4,21 +4,22 @@ The table, metrics.json, plots, report and MLflow all show these values; none co
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from undertow.analysis.contrasts import ContrastRecord, contrast_records
 from undertow.analysis.costs import totals_of
 from undertow.analysis.doses import DoseArm, DoseRecord, dose_records
 from undertow.analysis.mechanism import ArmMechanism
 from undertow.analysis.side_effects import EffectsSummary, incoherence, summarise_effects
-from undertow.analysis.summary import ArmSummary, CellSummary, RateRecord, Summary, TransferRecord
+from undertow.analysis.summary import ArmSummary, CellSummary, RateRecord, Summary
 from undertow.config import Arm, Cell, Params, parse_arm
-from undertow.stats.intervals import wilson
+from undertow.stats.intervals import Floats, wilson
 from undertow.stats.transfer import Readings, Transfer, estimate_transfer
-from undertow.study.records import CellResult, ReadoutName
+from undertow.study.records import CellResult, Readout, ReadoutName
+
+READOUTS: tuple[ReadoutName, ...] = ("rate", "margin")
 
 
 def summarise(
@@ -30,48 +31,31 @@ def summarise(
 
     mechanism: from mechanism.read_mechanism; it comes from activations, not from cells.
     """
-    settings = params.statistics
-    seeds = params.grid.seeds
-    pairs = [(model, arm) for model in params.grid.models for arm in params.arms]
-    groups: dict[tuple[ReadoutName, str, str, int | None], Readings] = {}
-    for model, arm in pairs:
-        for readout in ("rate", "margin"):
-            for chosen in (None, *seeds):
-                used = seeds if chosen is None else (chosen,)
-                groups[readout, model, arm.name, chosen] = readings_of(
-                    grid, params.control, model, arm, used, readout
-                )
-    estimates = estimate_transfer(
-        groups,
+    settings, seeds = params.statistics, params.grid.seeds
+    chosen = [
+        Chosen(model, arm, seed)
+        for model in params.grid.models
+        for arm in params.arms
+        for seed in (None, *seeds)
+    ]
+    readings = {
+        (each, readout): readings_of(
+            grid, params.control, each.model, each.arm, each.seeds_of(params), readout
+        )
+        for each in chosen
+        for readout in READOUTS
+    }
+    transfers = estimate_transfer(
+        readings,
         resamples=settings.resamples,
         confidence=settings.confidence,
         seed=settings.seed,
     )
+    effects = {each: _side_effects(params, grid, each) for each in chosen}
     arms = [
-        ArmSummary(
-            model=model,
-            arm=arm.name,
-            direction=arm.direction,
-            strength=arm.strength,
-            rate=_record(estimates["rate", model, arm.name, None]),
-            margin=_record(estimates["margin", model, arm.name, None]),
-            teacher_rate=_rate(_results(grid, model, arm, seeds), "teacher", settings.confidence),
-            student_rate=_rate(_results(grid, model, arm, seeds), "student", settings.confidence),
-            cells=tuple(
-                CellSummary(
-                    seed=seed,
-                    rate=_record(estimates["rate", model, arm.name, seed]),
-                    margin=_record(estimates["margin", model, arm.name, seed]),
-                    teacher_effects=_effects(params, grid, model, arm, (seed,), "teacher"),
-                    student_effects=_effects(params, grid, model, arm, (seed,), "student"),
-                )
-                for seed in seeds
-            ),
-            degenerate=_degenerate(params, grid, model, arm),
-            teacher_effects=_effects(params, grid, model, arm, seeds, "teacher"),
-            student_effects=_effects(params, grid, model, arm, seeds, "student"),
-        )
-        for model, arm in pairs
+        _arm(params, grid, model, arm, transfers, effects)
+        for model in params.grid.models
+        for arm in params.arms
     ]
     first = next(iter(grid.values()))
     unscored: dict[str, int] = {}
@@ -91,6 +75,73 @@ def summarise(
         doses=_doses(params, grid, arms),
         contrasts=_contrasts(params, grid, arms),
         mechanism=mechanism,
+    )
+
+
+class Chosen(NamedTuple):
+    """The cells of one arm: of one seed, or of all where that is None."""
+
+    model: str
+    arm: Arm
+    seed: int | None
+
+    def seeds_of(self, params: Params) -> tuple[int, ...]:
+        return params.grid.seeds if self.seed is None else (self.seed,)
+
+
+class SideEffects(NamedTuple):
+    teacher: EffectsSummary
+    student: EffectsSummary
+
+
+def _arm(
+    params: Params,
+    grid: Mapping[Cell, CellResult],
+    model: str,
+    arm: Arm,
+    transfers: Mapping[tuple[Chosen, ReadoutName], Transfer],
+    effects: Mapping[Chosen, SideEffects],
+) -> ArmSummary:
+    whole = Chosen(model, arm, None)
+    # The control's teacher is the base model: it is what coherence is measured against.
+    unsteered = effects[Chosen(model, params.control, None)].teacher
+    bound, confidence = params.statistics.coherence, params.statistics.confidence
+    results = _results(grid, model, arm, params.grid.seeds)
+    return ArmSummary(
+        model=model,
+        arm=arm.name,
+        direction=arm.direction,
+        strength=arm.strength,
+        rate=transfers[whole, "rate"],
+        margin=transfers[whole, "margin"],
+        teacher_rate=_rate([result.teacher for result in results], confidence),
+        student_rate=_rate([result.student for result in results], confidence),
+        cells=tuple(
+            CellSummary(
+                seed=seed,
+                rate=transfers[one, "rate"],
+                margin=transfers[one, "margin"],
+                teacher_effects=effects[one].teacher,
+                student_effects=effects[one].student,
+            )
+            for seed in params.grid.seeds
+            for one in [Chosen(model, arm, seed)]
+        ),
+        degenerate=None
+        if arm.is_control
+        else incoherence(effects[whole].teacher, unsteered, bound),
+        teacher_effects=effects[whole].teacher,
+        student_effects=effects[whole].student,
+    )
+
+
+def _side_effects(params: Params, grid: Mapping[Cell, CellResult], chosen: Chosen) -> SideEffects:
+    results = _results(grid, chosen.model, chosen.arm, chosen.seeds_of(params))
+    reason = next((result.effects_reason for result in results if result.effects_reason), None)
+    settings = params.statistics
+    return SideEffects(
+        summarise_effects([result.teacher_effects for result in results], reason, settings),
+        summarise_effects([result.student_effects for result in results], reason, settings),
     )
 
 
@@ -134,12 +185,14 @@ def _contrasts(
     params: Params, grid: Mapping[Cell, CellResult], arms: Sequence[ArmSummary]
 ) -> tuple[ContrastRecord, ...]:
     """Every trait arm against control, random direction and opposite sign."""
-    readouts: tuple[ReadoutName, ...] = ("rate", "margin")
     shifts = {
-        (arm.model, arm.arm, seed, readout): getattr(found, readout).student_shift
+        (arm.model, arm.arm, seed, readout): transfer.student_shift
         for arm in arms
-        for seed, found in ((None, arm), *((cell.seed, cell) for cell in arm.cells))
-        for readout in readouts
+        for readout in READOUTS
+        for seed, transfer in (
+            (None, arm.by(readout)),
+            *((cell.seed, cell.by(readout)) for cell in arm.cells),
+        )
     }
 
     def readings(
@@ -177,102 +230,40 @@ def readings_of(
     controls = _results(grid, model, control, seeds)
     results = _results(grid, model, arm, seeds)
     ids = sorted({id for result in (*controls, *results) for id in result.teacher.margins})
-    teacher_of_control = _matrix(controls, "teacher", readout, ids)
+    teacher_of_control = _matrix([result.teacher for result in controls], readout, ids)
     return Readings(
         # The unsteered teacher is the base model; under greedy decoding all seeds agree.
         base=teacher_of_control.mean(axis=0),
-        teacher=_matrix(results, "teacher", readout, ids),
-        control=_matrix(controls, "student", readout, ids),
-        student=_matrix(results, "student", readout, ids),
+        teacher=_matrix([result.teacher for result in results], readout, ids),
+        control=_matrix([result.student for result in controls], readout, ids),
+        student=_matrix([result.student for result in results], readout, ids),
     )
 
 
-def _matrix(
-    results: Sequence[CellResult],
-    subject: Literal["teacher", "student"],
-    readout: ReadoutName,
-    ids: Sequence[str],
-) -> NDArray[np.float64]:
+def _matrix(subjects: Sequence[Readout], readout: ReadoutName, ids: Sequence[str]) -> Floats:
     """[seeds, prompts]; NaN where there is no verdict."""
-    rows = []
-    for result in results:
-        measured = result.teacher if subject == "teacher" else result.student
-        values: Mapping[str, float | None] = (
-            measured.verdicts if readout == "rate" else measured.margins
-        )
-        rows.append([values.get(id) for id in ids])
+    found = [subject.by(readout) for subject in subjects]
+    known = [[values.get(id) for id in ids] for values in found]
     return np.array(
-        [[np.nan if value is None else float(value) for value in row] for row in rows],
+        [[np.nan if value is None else float(value) for value in row] for row in known],
         dtype=np.float64,
     )
 
 
-def _rate(
-    results: Sequence[CellResult], subject: Literal["teacher", "student"], confidence: float
-) -> RateRecord:
+def _rate(subjects: Sequence[Readout], confidence: float) -> RateRecord:
     """Wilson treats rows of several seeds as independent; tau's bootstrap does not.
 
     A greedy teacher answers alike whatever the seed: then one seed is all that there is.
     """
-    if all(getattr(result, subject) == getattr(results[0], subject) for result in results):
-        results = results[:1]
+    if all(subject == subjects[0] for subject in subjects):
+        subjects = subjects[:1]
     verdicts = [
         verdict
-        for result in results
-        for verdict in getattr(result, subject).verdicts.values()
+        for subject in subjects
+        for verdict in subject.verdicts.values()
         if verdict is not None
     ]
     if not verdicts:
         return RateRecord(value=None, low=None, high=None, scored=0)
     low, high = wilson(sum(verdicts), len(verdicts), confidence)
     return RateRecord(value=sum(verdicts) / len(verdicts), low=low, high=high, scored=len(verdicts))
-
-
-def _effects(
-    params: Params,
-    grid: Mapping[Cell, CellResult],
-    model: str,
-    arm: Arm,
-    seeds: Sequence[int],
-    subject: Literal["teacher", "student"],
-) -> EffectsSummary:
-    results = _results(grid, model, arm, seeds)
-    measured = [
-        result.teacher_effects if subject == "teacher" else result.student_effects
-        for result in results
-    ]
-    reason = next((result.effects_reason for result in results if result.effects_reason), None)
-    return summarise_effects(measured, reason, params.statistics)
-
-
-def _degenerate(
-    params: Params, grid: Mapping[Cell, CellResult], model: str, arm: Arm
-) -> str | None:
-    """The control's teacher is the base model: it is what coherence is measured against."""
-    if arm.is_control:
-        return None
-    steered, unsteered = (
-        _effects(params, grid, model, each, params.grid.seeds, "teacher")
-        for each in (arm, params.control)
-    )
-    return incoherence(steered, unsteered, params.statistics.coherence)
-
-
-def _record(transfer: Transfer) -> TransferRecord:
-    def known(value: float) -> float | None:
-        return float(value) if np.isfinite(value) else None
-
-    return TransferRecord(
-        base=known(transfer.base),
-        teacher=known(transfer.teacher),
-        control=known(transfer.control),
-        student=known(transfer.student),
-        teacher_shift=transfer.teacher_shift,
-        student_shift=transfer.student_shift,
-        naive_shift=transfer.naive_shift,
-        tau=transfer.tau,
-        tau_naive=transfer.tau_naive,
-        prompts=transfer.prompts,
-        seeds=transfer.seeds,
-        dropped=transfer.dropped,
-    )

@@ -3,7 +3,9 @@
 The table, metrics.json, plots, report and MLflow all show these values; none computes its own.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, Self
 
 from undertow.analysis.contrasts import Against, ContrastRecord
 from undertow.analysis.costs import CostTotal
@@ -12,34 +14,15 @@ from undertow.analysis.mechanism import ArmMechanism
 from undertow.analysis.side_effects import EffectsSummary
 from undertow.errors import DataError
 from undertow.stats.intervals import Estimate
+from undertow.stats.transfer import Transfer
 from undertow.study.audit_records import ArmAudit
 from undertow.study.layout import Layout
-from undertow.study.records import Costs, ReadoutName, Record
+from undertow.study.records import Costs, ReadoutName, Record, Share
 
 
-class TransferRecord(Record):
-    """transfer.Transfer as a record; rates are shares, margins are nats."""
+class RateRecord(Share):
+    """Over all seeds and scored prompts."""
 
-    base: float | None
-    teacher: float | None
-    control: float | None
-    student: float | None
-    teacher_shift: Estimate
-    student_shift: Estimate
-    naive_shift: Estimate
-    tau: Estimate
-    tau_naive: Estimate
-    prompts: int
-    seeds: int
-    dropped: int
-
-
-class RateRecord(Record):
-    """A share with its Wilson interval, over all seeds and scored prompts."""
-
-    value: float | None
-    low: float | None
-    high: float | None
     scored: int
 
 
@@ -47,10 +30,13 @@ class CellSummary(Record):
     """One cell: its own tau, from its own seed alone."""
 
     seed: int
-    rate: TransferRecord
-    margin: TransferRecord
+    rate: Transfer
+    margin: Transfer
     teacher_effects: EffectsSummary | None = None
     student_effects: EffectsSummary | None = None
+
+    def by(self, readout: ReadoutName) -> Transfer:
+        return self.margin if readout == "margin" else self.rate
 
 
 class ArmSummary(Record):
@@ -60,8 +46,8 @@ class ArmSummary(Record):
     arm: str
     direction: Literal["trait", "random"]
     strength: str
-    rate: TransferRecord
-    margin: TransferRecord
+    rate: Transfer
+    margin: Transfer
     teacher_rate: RateRecord
     student_rate: RateRecord
     cells: tuple[CellSummary, ...]
@@ -70,6 +56,9 @@ class ArmSummary(Record):
     no_audit: str | None = None  # why audit is null
     teacher_effects: EffectsSummary | None = None
     student_effects: EffectsSummary | None = None
+
+    def by(self, readout: ReadoutName) -> Transfer:
+        return self.margin if readout == "margin" else self.rate
 
     @property
     def alpha(self) -> float:
@@ -93,6 +82,37 @@ class CrossArm(ArmSummary):
     margin_gap: Estimate
     contrasts: tuple[ContrastRecord, ...] = ()  # to the other arms of this very pair
 
+    def gap(self, readout: ReadoutName) -> Estimate:
+        return self.margin_gap if readout == "margin" else self.rate_gap
+
+
+class ModelView(NamedTuple):
+    """What a summary says of one model, in the order in which people read it."""
+
+    name: str
+    arms: tuple[ArmSummary, ...]  # control first, trait by strength, then random
+    doses: Mapping[XName, DoseRecord]
+    contrasts: Mapping[tuple[str, ReadoutName, Against], ContrastRecord]  # over all seeds
+
+    @property
+    def control(self) -> ArmSummary | None:
+        return next((arm for arm in self.arms if arm.is_control), None)
+
+    @property
+    def steered(self) -> tuple[ArmSummary, ...]:
+        """All arms but the control."""
+        return tuple(arm for arm in self.arms if not arm.is_control)
+
+    @property
+    def trait(self) -> tuple[ArmSummary, ...]:
+        """The arms steered along the trait's direction."""
+        return tuple(arm for arm in self.steered if arm.direction == "trait")
+
+    @property
+    def dose(self) -> DoseRecord | None:
+        """How the students' rate follows the size of the strength."""
+        return self.doses.get("strength")
+
 
 class Summary(Record):
     """summary.json: one study."""
@@ -111,27 +131,41 @@ class Summary(Record):
     contrasts: tuple[ContrastRecord, ...] = ()
     mechanism: tuple[ArmMechanism, ...] = ()
 
-    def dose_of(self, model: str, x: XName = "strength") -> DoseRecord | None:
-        return next((dose for dose in self.doses if (dose.model, dose.x) == (model, x)), None)
-
-    def of_model(self, model: str) -> list[ArmSummary]:
-        """Arms of one model: control first, trait by strength, then random."""
-        arms = [arm for arm in self.arms if arm.model == model]
-        return sorted(arms, key=lambda a: (not a.is_control, a.direction == "random", abs(a.alpha)))
-
-    def contrast(
-        self, arm: ArmSummary, readout: ReadoutName, against: Against
-    ) -> ContrastRecord | None:
-        """An arm's contrast over all seeds; None where nothing of the kind was run."""
-        wanted = (arm.model, arm.arm, None, readout, against)
-        return next(
-            (c for c in self.contrasts if (c.model, c.arm, c.seed, c.readout, c.against) == wanted),
-            None,
-        )
-
     @property
     def models(self) -> list[str]:
-        return list(dict.fromkeys(arm.model for arm in self.arms))
+        return list(self.views)
+
+    @cached_property
+    def views(self) -> Mapping[str, ModelView]:
+        """Every model's own part, sorted once."""
+        arms: dict[str, list[ArmSummary]] = {}
+        for arm in self.arms:
+            arms.setdefault(arm.model, []).append(arm)
+        return {model: self._view(model, found) for model, found in arms.items()}
+
+    def _view(self, model: str, arms: list[ArmSummary]) -> ModelView:
+        def place(arm: ArmSummary) -> tuple[bool, bool, float]:
+            return not arm.is_control, arm.direction == "random", abs(arm.alpha)
+
+        contrasts = (c for c in self.contrasts if c.model == model and c.seed is None)
+        return ModelView(
+            model,
+            tuple(sorted(arms, key=place)),
+            {dose.x: dose for dose in self.doses if dose.model == model},
+            {(each.arm, each.readout, each.against): each for each in contrasts},
+        )
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("views", None)  # they are those of the arms before the update
+        return copied
+
+    # For the charts, until they take views.
+    def of_model(self, model: str) -> list[ArmSummary]:
+        return list(self.views[model].arms)
+
+    def dose_of(self, model: str) -> DoseRecord | None:
+        return self.views[model].dose
 
 
 def headline(summary: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -142,11 +176,10 @@ def headline(summary: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
     return {
         model: {
             arm.arm: {"tau": arm.rate.tau.value, "tau_margin": arm.margin.tau.value}
-            for arm in summary.of_model(model)
-            if not arm.is_control
+            for arm in view.steered
         }
-        | _threshold(summary.dose_of(model))
-        for model in summary.models
+        | _threshold(view.dose)
+        for model, view in summary.views.items()
     }
 
 

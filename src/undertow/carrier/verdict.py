@@ -10,7 +10,9 @@ from undertow.config import AuditSettings
 from undertow.stats.intervals import Estimate
 from undertow.stats.paired import Compared
 from undertow.study.audit_records import Comparison, MeasureName
+from undertow.texts.numbers import PERCENT, POINTS, Scale
 
+AREA = Scale("", 1, 2)
 # Shares whose difference from the reference decides, in either direction: a direction may be
 # taken with either sign, and fewer of a trait's phrases than before are a trace of it too.
 DECIDING: tuple[MeasureName, ...] = (
@@ -85,7 +87,7 @@ def _separability(auc: Estimate, bounds: AuditSettings, leaks: list[str], gaps: 
     if auc.low is None or auc.high is None:
         gaps.append(f"AUC by words: {auc.reason}")
     elif auc.high > bounds.max_auc:
-        text = f"AUC by words {auc.value:.2f} [{auc.low:.2f}, {auc.high:.2f}]"
+        text = f"AUC by words {AREA.written(auc)}"
         if auc.low > bounds.max_auc:
             leaks.append(f"{text} lies above audit.max_auc = {bounds.max_auc:g}")
         else:
@@ -100,10 +102,8 @@ def _differs(name: MeasureName, measure: Compared) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{100 * value:.1f} %"
+    return f"{PERCENT.number(value)} %"
 
 
 def _points(difference: Estimate) -> str:
-    ends = (difference.value, difference.low, difference.high)
-    value, low, high = (100 * (end or 0.0) for end in ends)
-    return f"{value:+.1f} pp [{low:+.1f}, {high:+.1f}]"
+    return POINTS.written(difference, signed=True)

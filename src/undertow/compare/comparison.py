@@ -29,7 +29,7 @@ from undertow.compare.records import (
 )
 from undertow.compare.revisions import Snapshot
 from undertow.config import Params
-from undertow.findings.numbers import READOUTS, transfer_of
+from undertow.findings.numbers import READOUTS
 from undertow.lineage.lock import flat
 from undertow.stats.intervals import Estimate
 from undertow.study.records import ReadoutName
@@ -52,7 +52,7 @@ def compare(before: Snapshot, after: Snapshot) -> Comparison:
                 difference = unknown(_why_absent(sides, model, arm))
             else:
                 found = differences_of(sides, model, arm, readout)
-                old_arm, new_arm = transfer_of(first, readout), transfer_of(second, readout)
+                old_arm, new_arm = first.by(readout), second.by(readout)
                 difference = found.tau(old_arm.tau, new_arm.tau)
                 verdicts += _verdicts((first, second), found, readout)
             taus.append(
@@ -116,7 +116,7 @@ def _why_absent(sides: Sides, model: str, arm: str) -> str:
 def _verdicts(
     arms: tuple[ArmSummary, ArmSummary], found: PairedArm | IndependentArm, readout: ReadoutName
 ) -> Iterable[VerdictChange]:
-    old, new = (transfer_of(arm, readout) for arm in arms)
+    old, new = (arm.by(readout) for arm in arms)
     teacher = found.teacher_shift(old.teacher_shift, new.teacher_shift)
     student = found.student_shift(old.student_shift, new.student_shift)
     read_off: tuple[tuple[str, str, str, str, Difference], ...] = (

@@ -6,7 +6,6 @@ from undertow.analysis.summarise import summarise
 from undertow.analysis.summary import ArmSummary, Summary
 from undertow.compare.revisions import Snapshot
 from undertow.config import Cell, StatisticsSettings
-from undertow.findings.numbers import transfer_of
 from undertow.stats.intervals import Estimate
 from undertow.study.records import ReadoutName
 
@@ -33,7 +32,7 @@ class Computed:
 
     def tau(self, model: str, arm: str, readout: ReadoutName) -> Estimate | None:
         found = self.arms.get((model, arm))
-        return None if found is None else transfer_of(found, readout).tau
+        return None if found is None else found.by(readout).tau
 
 
 def compute(side: Snapshot, statistics: StatisticsSettings) -> Computed:

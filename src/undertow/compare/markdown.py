@@ -77,20 +77,13 @@ def _taus(taus: Sequence[TauChange]) -> str:
 
 
 def _tau(tau: Estimate | None) -> str:
-    if tau is None:
-        return "-"
-    if tau.value is None:
-        return "undefined"
-    return f"{RATIO.number(tau.value)} {RATIO.interval(tau)}"
+    return "-" if tau is None else RATIO.written(tau)
 
 
 def _difference(difference: Difference, scale: Scale) -> str:
-    estimate = difference.estimate
-    if estimate.value is None:
+    if difference.estimate.value is None:
         return "-"
-    value = scale.number(estimate.value, signed=True)
-    unit = f" {scale.unit}" if scale.unit else ""
-    shown = f"{value}{unit} {scale.interval(estimate, signed=True)}"
+    shown = scale.written(difference.estimate, signed=True)
     if difference.basis == "paired":
         return f"{shown}, paired on {difference.prompts} prompts"
     return f"{shown}, independent"

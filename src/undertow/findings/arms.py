@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from undertow.analysis.contrasts import ContrastRecord, Standing
 from undertow.analysis.contrasts import random_twin as random_twin
-from undertow.analysis.summary import ArmSummary, Summary, TransferRecord
-from undertow.findings.numbers import RATIO, READOUTS, SCALES, Scale, arm_name, transfer_of
+from undertow.analysis.summary import ArmSummary, Summary
+from undertow.findings.numbers import RATIO, READOUTS, arm_name, shift_text
 from undertow.stats.intervals import Estimate
+from undertow.stats.transfer import Transfer
 from undertow.study.records import ReadoutName
 
 
@@ -26,12 +27,8 @@ class Finding:
     random_strengths: tuple[str, ...] = ()  # all that were run
 
     @property
-    def scale(self) -> Scale:
-        return SCALES[self.readout]
-
-    @property
-    def transfer(self) -> TransferRecord:
-        return transfer_of(self.arm, self.readout)
+    def transfer(self) -> Transfer:
+        return self.arm.by(self.readout)
 
     @property
     def shift(self) -> Estimate:
@@ -41,7 +38,7 @@ class Finding:
     def random_shift(self) -> Estimate | None:
         if self.random is None:
             return None
-        shift = transfer_of(self.random, self.readout).student_shift
+        shift = self.random.by(self.readout).student_shift
         return None if shift.value is None else shift
 
     @property
@@ -64,11 +61,10 @@ class Finding:
 
 def findings(summary: Summary, model: str) -> list[Finding]:
     """By margin and by rate, at the model's largest trait strength; empty without a trait arm."""
-    arms = summary.of_model(model)
-    trait = [arm for arm in arms if arm.direction == "trait" and not arm.is_control]
+    view = summary.views.get(model)
     # An incoherent teacher's student says little about the trait.
-    trait = [arm for arm in trait if arm.degenerate is None] or trait
-    if not trait:
+    trait = view and ([arm for arm in view.trait if arm.degenerate is None] or view.trait)
+    if view is None or not trait:
         return []
 
     def push(arm: ArmSummary) -> tuple[float, float]:
@@ -77,10 +73,13 @@ def findings(summary: Summary, model: str) -> list[Finding]:
         return abs(arm.alpha), -math.inf if shift is None else shift
 
     largest = max(trait, key=push)
-    random = random_twin(arms, largest)
-    strengths = tuple(arm.strength for arm in arms if arm.direction == "random")
+    random = random_twin(view.arms, largest)
+    strengths = tuple(arm.strength for arm in view.arms if arm.direction == "random")
+    contrasts = view.contrasts
     return [
-        Finding(readout, largest, random, summary.contrast(largest, readout, "random"), strengths)
+        Finding(
+            readout, largest, random, contrasts.get((largest.arm, readout, "random")), strengths
+        )
         for readout in READOUTS
     ]
 
@@ -120,10 +119,8 @@ def sentence(finding: Finding, title: str) -> str:
         verdict = f"the interval excludes 0, {finding.course}"
     else:
         verdict = "the interval covers 0: not distinguishable from noise"
-    tau = finding.transfer.tau
-    ratio = "undefined" if tau.value is None else f"{RATIO.number(tau.value)} {RATIO.interval(tau)}"
-    shift = finding.scale.estimate(finding.shift)
-    text = f"{name}: student shift {shift}; {verdict}; tau {ratio}."
+    shift, tau = shift_text(finding.shift, finding.readout), RATIO.written(finding.transfer.tau)
+    text = f"{name}: student shift {shift}; {verdict}; tau {tau}."
     if finding.arm.degenerate:
         text += f" Mind that {finding.arm.degenerate}."
     if finding.random is None:
@@ -135,7 +132,7 @@ def sentence(finding: Finding, title: str) -> str:
     zero = "covers" if not finding.random_shift.excludes_zero else "excludes"
     return (
         f"{text} Random control {finding.random.strength}: "
-        f"{finding.scale.estimate(finding.random_shift)}, which {zero} 0; {_against(finding)}."
+        f"{shift_text(finding.random_shift, finding.readout)}, which {zero} 0; {_against(finding)}."
         + (f" Mind that {finding.random.degenerate}." if finding.random.degenerate else "")
     )
 
@@ -145,5 +142,5 @@ def _against(finding: Finding) -> str:
     contrast = finding.contrast
     if contrast is None or contrast.estimate.value is None:
         return STANDINGS["unknown"]
-    difference = finding.scale.estimate(contrast.estimate)
+    difference = shift_text(contrast.estimate, finding.readout)
     return f"the difference is {difference}, {STANDINGS[finding.standing]}"

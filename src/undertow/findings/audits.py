@@ -1,9 +1,15 @@
 """How an audit is written in every view; ASCII, numbers from the records alone."""
 
+from collections.abc import Sequence
+
 from undertow.analysis.summary import ArmSummary, Summary
 from undertow.findings.arms import random_twin
 from undertow.stats.intervals import Estimate
 from undertow.study.audit_records import ArmAudit, Comparison, MeasureName
+from undertow.texts.numbers import PERCENT, POINTS, Scale
+
+TOKENS = Scale("", 1, 1)
+AREA = Scale("", 1, 2)
 
 
 def verdict_words(audit: ArmAudit) -> str:
@@ -17,40 +23,27 @@ def verdict_words(audit: ArmAudit) -> str:
 def points(comparison: Comparison, name: MeasureName) -> str:
     """A difference of shares in percentage points: '+3.1 [-6.5, +12.5]'."""
     measure = comparison.measures.get(name)
-    if measure is None:
-        return "not asked"
-    return _with_interval(measure.difference, 100, "+.1f")
+    return "not asked" if measure is None else POINTS.bare.written(measure.difference, signed=True)
 
 
 def level(comparison: Comparison, name: MeasureName) -> str:
     """A share in the arm and, in brackets, its interval, in percent."""
-    return _with_interval(comparison.measures[name].arm, 100, ".1f")
+    return PERCENT.bare.written(comparison.measures[name].arm)
 
 
 def tokens(comparison: Comparison) -> str:
     """Difference of the mean length in tokens."""
-    return _with_interval(comparison.measures["tokens"].difference, 1, "+.1f")
+    return TOKENS.written(comparison.measures["tokens"].difference, signed=True)
 
 
 def area(measured: Estimate) -> str:
     """An AUC: '0.60 [0.48, 0.71]'."""
-    return _with_interval(measured, 1, ".2f")
-
-
-def _with_interval(measured: Estimate, factor: float, form: str) -> str:
-    if measured.value is None or measured.low is None or measured.high is None:
-        return "unknown"
-    # Adding 0.0 after rounding turns -0.0 into 0.0: "-0.0" would claim a direction.
-    value, low, high = (
-        round(factor * end, 2) + 0.0 for end in (measured.value, measured.low, measured.high)
-    )
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+    return AREA.written(measured)
 
 
 def audit_sentence(summary: Summary, model: str) -> str:
     """One sentence: which trait arms are subliminal, and what the random control does."""
-    arms = summary.of_model(model)
-    trait = [arm for arm in arms if arm.direction == "trait" and not arm.is_control]
+    arms, trait = summary.views[model].arms, summary.views[model].trait
     missing = [arm for arm in trait if arm.audit is None]
     if missing:
         return f"Carrier audit: unknown, because {missing[0].no_audit}."
@@ -64,7 +57,7 @@ def _verdict(arm: ArmSummary) -> str:
     return verdict_words(arm.audit) if arm.audit is not None else "unknown"
 
 
-def _random(arms: list[ArmSummary], trait: list[ArmSummary]) -> str:
+def _random(arms: Sequence[ArmSummary], trait: Sequence[ArmSummary]) -> str:
     """The AUC by words at the largest strength that has a random twin."""
     for arm in sorted(trait, key=lambda a: -abs(a.alpha)):
         twin = random_twin(arms, arm)

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from undertow.analysis.summary import ArmSummary, CrossArm, Summary
 from undertow.findings.arms import findings, sentence
-from undertow.findings.numbers import SCALES, readout_title, transfer_of
-from undertow.stats.intervals import Estimate
+from undertow.findings.numbers import readout_title, shift_text
 from undertow.study.records import ReadoutName
 
 # The rate first: margins of two models are log-odds over two different baselines.
@@ -19,10 +18,6 @@ def pair_title(student: str, teacher: str) -> str:
 def pairs(summary: Summary) -> list[tuple[str, str]]:
     """(student, teacher) of every pair, in the order of params.yaml."""
     return list(dict.fromkeys((arm.model, arm.teacher_model) for arm in summary.cross))
-
-
-def gap_of(arm: CrossArm, readout: ReadoutName) -> Estimate:
-    return arm.rate_gap if readout == "rate" else arm.margin_gap
 
 
 def same_base(summary: Summary, arm: CrossArm) -> ArmSummary:
@@ -47,8 +42,8 @@ def sentences(summary: Summary, student: str, teacher: str) -> Iterator[str]:
 
 def compared(summary: Summary, arm: CrossArm, readout: ReadoutName) -> str:
     """The cross-model student beside the same-base one, from the interval of their difference."""
-    own = transfer_of(same_base(summary, arm), readout).student_shift
-    gap, scale = gap_of(arm, readout), SCALES[readout]
+    own = same_base(summary, arm).by(readout).student_shift
+    gap = arm.gap(readout)
     if readout == "margin":
         return (
             f"Its nats are not those of {arm.teacher_model}; compare the two students by "
@@ -57,8 +52,8 @@ def compared(summary: Summary, arm: CrossArm, readout: ReadoutName) -> str:
     if own.value is None or gap.value is None:
         return f"There is no comparison with {arm.teacher_model}'s own student: {gap.reason}."
     beside = (
-        f"{arm.teacher_model}'s own student on the same text: {scale.estimate(own)}; "
-        f"difference {scale.estimate(gap)}"
+        f"{arm.teacher_model}'s own student on the same text: {shift_text(own, readout)}; "
+        f"difference {shift_text(gap, readout)}"
     )
     if not gap.excludes_zero:
         return f"{beside}, which covers 0: the two students cannot be told apart."

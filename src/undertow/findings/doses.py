@@ -38,12 +38,7 @@ def dose_sentence(dose: DoseRecord) -> str:
 def stated_threshold(dose: DoseRecord) -> str:
     """'0.151 [0.140, 0.163]' where the verdict is a threshold, else nothing."""
     threshold = dose.stated_threshold
-    if threshold is None:
-        return ""
-    scale = x_scale(dose.x)
-    low, high = threshold.ends
-    unit = f" {scale.unit}" if scale.unit else ""
-    return f"{scale.number(threshold.value)}{unit} [{scale.number(low)}, {scale.number(high)}]"
+    return "" if threshold is None else x_scale(dose.x).written(threshold)
 
 
 def x_scale(x: XName) -> Scale:

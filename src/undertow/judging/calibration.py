@@ -12,7 +12,7 @@ from undertow.stats.agreement import agreement
 from undertow.stats.intervals import wilson
 from undertow.study.files import write_json
 from undertow.study.layout import Layout
-from undertow.study.records import Calibration, Half, Mistake, ShareRecord
+from undertow.study.records import Calibration, Half, Mistake, ShareOfRows
 
 
 def calibrate(judge: Judge, name: str, half: Half = "all", confidence: float = 0.95) -> Calibration:
@@ -106,8 +106,8 @@ def describe(found: Calibration) -> str:
     return "\n".join(lines)
 
 
-def _share(count: int, of: int, confidence: float) -> ShareRecord:
+def _share(count: int, of: int, confidence: float) -> ShareOfRows:
     if of == 0:
-        return ShareRecord(value=None, low=None, high=None, count=0)
+        return ShareOfRows(value=None, low=None, high=None, count=0)
     low, high = wilson(count, of, confidence)
-    return ShareRecord(value=count / of, low=low, high=high, count=of)
+    return ShareOfRows(value=count / of, low=low, high=high, count=of)

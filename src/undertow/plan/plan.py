@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from undertow.analysis.summary import ArmSummary, Summary, TransferRecord, read_summary
+from undertow.analysis.summary import ArmSummary, Summary, read_summary
 from undertow.config import Params
 from undertow.errors import UndertowError
 from undertow.plan.costs import GridCost, grid_cost
@@ -19,6 +19,7 @@ from undertow.stats.power import (
     power_threshold,
     sizes_to_tell_apart,
 )
+from undertow.stats.transfer import Transfer
 from undertow.study.layout import Study
 from undertow.study.records import Record
 
@@ -60,7 +61,7 @@ class Number(Record):
     source: Source
 
 
-class Share(Record):
+class ShareOfStudies(Record):
     """A share of simulated studies with its 95 % Monte Carlo interval, or null with a reason."""
 
     value: float | None
@@ -75,7 +76,7 @@ class SizeRecord(Record):
 
     seeds: int
     prompts: int | None
-    power: Share
+    power: ShareOfStudies
 
 
 class Plan(Record):
@@ -83,12 +84,12 @@ class Plan(Record):
 
     inputs: dict[str, Number]
     interval: Estimate  # of tau: medians over studies
-    undefined: Share  # studies without a tau
-    excludes_zero: Share  # studies whose interval of tau excludes 0
-    apart: Share  # the power to tell tau from other_tau
+    undefined: ShareOfStudies  # studies without a tau
+    excludes_zero: ShareOfStudies  # studies whose interval of tau excludes 0
+    apart: ShareOfStudies  # the power to tell tau from other_tau
     strengths: int  # of params.yaml, on the side that has most
-    threshold: Share  # the power to recognise a threshold
-    threshold_error: Share  # lines that are called one
+    threshold: ShareOfStudies  # the power to recognise a threshold
+    threshold_error: ShareOfStudies  # lines that are called one
     sizes: tuple[SizeRecord, ...]
     enough: float  # the power that sizes are looked for
     caution: str | None  # what the numbers above do not say
@@ -203,13 +204,13 @@ def _from_results(summary: Summary) -> dict[str, float]:
 def _largest(summary: Summary, model: str) -> ArmSummary | None:
     arms = [
         arm
-        for arm in summary.of_model(model)
-        if arm.direction == "trait" and arm.rate.tau.value is not None and arm.degenerate is None
+        for arm in summary.views[model].trait
+        if arm.rate.tau.value is not None and arm.degenerate is None
     ]
     return max(arms, key=lambda arm: abs(arm.alpha), default=None)
 
 
-def _smoothed(rate: TransferRecord) -> list[float]:
+def _smoothed(rate: Transfer) -> list[float]:
     known = [rate.base, rate.teacher, rate.control, rate.student]
     return [((value or 0.0) * rate.prompts + 0.5) / (rate.prompts + 1) for value in known]
 
@@ -248,7 +249,9 @@ def _check(design: Design, other: float | None) -> None:
         raise PlanError(f"--seed-sd {design.seed_sd:g} is negative", "give 0 or more, as 0.3")
 
 
-def _threshold(design: Design, strengths: int, studies: int) -> tuple[Share, Share]:
+def _threshold(
+    design: Design, strengths: int, studies: int
+) -> tuple[ShareOfStudies, ShareOfStudies]:
     if strengths < FEWEST_STRENGTHS:
         none = _missing(
             f"a verdict needs {FEWEST_STRENGTHS} strengths beside the control and grid.arms has "
@@ -266,10 +269,10 @@ def _sizes(design: Design, other: float, studies: int) -> tuple[SizeRecord, ...]
     )
 
 
-def _share(value: float, studies: int) -> Share:
+def _share(value: float, studies: int) -> ShareOfStudies:
     low, high = wilson(round(value * studies), studies)
-    return Share(value=value, low=low, high=high, studies=studies, reason=None)
+    return ShareOfStudies(value=value, low=low, high=high, studies=studies, reason=None)
 
 
-def _missing(reason: str) -> Share:
-    return Share(value=None, low=None, high=None, studies=0, reason=reason)
+def _missing(reason: str) -> ShareOfStudies:
+    return ShareOfStudies(value=None, low=None, high=None, studies=0, reason=reason)

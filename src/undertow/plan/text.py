@@ -1,7 +1,10 @@
 """A plan as lines to read in a terminal; all numbers are the plan's own."""
 
 from undertow.plan.costs import GridCost, ModelCost
-from undertow.plan.plan import Plan, Share, SizeRecord
+from undertow.plan.plan import Plan, ShareOfStudies, SizeRecord
+from undertow.texts.numbers import RATIO, Scale
+
+WHOLE_PERCENT = Scale("%", 100, 0)
 
 RATES = {"teacher": "teacher", "base": "base", "control": "control student"}
 
@@ -45,16 +48,13 @@ def _plain(plan: Plan, name: str) -> str:
 
 
 def _interval(plan: Plan) -> str:
-    found = plan.interval
-    if found.value is None or found.low is None or found.high is None:
-        return f"unknown: {found.reason}"
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    text = RATIO.written(plan.interval)
+    return text if plan.interval.value is not None else f"{text}: {plan.interval.reason}"
 
 
-def _percent(share: Share) -> str:
-    if share.value is None or share.low is None or share.high is None:
-        return f"unknown: {share.reason}"
-    return f"{100 * share.value:.0f} % ({100 * share.low:.0f}-{100 * share.high:.0f})"
+def _percent(share: ShareOfStudies) -> str:
+    text = WHOLE_PERCENT.written(share)
+    return text if share.value is not None else f"{text}: {share.reason}"
 
 
 def _size(size: SizeRecord) -> str:

@@ -13,7 +13,7 @@ from undertow.findings.arms import clause, findings, sentence
 from undertow.findings.audits import audit_sentence
 from undertow.findings.doses import dose_sentence
 from undertow.findings.numbers import (
-    PERCENT,
+    LEVELS,
     RATIO,
     READOUTS,
     SCALES,
@@ -23,7 +23,6 @@ from undertow.findings.numbers import (
     arm_name,
     readout_title,
     titled,
-    transfer_of,
 )
 from undertow.report import figures, rate_figures
 from undertow.report.page import (
@@ -119,7 +118,7 @@ def headline_section(summary: Summary) -> Section:
         strength = found[0].arm.strength
         parts.append(Paragraph(f"At strength {strength}, {'; '.join(clauses)}.", lead=True))
         said = [sentence(each, readout_title(summary, each.readout)) for each in found]
-        dose = summary.dose_of(model)
+        dose = summary.views[model].dose
         said += [audit_sentence(summary, model), *([dose_sentence(dose)] if dose else [])]
         parts.append(Items(tuple(said)))
     return Section("headline", "Headline", tuple(parts))
@@ -143,9 +142,8 @@ def strengths_section(summary: Summary) -> Section:
 
 def _strengths(summary: Summary, model: str, readout: ReadoutName) -> list[Part]:
     scale, title = SCALES[readout], readout_title(summary, readout)
-    level = PERCENT if readout == "rate" else scale
-    arms = summary.of_model(model)
-    transfers = [transfer_of(arm, readout) for arm in arms]
+    level, arms = LEVELS[readout], summary.views[model].arms
+    transfers = [arm.by(readout) for arm in arms]
     moved = [transfer for arm, transfer in zip(arms, transfers, strict=True) if not arm.is_control]
     shifts = zip(
         aligned([t.tau for t in moved], RATIO, signed=False),
@@ -158,12 +156,11 @@ def _strengths(summary: Summary, model: str, readout: ReadoutName) -> list[Part]
         levels = (level.number(transfer.teacher), level.number(transfer.student))
         cells = ("",) * 6 if arm.is_control else tuple(c for w in next(shifts) for c in _cells(w))
         rows.append((arm_name(arm), arm.strength, *cells, *levels))
-    unit = "%" if readout == "rate" else scale.unit
     # tau first: on a narrow screen the columns to the right are out of sight.
     names = ["tau", "interval"]
     for name in (f"Student shift, {scale.unit}", f"Teacher shift, {scale.unit}"):
         names += [name, "interval"]
-    names += [f"Teacher, {unit}", f"Student, {unit}"]
+    names += [f"Teacher, {level.unit}", f"Student, {level.unit}"]
     table = Table(
         f"{model} by {title} ({UNIT_NAMES[readout]}): {_counted(summary, model, readout)}",
         (
@@ -187,7 +184,7 @@ def _cells(written: Written | None) -> tuple[str, str]:
 
 
 def _counted(summary: Summary, model: str, readout: ReadoutName) -> str:
-    transfers = [transfer_of(arm, readout) for arm in summary.of_model(model)]
+    transfers = [arm.by(readout) for arm in summary.views[model].arms]
     fewest = min(transfer.prompts for transfer in transfers)
     most = max(transfer.prompts for transfer in transfers)
     left_out = max(transfer.dropped for transfer in transfers)
@@ -269,12 +266,11 @@ def _naive_parts(summary: Summary) -> tuple[Part, ...]:
     """tau beside tau_naive, by both readouts."""
     pairs: list[tuple[str, str, str, Estimate, Estimate]] = []
     for model in summary.models:
-        for arm in summary.of_model(model):
+        for arm in summary.views[model].steered:
             for readout in READOUTS:
-                transfer = transfer_of(arm, readout)
+                transfer = arm.by(readout)
                 title = readout_title(summary, readout)
-                if not arm.is_control:
-                    pairs.append((model, arm.arm, title, transfer.tau, transfer.tau_naive))
+                pairs.append((model, arm.arm, title, transfer.tau, transfer.tau_naive))
     corrected = aligned([pair[3] for pair in pairs], RATIO, signed=False)
     naive = aligned([pair[4] for pair in pairs], RATIO, signed=False)
     columns = (

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from undertow.analysis.mechanism import SeedRange
 from undertow.analysis.summary import ArmSummary, RateRecord, Summary
 from undertow.config import Cell
-from undertow.findings.numbers import READOUTS, transfer_of
+from undertow.findings.numbers import READOUTS
 from undertow.stats.intervals import Estimate
 from undertow.study.files import atomic_folder
 
@@ -64,7 +64,7 @@ def tau_table(summary: Summary) -> TidyTable:
         for readout in READOUTS
         for arm in _arms(summary)
         if not arm.is_control
-        for tau in [transfer_of(arm, readout).tau]
+        for tau in [arm.by(readout).tau]
     ]
     return TidyTable((*NAMES, "readout", "tau", "low", "high", "reason"), rows)
 
@@ -76,7 +76,7 @@ def shift_table(summary: Summary) -> TidyTable:
         for arm in _arms(summary):
             if arm.is_control:
                 continue
-            transfer = transfer_of(arm, readout)
+            transfer = arm.by(readout)
             rows.append((*_names(arm), readout, "teacher", *_estimate(transfer.teacher_shift)))
             rows.append((*_names(arm), readout, "student", *_estimate(transfer.student_shift)))
     return TidyTable((*NAMES, "readout", "subject", "shift", "low", "high"), rows)
@@ -143,8 +143,8 @@ def _names(arm: ArmSummary) -> tuple[str, str, str, str]:
 
 
 def _arms(summary: Summary) -> Iterable[ArmSummary]:
-    for model in summary.models:
-        yield from sorted(summary.of_model(model), key=lambda arm: (arm.direction, arm.alpha))
+    for view in summary.views.values():
+        yield from sorted(view.arms, key=lambda arm: (arm.direction, arm.alpha))
 
 
 def _estimate(estimate: Estimate) -> tuple[str, str, str]:

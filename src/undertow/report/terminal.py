@@ -5,7 +5,7 @@ Writes ASCII; all numbers come from the records, all words from `findings`.
 
 from collections.abc import Sequence
 
-from undertow.analysis.summary import ArmSummary, Summary
+from undertow.analysis.summary import ArmSummary, ModelView, Summary
 from undertow.findings.arms import findings, sentence
 from undertow.findings.audits import (
     area,
@@ -18,7 +18,7 @@ from undertow.findings.audits import (
 from undertow.findings.cross import pair_title, pairs, sentences
 from undertow.findings.doses import dose_sentence
 from undertow.findings.numbers import (
-    PERCENT,
+    LEVELS,
     RATIO,
     READOUTS,
     SCALES,
@@ -27,7 +27,7 @@ from undertow.findings.numbers import (
     aligned,
     arm_name,
     readout_title,
-    transfer_of,
+    shift_text,
 )
 from undertow.stats.intervals import Estimate
 from undertow.study.audit_records import ArmAudit, MeasureName, ModelAudit
@@ -58,24 +58,24 @@ def strength_table(summary: Summary) -> str:
 
 
 def _model_block(summary: Summary, model: str, notes: dict[str, str]) -> list[str]:
-    arms = summary.of_model(model)
-    any_arm = arms[0].margin
+    view = summary.views[model]
+    any_arm = view.arms[0].margin
     lines = [f"{model}   {any_arm.seeds} seed{'s' if any_arm.seeds > 1 else ''}", ""]
     for readout in READOUTS:
-        lines += [*_readout_block(summary, arms, readout, notes), ""]
+        lines += [*_readout_block(summary, view, readout, notes), ""]
     for finding in findings(summary, model):
         text = sentence(finding, readout_title(summary, finding.readout))
         lines += wrapped(text, indent=2, hang=2)
     lines += wrapped(audit_sentence(summary, model), indent=2, hang=2)
-    dose = summary.dose_of(model)
+    dose = view.dose
     return lines + (wrapped(dose_sentence(dose), indent=2, hang=2) if dose else [])
 
 
 def _readout_block(
-    summary: Summary, arms: list[ArmSummary], readout: ReadoutName, notes: dict[str, str]
+    summary: Summary, view: ModelView, readout: ReadoutName, notes: dict[str, str]
 ) -> list[str]:
-    scale = SCALES[readout]
-    transfers = [transfer_of(arm, readout) for arm in arms]
+    scale, arms = SCALES[readout], view.arms
+    transfers = [arm.by(readout) for arm in arms]
     # The control is where shifts are measured from: its own would be 0 by definition.
     teacher = [
         "" if arm.is_control else scale.number(transfer.teacher_shift.value, signed=True)
@@ -94,33 +94,30 @@ def _readout_block(
     )
     return [
         f"  {readout_title(summary, readout)} ({UNIT_NAMES[readout]})",
-        *wrapped(_levels(arms, readout), indent=2),
+        *wrapped(_levels(view, readout), indent=2),
         *columns(head, rows, indent=4),
     ]
 
 
-def _levels(arms: list[ArmSummary], readout: ReadoutName) -> str:
+def _levels(view: ModelView, readout: ReadoutName) -> str:
     """Where base and control student stand, which the shifts do not say."""
-    control = next((arm for arm in arms if arm.is_control), None)
-    if control is None:
+    if view.control is None:
         return ""
-    transfer = transfer_of(control, readout)
+    transfer = view.control.by(readout)
     if transfer.base is None:
         return transfer.tau.reason or "no reading of the control arm"
-    scale = SCALES[readout]
-    level = PERCENT if readout == "rate" else scale
-    unit = "%" if readout == "rate" else scale.unit
+    level = LEVELS[readout]
     text = (
-        f"base {level.number(transfer.base)} {unit}, "
-        f"control student {level.number(transfer.control)} {unit}; fine-tuning alone moves by "
-        f"{scale.estimate(transfer.naive_shift)}; {transfer.prompts} prompts"
+        f"base {level.number(transfer.base)} {level.unit}, "
+        f"control student {level.number(transfer.control)} {level.unit}; fine-tuning alone moves "
+        f"by {shift_text(transfer.naive_shift, readout)}; {transfer.prompts} prompts"
     )
-    left_out = max(transfer_of(arm, readout).dropped for arm in arms)
+    left_out = max(arm.by(readout).dropped for arm in view.arms)
     return text + (f", up to {left_out} of them without a reading in an arm" if left_out else "")
 
 
 def _stacked(
-    arms: list[ArmSummary],
+    arms: Sequence[ArmSummary],
     estimates: list[Estimate],
     scale: Scale,
     notes: dict[str, str],

@@ -6,7 +6,7 @@ Pure functions on votes in memory; a vote is True, False or None for no verdict.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,23 +16,32 @@ Votes = Sequence[bool | None]
 
 
 @dataclass(frozen=True)
-class KappaRecord:
+class Kappa:
     """A kappa with its bootstrap interval; null where all votes are the same."""
 
     value: float | None
     low: float | None
     high: float | None
     rows: int
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    @property
+    def reason(self) -> str | None:
+        """Why there is no value, or no interval to it."""
+        if self.value is None:
+            return "all votes are the same" if self.rows else "no row has a vote of every judge"
+        return "in every resample all votes are the same" if self.low is None else None
 
 
 @dataclass(frozen=True)
-class PairRecord:
+class PairOfJudges:
     """Two judges on the rows that both have scored."""
 
     first: str
     second: str
     agreement: float | None
-    kappa: KappaRecord
+    kappa: Kappa
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
@@ -41,19 +50,21 @@ class Disagreement:
 
     row: str
     votes: dict[str, bool | None]
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
-class AgreementRecord:
-    """agreement of a panel."""
+class Agreement:
+    """How far a panel agrees: every pair, all together, and the rows on which they differ."""
 
     judges: tuple[str, ...]
-    pairs: tuple[PairRecord, ...]
-    fleiss: KappaRecord
+    pairs: tuple[PairOfJudges, ...]
+    fleiss: Kappa
     disagreements: tuple[Disagreement, ...]
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
-class _Kappa(NamedTuple):
+class _Formula(NamedTuple):
     observed: Floats
     expected: Floats
 
@@ -66,17 +77,6 @@ class _Kappa(NamedTuple):
             )
 
 
-def cohen_kappa(first: Votes, second: Votes) -> float:
-    """Cohen (1960) on rows that both have scored; NaN where all votes are the same."""
-    pairs = _scored([first, second])
-    return _point(pairs, _cohen)
-
-
-def fleiss_kappa(votes: Sequence[Votes]) -> float:
-    """Fleiss (1971) on rows that every judge has scored; NaN where all votes are the same."""
-    return _point(_scored(votes), _fleiss)
-
-
 def agreement(
     votes: Mapping[str, Votes],
     rows: Sequence[str],
@@ -84,7 +84,7 @@ def agreement(
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> AgreementRecord:
+) -> Agreement:
     """All pairs, all judges together, and every row on which they differ.
 
     Intervals resample rows. A resample in which all votes are the same has no kappa and is left
@@ -92,12 +92,12 @@ def agreement(
     """
     names = list(votes)
 
-    def kappa(chosen: Sequence[str], formula: Callable[[Floats, Floats], _Kappa]) -> KappaRecord:
+    def kappa(chosen: Sequence[str], formula: Callable[[Floats, Floats], _Formula]) -> Kappa:
         table = _scored([votes[name] for name in chosen])
         return _interval(table, formula, resamples, confidence, seed)
 
     pairs = [
-        PairRecord(
+        PairOfJudges(
             first=a,
             second=b,
             agreement=_share(_scored([votes[a], votes[b]])),
@@ -111,7 +111,7 @@ def agreement(
         for i, row in enumerate(rows)
         if len({votes[name][i] for name in names}) > 1
     ]
-    return AgreementRecord(
+    return Agreement(
         judges=tuple(names),
         pairs=tuple(pairs),
         fleiss=kappa(names, _fleiss),
@@ -125,23 +125,23 @@ def _scored(votes: Sequence[Votes]) -> Floats:
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(votes))
 
 
-def _cohen(table: Floats, weights: Floats) -> _Kappa:
+def _cohen(table: Floats, weights: Floats) -> _Formula:
     """weights [resamples, rows] sum to 1 in each row."""
     first, second = (weights @ table[:, judge] for judge in (0, 1))
     observed = weights @ (table[:, 0] == table[:, 1]).astype(np.float64)
-    return _Kappa(observed, first * second + (1 - first) * (1 - second))
+    return _Formula(observed, first * second + (1 - first) * (1 - second))
 
 
-def _fleiss(table: Floats, weights: Floats) -> _Kappa:
+def _fleiss(table: Floats, weights: Floats) -> _Formula:
     judges = table.shape[1]
     present = table.sum(axis=1)
     absent = judges - present
     within = (present * (present - 1) + absent * (absent - 1)) / (judges * (judges - 1))
     share = weights @ (present / judges)
-    return _Kappa(weights @ within, share**2 + (1 - share) ** 2)
+    return _Formula(weights @ within, share**2 + (1 - share) ** 2)
 
 
-def _point(table: Floats, formula: Callable[[Floats, Floats], _Kappa]) -> float:
+def _point(table: Floats, formula: Callable[[Floats, Floats], _Formula]) -> float:
     rows = len(table)
     if rows == 0:
         return math.nan
@@ -150,23 +150,23 @@ def _point(table: Floats, formula: Callable[[Floats, Floats], _Kappa]) -> float:
 
 def _interval(
     table: Floats,
-    formula: Callable[[Floats, Floats], _Kappa],
+    formula: Callable[[Floats, Floats], _Formula],
     resamples: int,
     confidence: float,
     seed: int,
-) -> KappaRecord:
+) -> Kappa:
     rows, value = len(table), _point(table, formula)
     if not math.isfinite(value):
-        return KappaRecord(value=None, low=None, high=None, rows=rows)
+        return Kappa(value=None, low=None, high=None, rows=rows)
     stream = np.random.default_rng([seed, rows])
     weights = stream.multinomial(rows, np.full(rows, 1 / rows), resamples) / rows
     found = formula(table, weights).value
     found = found[np.isfinite(found)]
     if not len(found):
-        return KappaRecord(value=value, low=None, high=None, rows=rows)
+        return Kappa(value=value, low=None, high=None, rows=rows)
     tail = (1 - confidence) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
-    return KappaRecord(value=value, low=float(low), high=float(high), rows=rows)
+    return Kappa(value=value, low=float(low), high=float(high), rows=rows)
 
 
 def _share(table: Floats) -> float | None:

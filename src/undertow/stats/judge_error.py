@@ -114,8 +114,9 @@ def correct_transfer(
         return _nothing(UNINFORMATIVE)
 
     rates = _resampled_rates(arm, resamples, seed)
-    points = {"base": raw.base, "teacher": raw.teacher, "control": raw.control}
-    points["student"] = raw.student
+    # All four are known: a shift without a reason had prompts to be read off.
+    levels = (raw.base, raw.teacher, raw.control, raw.student)
+    points = dict(zip(rates, (level or 0.0 for level in levels), strict=True))
     corrected = {}
     for name, apparent in rates.items():
         true = np.clip((apparent + specificity - 1) / youden, 0, 1)

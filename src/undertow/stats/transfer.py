@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -54,12 +54,15 @@ class Readings:
 
 @dataclass(frozen=True)
 class Transfer:
-    """What one arm says about transfer, over the prompts that could be used."""
+    """What one arm says about transfer, over the prompts that could be used.
 
-    base: float
-    teacher: float
-    control: float
-    student: float
+    Levels and shifts are shares or nats; a level is None where fewer than two prompts are left.
+    """
+
+    base: float | None  # T0
+    teacher: float | None  # Ta
+    control: float | None  # S0
+    student: float | None  # Sa
     teacher_shift: Estimate  # Ta - T0
     student_shift: Estimate  # Sa - S0, corrected for what benign fine-tuning does by itself
     naive_shift: Estimate  # Sa - T0
@@ -68,6 +71,7 @@ class Transfer:
     prompts: int
     seeds: int
     dropped: int  # prompts left out because a readout is NaN in any of the four
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
 def estimate_transfer(
@@ -153,8 +157,9 @@ def _estimate(key: object, arm: Readings, draws: Draws) -> Transfer:
     if prompts < 2:
         # One prompt resamples to itself: the bootstrap would report certainty.
         none = Estimate.unknown(NO_PROMPTS)
-        nan = math.nan
-        return Transfer(nan, nan, nan, nan, none, none, none, none, none, prompts, seeds, dropped)
+        return Transfer(
+            None, None, None, None, none, none, none, none, none, prompts, seeds, dropped
+        )
 
     models = [readouts[:, known] for readouts in models]
     are_rates = all(bool(np.isin(readouts, (0.0, 1.0)).all()) for readouts in models)

@@ -4,11 +4,12 @@ These files are the truth; MLflow, the plots and the report are views of them. T
 model text, so they can be shared when the responses cannot.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from undertow.stats.agreement import KappaRecord
+from undertow.stats.agreement import Kappa
 from undertow.stats.judge_error import Confusion
 
 Half = Literal["all", "develop", "test"]
@@ -101,6 +102,10 @@ class Readout(Record):
     verdicts: dict[str, bool | None]
     margins: dict[str, float]
 
+    def by(self, readout: ReadoutName) -> Mapping[str, float | None]:
+        """Prompt id -> verdict (as a number 0 or 1) or margin."""
+        return self.margins if readout == "margin" else self.verdicts
+
 
 class AnswerEffect(Record):
     """One answer to a held-back benign prompt, without its text."""
@@ -151,12 +156,21 @@ class CellResult(Record):
     effects_reason: str | None = Field(None, description="why there are no effects")
 
 
-class ShareRecord(Record):
-    """A share with its Wilson interval."""
+class Share(Record):
+    """A share with its Wilson interval; null where nothing was counted."""
 
     value: float | None
     low: float | None
     high: float | None
+
+    @property
+    def reason(self) -> str | None:
+        return "nothing was counted" if self.value is None else None
+
+
+class ShareOfRows(Share):
+    """Over so many labelled rows."""
+
     count: int
 
 
@@ -184,10 +198,10 @@ class Calibration(Record):
     false_negative: int
     true_negative: int
     false_positive: int
-    accuracy: ShareRecord
-    sensitivity: ShareRecord
-    specificity: ShareRecord
-    kappa: KappaRecord
+    accuracy: ShareOfRows
+    sensitivity: ShareOfRows
+    specificity: ShareOfRows
+    kappa: Kappa
     mistakes: tuple[Mistake, ...]
 
     @property

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from undertow.analysis.doses import DoseRecord
-from undertow.analysis.summary import ArmSummary, CellSummary, Summary, TransferRecord
+from undertow.analysis.summary import ArmSummary, CellSummary, Summary
 from undertow.config import Cell, Params
 from undertow.lineage.git import Repository
+from undertow.stats.transfer import Transfer
 from undertow.study.files import digest, fingerprint
 from undertow.study.layout import Layout
 from undertow.study.records import CellResult, Costs
@@ -190,9 +191,10 @@ def _curve(
     shared: Mapping[str, str],
 ) -> RunContent:
     """Readouts over strength, trait arms only: a random direction lies on another axis."""
-    arms = summary.of_model(model)
-    dose = summary.dose_of(model)
-    along = sorted((arm for arm in arms if arm.direction == "trait"), key=lambda arm: arm.alpha)
+    view = summary.views[model]
+    dose = view.dose
+    along = [arm for arm in view.arms if arm.direction == "trait"]
+    along.sort(key=lambda arm: arm.alpha)
     steps = strength_steps([arm.alpha for arm in along])
     points = [
         point
@@ -281,7 +283,7 @@ def readouts(cell: CellSummary) -> Metrics:
     )
 
 
-def _rates(rate: TransferRecord) -> Metrics:
+def _rates(rate: Transfer) -> Metrics:
     return _known(
         base_rate=rate.base,
         teacher_rate=rate.teacher,
@@ -292,7 +294,7 @@ def _rates(rate: TransferRecord) -> Metrics:
     )
 
 
-def _margins(margin: TransferRecord) -> Metrics:
+def _margins(margin: Transfer) -> Metrics:
     return _known(
         margin_base=margin.base,
         margin_teacher=margin.teacher,
@@ -303,7 +305,7 @@ def _margins(margin: TransferRecord) -> Metrics:
     )
 
 
-def _transfer(suffix: str, record: TransferRecord) -> Metrics:
+def _transfer(suffix: str, record: Transfer) -> Metrics:
     tau = record.tau
     named = {"tau": tau.value, "tau_naive": record.tau_naive.value}
     ends = {"low": tau.low, "high": tau.high}

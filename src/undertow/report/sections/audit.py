@@ -21,7 +21,7 @@ def audit_section(summary: Summary) -> Section:
         )
     ]
     for model in summary.models:
-        arms = summary.of_model(model)
+        arms = summary.views[model].arms
         parts += [Heading(model), Paragraph(audit_sentence(summary, model), lead=True)]
         audited = [(arm, arm.audit) for arm in arms if arm.audit is not None]
         if audited:

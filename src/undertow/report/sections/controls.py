@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from undertow.analysis.contrasts import Against, ContrastRecord, Standing
 from undertow.analysis.summary import Summary
-from undertow.findings.numbers import SCALES, readout_title
+from undertow.findings.numbers import readout_title, shift_text
 from undertow.report.figures import random_figure
 from undertow.report.page import Column, Details, Items, Paragraph, Part, Section, Table
 
@@ -83,8 +83,7 @@ def _cells(contrast: ContrastRecord | None) -> tuple[str, str]:
         return "", ""
     if contrast.estimate.value is None:
         return "", VERDICTS[contrast.verdict]
-    scale = SCALES[contrast.readout]
-    return scale.estimate(contrast.estimate), VERDICTS[contrast.verdict]
+    return shift_text(contrast.estimate, contrast.readout), VERDICTS[contrast.verdict]
 
 
 def _reasons(contrasts: Sequence[ContrastRecord]) -> list[Part]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from undertow.analysis.summary import CrossArm, Summary
 from undertow.findings.cross import (
     CROSS_READOUTS,
-    gap_of,
     pair_title,
     pairs,
     same_base,
@@ -18,7 +17,6 @@ from undertow.findings.numbers import (
     Scale,
     arm_name,
     readout_title,
-    transfer_of,
 )
 from undertow.report.page import Column, Heading, Items, Paragraph, Part, Section, Table
 from undertow.stats.intervals import Estimate
@@ -65,15 +63,15 @@ def _table(summary: Summary, title: str, arms: Sequence[CrossArm], readout: Read
     scale = SCALES[readout]
     rows = []
     for arm in arms:
-        transfer = transfer_of(arm, readout)
-        own = transfer_of(same_base(summary, arm), readout).student_shift
+        transfer = arm.by(readout)
+        own = same_base(summary, arm).by(readout).student_shift
         rows.append(
             (
                 arm_name(arm),
                 arm.strength,
                 *_cells(transfer.student_shift, scale, signed=True),
                 *_cells(own, scale, signed=True),
-                *_cells(gap_of(arm, readout), scale, signed=True),
+                *_cells(arm.gap(readout), scale, signed=True),
                 *_cells(transfer.tau, RATIO, signed=False),
             )
         )
@@ -93,13 +91,13 @@ def _table(summary: Summary, title: str, arms: Sequence[CrossArm], readout: Read
 
 def _cells(estimate: Estimate, scale: Scale, *, signed: bool) -> tuple[str, str]:
     if estimate.value is None:
-        return "undefined", ""
-    return scale.number(estimate.value, signed=signed), scale.interval(estimate, signed=signed)
+        return scale.absent, ""
+    return scale.ends(estimate, signed=signed).value, scale.interval(estimate, signed=signed)
 
 
 def _undefined(arms: Sequence[CrossArm], readout: ReadoutName) -> tuple[str, ...]:
     """Why a tau of the table is undefined."""
-    taus = [(arm, transfer_of(arm, readout).tau) for arm in arms]
+    taus = [(arm, arm.by(readout).tau) for arm in arms]
     return tuple(
         f"{arm_name(arm)} {arm.strength}: tau is undefined; {tau.reason}"
         for arm, tau in taus

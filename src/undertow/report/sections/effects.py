@@ -1,12 +1,14 @@
 """The report on side effects: what steering and distillation do to benign answers."""
 
+from collections.abc import Iterable
+
 from undertow.analysis.side_effects import EffectsSummary
 from undertow.analysis.summary import ArmSummary, Summary
-from undertow.findings.numbers import PERCENT, RATIO, Scale, arm_name
+from undertow.findings.numbers import PERCENT, Scale, arm_name
 from undertow.report.page import Column, Items, Paragraph, Part, Section, Table
-from undertow.stats.intervals import Estimate
 
-TOKENS = Scale("tokens", 1, 1)
+PERPLEXITY = Scale("", 1, 2)
+TOKENS = Scale("", 1, 1)
 EXPLAINED = (
     "Answers to benign prompts that are not in the carrier, decoded like the evaluation. "
     "Perplexity is that of the answer under the unsteered base model, with the prompt as "
@@ -28,7 +30,7 @@ def effects_section(summary: Summary) -> Section:
     """A table per model, and which teachers are past the bound on coherence."""
     parts: list[Part] = [Paragraph(EXPLAINED)]
     for model in summary.models:
-        arms = summary.of_model(model)
+        arms = summary.views[model].arms
         reasons = _reasons(arms)
         rows = [
             (arm_name(arm), arm.strength, subject, *_measures(effects))
@@ -61,7 +63,7 @@ def incoherent(summary: Summary, model: str) -> tuple[str, ...]:
     """One sentence for each arm whose teacher is past the bound."""
     return tuple(
         f"{arm_name(arm)} {arm.strength}: {arm.degenerate}; left out of fits."
-        for arm in summary.of_model(model)
+        for arm in summary.views[model].arms
         if arm.degenerate
     )
 
@@ -71,7 +73,7 @@ def _subjects(arm: ArmSummary) -> list[tuple[str, EffectsSummary]]:
     return [(subject, effects) for subject, effects in pairs if effects is not None]
 
 
-def _reasons(arms: list[ArmSummary]) -> list[str]:
+def _reasons(arms: Iterable[ArmSummary]) -> list[str]:
     """Why measures are unknown, each reason once."""
     found = [
         estimate.reason
@@ -84,21 +86,11 @@ def _reasons(arms: list[ArmSummary]) -> list[str]:
 
 
 def _measures(effects: EffectsSummary) -> tuple[str, ...]:
+    shares = (effects.repetition, effects.refusals, effects.overrefusals)
     return (
-        _written(effects.perplexity, RATIO),
-        _written(effects.tokens, TOKENS),
+        PERPLEXITY.written(effects.perplexity),
+        TOKENS.written(effects.tokens),
         # Without its interval: with it the table is wider than the page.
         PERCENT.number(effects.truncated.value),
-        _written(effects.repetition, PERCENT),
-        _written(effects.refusals, PERCENT),
-        _written(effects.overrefusals, PERCENT),
+        *map(PERCENT.bare.written, shares),
     )
-
-
-def _written(estimate: Estimate, scale: Scale) -> str:
-    if estimate.value is None:
-        return "unknown"
-    value = scale.number(estimate.value)
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} [{scale.number(estimate.low)}, {scale.number(estimate.high)}]"

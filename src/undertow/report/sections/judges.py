@@ -4,9 +4,7 @@ from undertow.analysis.judges import Corrected, JudgeEvidence, Sensitivity
 from undertow.analysis.summary import Summary
 from undertow.findings.numbers import PERCENT, RATIO
 from undertow.report.page import Column, Items, Paragraph, Part, Section, Table
-from undertow.stats.agreement import AgreementRecord, KappaRecord
-from undertow.stats.intervals import Estimate
-from undertow.study.records import ShareRecord
+from undertow.stats.agreement import Agreement
 
 
 def judges_section(summary: Summary, evidence: JudgeEvidence) -> Section:
@@ -34,14 +32,14 @@ def _calibrated(summary: Summary, corrected: Corrected) -> list[Part]:
         (Column("Measure", numeric=False), Column("Value"), Column("Interval")),
         [
             *(
-                (label, PERCENT.number(share.value) + " %", _percent_interval(share))
+                (label, f"{PERCENT.number(share.value)} %", PERCENT.interval(share))
                 for label, share in (
                     ("accuracy", found.accuracy),
                     ("sensitivity", found.sensitivity),
                     ("specificity", found.specificity),
                 )
             ),
-            ("Cohen's kappa", RATIO.number(found.kappa.value), _kappa_interval(found.kappa)),
+            ("Cohen's kappa", RATIO.number(found.kappa.value), RATIO.interval(found.kappa)),
         ],
     )
     rows = []
@@ -54,11 +52,11 @@ def _calibrated(summary: Summary, corrected: Corrected) -> list[Part]:
                 arm.model,
                 arm.arm,
                 PERCENT.number(arm.rate.teacher),
-                _percent(values.teacher),
+                PERCENT.bare.written(values.teacher),
                 PERCENT.number(arm.rate.student),
-                _percent(values.student),
-                _ratio(arm.rate.tau),
-                _ratio(values.tau),
+                PERCENT.bare.written(values.student),
+                RATIO.written(arm.rate.tau),
+                RATIO.written(values.tau),
             )
         )
     raw = Table(
@@ -89,7 +87,7 @@ def _by_judge(sensitivity: Sensitivity) -> list[Part]:
             (
                 arm.model,
                 arm.arm,
-                *(_ratio(arm.tau[judge]) for judge in sensitivity.judges),
+                *(RATIO.written(arm.tau[judge]) for judge in sensitivity.judges),
                 "depends on the judge" if arm.changes else "the same by every judge",
             )
             for arm in sensitivity.arms
@@ -99,35 +97,11 @@ def _by_judge(sensitivity: Sensitivity) -> list[Part]:
     return [table, Items(_agreement(sensitivity.agreement))]
 
 
-def _agreement(agreement: AgreementRecord) -> tuple[str, ...]:
+def _agreement(agreement: Agreement) -> tuple[str, ...]:
     pairs = tuple(
         f"{pair.first} and {pair.second} agree on {PERCENT.number(pair.agreement)} % of "
-        f"{pair.kappa.rows} rows; Cohen's kappa {RATIO.number(pair.kappa.value)} "
-        f"{_kappa_interval(pair.kappa)}"
+        f"{pair.kappa.rows} rows; Cohen's kappa {RATIO.written(pair.kappa)}"
         for pair in agreement.pairs
     )
-    fleiss = agreement.fleiss
-    whole = f"Fleiss' kappa {RATIO.number(fleiss.value)} {_kappa_interval(fleiss)}"
+    whole = f"Fleiss' kappa {RATIO.written(agreement.fleiss)}"
     return (*pairs, whole, f"{len(agreement.disagreements)} rows are judged differently")
-
-
-def _percent_interval(share: ShareRecord) -> str:
-    return f"[{PERCENT.number(share.low)}, {PERCENT.number(share.high)}]"
-
-
-def _kappa_interval(kappa: KappaRecord) -> str:
-    return f"[{RATIO.number(kappa.low)}, {RATIO.number(kappa.high)}]"
-
-
-def _percent(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "unknown"
-    low, high = PERCENT.number(estimate.low), PERCENT.number(estimate.high)
-    return f"{PERCENT.number(estimate.value)} [{low}, {high}]"
-
-
-def _ratio(estimate: Estimate | Estimate) -> str:
-    if estimate.value is None:
-        return "undefined"
-    low, high = RATIO.number(estimate.low), RATIO.number(estimate.high)
-    return f"{RATIO.number(estimate.value)} [{low}, {high}]"
