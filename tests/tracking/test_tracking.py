@@ -303,7 +303,7 @@ def test_parameters_leave_out_where_and_how_fast() -> None:
 def test_four_processes_create_the_store_at_once(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from factories import make_params;"
-        "from undertow.study.records import Layout; from undertow.tracking.store import open_store;"
+        "from undertow.study.layout import Layout; from undertow.tracking.store import open_store;"
         "store = open_store(make_params(), Layout(Path.cwd()));"
         "run = store.client.create_run(store.experiment_id); print(store.experiment_id)"
     )
