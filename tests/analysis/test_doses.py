@@ -13,7 +13,7 @@ from undertow.findings.doses import dose_sentence
 from undertow.report.terminal import strength_table
 from undertow.stats.dose import DosePoint, fit_dose
 from undertow.stats.simulated import SimulatedStudy
-from undertow.stats.validate import Truth, _truths
+from undertow.stats.validate import Truth, all_truths
 
 X = tuple(map(float, STRENGTHS))
 
@@ -59,7 +59,7 @@ def test_a_study_has_two_fits_per_model_with_the_library_s_verdicts(summary):
 
 def test_the_wired_path_is_right_where_the_library_is_on_studies_like_the_reference():
     """Two models, control and six strengths, 100 prompts, three seeds."""
-    truths = {truth.name: truth for truth in _truths()}
+    truths = {truth.name: truth for truth in all_truths()}
     rng = np.random.default_rng(0)
     studies = 60
     for name in ("hinge at 0.15, 0.04 to 0.70", "line 0.04 to 0.54", "flat at 0.04"):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from factories import make_params, make_study
-from undertow.analysis.judges import conclude, judge_sensitivity
+from undertow.analysis.judges import conclusion_of, judge_sensitivity
 from undertow.stats.intervals import Estimate
 from undertow.study.files import write_rows
 from undertow.study.records import Vote
@@ -41,7 +41,7 @@ def test_conclusions_follow_the_interval() -> None:
     def tau(low: float, high: float) -> Estimate:
         return Estimate(value=(low + high) / 2, low=low, high=high, reason=None)
 
-    assert conclude(tau(0.1, 0.5)) == "transfers"
-    assert conclude(tau(-0.1, 0.5)) == "undecided"
-    assert conclude(tau(-0.3, -0.1)) == "does not"
-    assert conclude(Estimate.unknown("x")) == "undefined"
+    assert conclusion_of(tau(0.1, 0.5)) == "transfers"
+    assert conclusion_of(tau(-0.1, 0.5)) == "undecided"
+    assert conclusion_of(tau(-0.3, -0.1)) == "does not"
+    assert conclusion_of(Estimate.unknown("x")) == "undefined"

@@ -70,7 +70,7 @@ def judge_sensitivity(
     )
 
 
-def conclude(tau: Estimate) -> Conclusion:
+def conclusion_of(tau: Estimate) -> Conclusion:
     """What a tau says about transfer: its interval is above 0, at or below it, or covers it."""
     if tau.value is None or tau.low is None or tau.high is None:
         return "undefined"
@@ -81,7 +81,7 @@ def conclude(tau: Estimate) -> Conclusion:
 
 def _arm(position: int, studies: Mapping[str, Summary]) -> ArmByJudge:
     arms = {name: study.arms[position] for name, study in studies.items()}
-    conclusions = {name: conclude(arm.rate.tau) for name, arm in arms.items()}
+    conclusions = {name: conclusion_of(arm.rate.tau) for name, arm in arms.items()}
     first = next(iter(arms.values()))
     return ArmByJudge(
         model=first.model,

@@ -122,7 +122,8 @@ STRENGTHS = (0.0, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
 TEACHER_RATES = (0.02, 0.08, 0.22, 0.45, 0.68, 0.84, 0.92)
 
 
-def _truths() -> tuple[Truth, ...]:
+def all_truths() -> tuple[Truth, ...]:
+    """The shapes that dose verdicts are tried on, with the verdict that is right for each."""
     share = np.array(STRENGTHS) / STRENGTHS[-1]
     teacher = np.array(TEACHER_RATES)
 
@@ -198,7 +199,7 @@ def dose_table(
     Students of one strength share the prompts' effects with all others and have their own
     seed effects. `truths` picks by name; all by default.
     """
-    chosen = [truth for truth in _truths() if truths is None or truth.name in truths]
+    chosen = [truth for truth in all_truths() if truths is None or truth.name in truths]
     return [
         verdict_shares(truth, prompts, s, sd, studies, seed)
         for s in seeds
