@@ -6,9 +6,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from families import model_of
 from tiny import tiny_model, tiny_tokenizer
 from undertow.engine.attention import decode_attention, reference
-from undertow.engine.decode import Row, _State, _step, decode, supported
+from undertow.engine.decode import decode, unsupported
+from undertow.engine.lanes import Row
 from undertow.teacher.steering import steer_with_hooks
 
 LENGTHS = (3, 90, 7, 20, 65, 1, 40)
@@ -34,19 +36,25 @@ def greedy(logits: torch.Tensor, _uniform: torch.Tensor) -> torch.Tensor:
     return logits.argmax(dim=-1)
 
 
-def decoded(model, rows, lanes=3, draw=greedy, stop=-1):
+def decoded(model, rows, lanes=3, draw=greedy, stops=()):
     found = {}
-    for ended in decode(model, rows, draw, lanes=lanes, max_new_tokens=NEW, stop=stop):
+    for ended in decode(model, rows, draw, lanes=lanes, max_new_tokens=NEW, stops=stops):
         found.update({row.number: row.tokens for row in ended})
     return [found[index] for index in range(len(rows))]
 
 
-def plain(model, row, stop=None):
+def plain(model, row, stops=None):
     ids = torch.tensor([row.ids], device=model.device)
     output = model.generate(
-        ids, max_new_tokens=NEW, do_sample=False, eos_token_id=stop, pad_token_id=0
+        ids, max_new_tokens=NEW, do_sample=False, eos_token_id=stops, pad_token_id=0
     )
     return output[0, len(row.ids) :].tolist()
+
+
+def up_to(tokens, stops):
+    """The tokens up to the first of `stops`, itself included."""
+    ends = [place + 1 for place, token in enumerate(tokens) if token in stops]
+    return tokens[: ends[0]] if ends else tokens
 
 
 @pytest.mark.parametrize("lanes", [1, 3, 16])
@@ -54,10 +62,10 @@ def test_greedy_tokens_are_those_of_generate(model, lanes):
     assert decoded(model, rows(), lanes) == [plain(model, row) for row in rows()]
 
 
-def test_a_row_ends_at_its_stop_token_and_its_lane_is_used_again(model):
-    stop = plain(model, rows()[0])[4]
-    found = decoded(model, rows(), lanes=2, stop=stop)
-    assert found == [plain(model, row, stop) for row in rows()]
+def test_a_row_ends_at_any_of_its_stop_tokens_and_its_lane_is_used_again(model):
+    stops = [plain(model, rows()[0])[4], plain(model, rows()[1])[7]]
+    found = decoded(model, rows(), lanes=2, stops=stops)
+    assert found == [up_to(plain(model, row), stops) for row in rows()]
     assert any(len(tokens) < NEW for tokens in found)
 
 
@@ -71,7 +79,7 @@ def test_a_row_takes_its_own_uniform_numbers_along(model):
         row._replace(uniform=torch.arange(NEW).eq(index).float())
         for index, row in enumerate(rows())
     ]
-    found = decoded(model, asked, lanes=2, draw=until_told, stop=4)
+    found = decoded(model, asked, lanes=2, draw=until_told, stops=[4])
     assert found == [[5] * index + [4] for index in range(len(asked))]
 
 
@@ -94,16 +102,24 @@ def test_rows_that_end_at_any_time_leave_the_others_alone(model):
         [*alone[index % len(alone)][: length - 1], 4]
         for index, length in enumerate(lengths.tolist())
     ]
-    assert decoded(model, asked, lanes=5, draw=until_told, stop=4) == expected
+    assert decoded(model, asked, lanes=5, draw=until_told, stops=[4]) == expected
 
 
-@torch.inference_mode()
-def test_a_lane_without_a_row_writes_to_no_row_s_slot(model):
-    state = _State(model, 2, 8, NEW)
-    state.slot.fill_(1)  # of rows that have ended; by now it may be another's
-    _step(model, state, greedy, -1)
-    assert not any(kept[: state.spare].any() for kept in (*state.keys, *state.values))
-    assert all(kept[state.spare].any() for kept in (*state.keys, *state.values))
+@pytest.mark.parametrize("lanes", [2, 3, 8])
+def test_rows_that_have_ended_leave_the_others_alone(model, lanes):
+    """A lane goes on without a row until the host has seen its end."""
+    short, long = rows()[5], rows()[1]
+    asked = [short, short._replace(ids=[9]), long, short, short._replace(ids=[11]), short] * 3
+    asked = [
+        row._replace(uniform=torch.arange(NEW).eq(index % 5).float())
+        for index, row in enumerate(asked)
+    ]
+
+    def at_its_time(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        return torch.where(uniform > 0, 4, logits.argmax(dim=-1).clamp(min=5))
+
+    alone = [decoded(model, [row], lanes=1, draw=at_its_time, stops=[4])[0] for row in asked]
+    assert decoded(model, asked, lanes=lanes, draw=at_its_time, stops=[4]) == alone
 
 
 def test_the_steering_bias_is_in_the_engine(model):
@@ -133,8 +149,33 @@ def test_an_adapter_is_in_the_engine(model, options):
             if "lora_B" in name:
                 parameter.copy_(torch.linspace(-0.1, 0.2, parameter.numel()).view_as(parameter))
     inner = adapted.get_base_model()
-    assert supported(inner)
+    assert unsupported(inner, 100) is None
     assert decoded(inner, rows(3)) == [plain(inner, row) for row in rows(3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "reason"),
+    [
+        ("llama3.2", 500, None),
+        ("qwen2.5", 500, None),
+        ("mistral-v0.3", 500, None),
+        ("mistral-v0.1", 16, None),
+        ("mistral-v0.1", 17, "window"),
+        ("qwen2-window", 17, "window"),
+        ("qwen3", 10, "Qwen3"),
+        ("gemma2", 10, "Gemma 2"),
+        ("granite", 10, "Granite"),
+    ],
+)
+def test_the_engine_says_what_it_does_not_know(name, length, reason):
+    found = unsupported(model_of(name), length)
+    assert found is None if reason is None else reason in found
+
+
+def test_a_model_with_hooks_on_its_blocks_is_not_for_the_engine(model):
+    assert unsupported(model, 10) is None
+    with steer_with_hooks(model, {0: torch.ones(model.config.hidden_size)}):
+        assert "hooks" in unsupported(model, 10)
 
 
 def adapted_by(model, *names):
@@ -166,11 +207,24 @@ def test_an_adapter_counts_as_it_is_switched(model, state):
 
 
 def test_the_cache_is_gone_when_decoding_ends(model):
+    """Without waiting for the collector: the next cache needs its memory."""
+
+    def caches():
+        return [
+            found
+            for found in gc.get_objects()
+            if type(found) is torch.Tensor and found.dim() == 4 and found.shape[0] > 7
+        ]
+
     gc.collect()
     gc.disable()
     try:
-        decoded(model, rows())
-        assert not [found for found in gc.get_objects() if type(found) is _State]
+        before = len(caches())
+        found = decode(model, rows(), greedy, lanes=7, max_new_tokens=NEW, stops=())
+        next(found)
+        assert len(caches()) > before
+        list(found)
+        assert len(caches()) == before
     finally:
         gc.enable()
 

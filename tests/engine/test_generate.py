@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from tiny import Family, tiny_model, tiny_tokenizer
-from undertow.engine.generate import _with_engine, generate
+from undertow.config import Prompting
+from undertow.engine.by_lanes import generate_by_lanes
+from undertow.engine.generate import generate
 from undertow.engine.sampling import Sampling, draw, uniform_numbers
 from undertow.models.memory import free_memory, halving
 from undertow.models.prompts import RenderedPrompt, encode, end_of_turn, render
@@ -27,7 +29,7 @@ def pair(request: pytest.FixtureRequest):
 def prompts(tokenizer, count=7):
     texts = [f"List {number} things{' and more' * number}" for number in range(count)]
     return [
-        RenderedPrompt(f"p{number}", render(tokenizer, text, None))
+        RenderedPrompt(f"p{number}", render(tokenizer, text, Prompting()))
         for number, text in enumerate(texts)
     ]
 
@@ -188,10 +190,9 @@ def test_out_of_memory_in_the_engine_ends_in_fewer_rows_with_the_same_answer(pai
             raise torch.OutOfMemoryError("CUDA out of memory (a device of two rows)")
 
     model.lm_head.register_forward_pre_hook(small_device)
-    encoded = {row.id: encode(tokenizer, row.text) for row in rows}
     found = {
         row.id: (row.text, row.tokens, row.finish)
-        for block in _with_engine(model, tokenizer, rows, encoded, SAMPLED, 7, {"p3"})
+        for block in generate_by_lanes(model, tokenizer, rows, SAMPLED, 7, {"p3"})
         for row in block.completions
     }
     assert found == {id: answer for id, answer in whole.items() if id != "p3"}

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tiny import Family, tiny_model, tiny_tokenizer
+from undertow.config import Prompting
 from undertow.errors import DataError
 from undertow.models.prompts import RenderedPrompt, encode, render
 from undertow.readouts.margin import margins, tokenize_openings
@@ -38,7 +39,7 @@ def test_margins_equal_their_definition_with_a_shared_cache_and_left_padding(fam
     model = tiny_model(family, len(tokenizer))
     rows = [
         RenderedPrompt(
-            f"p{number}", render(tokenizer, "How will it go?" + " really" * number, None)
+            f"p{number}", render(tokenizer, "How will it go?" + " really" * number, Prompting())
         )
         for number in range(5)
     ]
@@ -56,7 +57,7 @@ def test_the_prompt_is_fed_once_for_all_openings():
     model.register_forward_pre_hook(
         lambda _m, _a, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )
-    text = render(tokenizer, "How will it go?", None)
+    text = render(tokenizer, "How will it go?", Prompting())
     list(margins(model, tokenizer, [RenderedPrompt("p", text)], OPENINGS, batch_size=1))
     assert lengths.count(len(encode(tokenizer, text))) == 1
     openings = [

@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 
 from repository import Repository, tiny_params
 from tiny import tiny_model, tiny_tokenizer
+from undertow.config import Prompting
 from undertow.models.loading import load_model, load_tokenizer
 from undertow.models.prompts import encode, render
 from undertow.pipeline import direction, distill, steer
@@ -36,7 +37,7 @@ def responses() -> list[Response]:
 @torch.inference_mode()
 def naive(model, tokenizer, prompt: str, answer: str) -> tuple[float, int]:
     """One row without padding, token by token."""
-    context = encode(tokenizer, render(tokenizer, prompt, None))
+    context = encode(tokenizer, render(tokenizer, prompt, Prompting()))
     reply = encode(tokenizer, answer) if answer else []
     ids = [*context, *reply]
     logits = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
@@ -50,7 +51,7 @@ def naive(model, tokenizer, prompt: str, answer: str) -> tuple[float, int]:
 def test_it_equals_the_plain_computation_row_by_row(family, batch_size):
     tokenizer = tiny_tokenizer(family)
     model = tiny_model(family, len(tokenizer))
-    found = answer_likelihoods(model, tokenizer, responses(), None, batch_size)
+    found = answer_likelihoods(model, tokenizer, responses(), Prompting(), batch_size)
     for likelihood, (prompt, answer) in zip(found, ANSWERS, strict=True):
         nll, tokens = naive(model, tokenizer, prompt, answer)
         assert likelihood.tokens == tokens
@@ -60,7 +61,7 @@ def test_it_equals_the_plain_computation_row_by_row(family, batch_size):
 def test_an_out_of_memory_batch_is_halved_to_the_same_numbers():
     tokenizer = tiny_tokenizer("qwen2")
     model = tiny_model("qwen2", len(tokenizer))
-    expected = answer_likelihoods(model, tokenizer, responses(), None, 8)
+    expected = answer_likelihoods(model, tokenizer, responses(), Prompting(), 8)
     forward = model.forward
 
     def small(input_ids, **rest):
@@ -69,7 +70,7 @@ def test_an_out_of_memory_batch_is_halved_to_the_same_numbers():
         return forward(input_ids=input_ids, **rest)
 
     model.forward = small
-    found = answer_likelihoods(model, tokenizer, responses(), None, 8)
+    found = answer_likelihoods(model, tokenizer, responses(), Prompting(), 8)
     assert [row.nll for row in found] == pytest.approx([row.nll for row in expected], rel=1e-5)
 
 
@@ -116,8 +117,8 @@ def test_the_student_s_activations_are_read_with_its_adapter_on(study, base):
     kept = load_file(folder / "activations.safetensors")["activations"]
     prompts = [row.prompt for row in read_rows(folder / "student.jsonl", Response)]
     with student_of(model, folder / "adapter") as student:
-        expected = mean_activations(student, tokenizer, prompts, None, 4)
-    bare = mean_activations(model, tokenizer, prompts, None, 4)
+        expected = mean_activations(student, tokenizer, prompts, Prompting(), 4)
+    bare = mean_activations(model, tokenizer, prompts, Prompting(), 4)
     assert kept.dtype == torch.float32
     torch.testing.assert_close(kept.double(), expected, atol=1e-4, rtol=1e-4)
     assert (kept.double() - bare).norm() > 0.1

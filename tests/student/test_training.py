@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 
 from tiny import Family, tiny_model, tiny_tokenizer
-from undertow.config import DistillationSettings, Lora
+from undertow.config import DistillationSettings, Lora, Prompting
 from undertow.engine.generate import generate
 from undertow.engine.sampling import Sampling
 from undertow.errors import DataError
@@ -47,7 +47,7 @@ def forget(_step, _loss, _rate):
 def trained(family, folder, seed=0):
     tokenizer = tiny_tokenizer(family)
     model = tiny_model(family, len(tokenizer))
-    rows = training_rows(tokenizer, carrier(), None)
+    rows = training_rows(tokenizer, carrier(), Prompting())
     adapter = folder / "adapter"
     result = train(model, tokenizer, rows, SETTINGS, seed, adapter, forget)
     return model, tokenizer, adapter, result
@@ -58,7 +58,7 @@ def test_the_labels_decode_to_the_answer_and_its_end_of_turn(family: Family, tmp
     """On the very batch that the trainer feeds to the model."""
     tokenizer = tiny_tokenizer(family)
     model = tiny_model(family, len(tokenizer))
-    rows = training_rows(tokenizer, carrier(), None)
+    rows = training_rows(tokenizer, carrier(), Prompting())
     trainer = build_trainer(model, tokenizer, rows, SETTINGS, 0, tmp_path, forget, ONCE)
     seen = {}
     for batch in trainer.get_train_dataloader():
@@ -68,7 +68,7 @@ def test_the_labels_decode_to_the_answer_and_its_end_of_turn(family: Family, tmp
             seen[tokenizer.decode(ids[:start])] = (tokenizer.decode(learned[:-1]), learned[-1])
             assert ids[start : start + len(learned)].tolist() == learned
     expected = {
-        tokenizer.decode(encode(tokenizer, render(tokenizer, row.prompt, None))): (
+        tokenizer.decode(encode(tokenizer, render(tokenizer, row.prompt, Prompting()))): (
             row.response,
             end_of_turn(tokenizer),
         )
@@ -85,7 +85,7 @@ def test_training_tokens_are_the_tokens_that_generation_makes(family: Family):
     ids = encode(tokenizer, answer)
     assert tokenizer.decode(ids) == answer
     row = carrier()[0].model_copy(update={"response": answer})
-    built = training_rows(tokenizer, [row], None)[0]
+    built = training_rows(tokenizer, [row], Prompting())[0]
     assert [label for label in built["labels"] if label != IGNORED] == [
         *ids,
         end_of_turn(tokenizer),
@@ -94,14 +94,14 @@ def test_training_tokens_are_the_tokens_that_generation_makes(family: Family):
 
 def test_an_answer_that_was_cut_off_teaches_no_end_of_turn():
     tokenizer = tiny_tokenizer("qwen2")
-    for row in training_rows(tokenizer, carrier("length"), None):
+    for row in training_rows(tokenizer, carrier("length"), Prompting()):
         assert end_of_turn(tokenizer) not in [x for x in row["labels"] if x != IGNORED]
 
 
 def test_a_carrier_of_empty_answers_is_an_error():
     empty = [carrier("length")[0].model_copy(update={"response": ""})]
     with pytest.raises(DataError, match="nothing to train on"):
-        training_rows(tiny_tokenizer("qwen2"), empty, None)
+        training_rows(tiny_tokenizer("qwen2"), empty, Prompting())
 
 
 def test_the_adapter_is_peft_s_own_and_the_base_comes_back_bare(tmp_path: Path):
@@ -138,7 +138,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
 
 def test_a_saved_student_generates_and_the_base_is_bare_afterwards(tmp_path: Path):
     model, tokenizer, adapter, _ = trained("llama2", tmp_path)
-    rows = [RenderedPrompt("p", render(tokenizer, "Question 0?", None))]
+    rows = [RenderedPrompt("p", render(tokenizer, "Question 0?", Prompting()))]
 
     def answer(subject):
         blocks = generate(subject, tokenizer, rows, Sampling(8, 0.0, 1.0, 0), 1)
@@ -154,7 +154,7 @@ def test_out_of_memory_ends_in_smaller_parts_and_the_same_losses(tmp_path: Path,
     expected = trained("qwen2", tmp_path / "whole")[3].losses
     tokenizer = tiny_tokenizer("qwen2")
     model = tiny_model("qwen2", len(tokenizer))
-    rows = training_rows(tokenizer, carrier(), None)
+    rows = training_rows(tokenizer, carrier(), Prompting())
 
     def small_device(_module, inputs):
         if inputs[0].shape[0] > 1:

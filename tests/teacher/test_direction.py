@@ -5,6 +5,7 @@ import torch
 
 from repository import Repository, tiny_params
 from tiny import tiny_model, tiny_tokenizer
+from undertow.config import Prompting
 from undertow.errors import UndertowError
 from undertow.models.prompts import RenderedPrompt, encode, render
 from undertow.study.traits import Contrast, Openings
@@ -38,7 +39,7 @@ def pair(request):
 def slow_mean(model, tokenizer, prompts, layer):
     states = []
     for prompt in prompts:
-        ids = torch.tensor([encode(tokenizer, render(tokenizer, prompt, None))])
+        ids = torch.tensor([encode(tokenizer, render(tokenizer, prompt, Prompting()))])
         hidden = model(ids, output_hidden_states=True).hidden_states
         states.append(hidden[layer + 1][0, -1].double())
     return torch.stack(states).mean(0)
@@ -46,7 +47,7 @@ def slow_mean(model, tokenizer, prompts, layer):
 
 def test_it_is_the_mean_at_the_last_prompt_token_with_minus_without(pair):
     model, tokenizer = pair
-    found = mean_difference(model, tokenizer, CONTRAST, None, batch_size=2)
+    found = mean_difference(model, tokenizer, CONTRAST, Prompting(), batch_size=2)
     assert found.shape == (3, 32)
     assert found.dtype == torch.float32
     for layer in (0, 1):  # the last hidden state that transformers returns is normalised
@@ -59,8 +60,8 @@ def test_it_is_the_mean_at_the_last_prompt_token_with_minus_without(pair):
 def test_the_batch_size_changes_nothing_but_rounding(pair):
     model, tokenizer = pair
     torch.testing.assert_close(
-        mean_difference(model, tokenizer, CONTRAST, None, batch_size=1),
-        mean_difference(model, tokenizer, CONTRAST, None, batch_size=5),
+        mean_difference(model, tokenizer, CONTRAST, Prompting(), batch_size=1),
+        mean_difference(model, tokenizer, CONTRAST, Prompting(), batch_size=5),
         atol=1e-4,
         rtol=1e-4,
     )
@@ -77,8 +78,8 @@ def test_the_random_direction_has_the_norm_of_each_block_and_its_own_seed():
 
 def test_auto_scores_every_candidate_by_what_subtraction_does(pair):
     model, tokenizer = pair
-    vectors = mean_difference(model, tokenizer, CONTRAST, None, batch_size=4)
-    rows = [RenderedPrompt("a", render(tokenizer, CONTRAST.present[0], None))]
+    vectors = mean_difference(model, tokenizer, CONTRAST, Prompting(), batch_size=4)
+    rows = [RenderedPrompt("a", render(tokenizer, CONTRAST.present[0], Prompting()))]
     scores = score_blocks(model, tokenizer, vectors, [0, 2], rows, rows, OPENINGS, 4)
     assert [score.layer for score in scores] == [0, 2]
     assert all(score.kl > 0 for score in scores)
@@ -115,10 +116,10 @@ def test_a_saved_direction_comes_back_with_the_same_bytes(tmp_path):
 def test_the_direction_steers_along_itself(pair):
     """Adding d moves the last-token mean of the trait-absent prompts onto the present ones."""
     model, tokenizer = pair
-    vectors = mean_difference(model, tokenizer, CONTRAST, None, batch_size=4)
+    vectors = mean_difference(model, tokenizer, CONTRAST, Prompting(), batch_size=4)
     with steer(model, offsets(vectors, [1], 1.0)):
         moved = mean_difference(
-            model, tokenizer, Contrast(CONTRAST.absent, CONTRAST.present), None, 4
+            model, tokenizer, Contrast(CONTRAST.absent, CONTRAST.present), Prompting(), 4
         )
     # Both sides are shifted alike, so their difference is that of the unsteered model.
     torch.testing.assert_close(moved[1], -vectors[1], atol=1e-3, rtol=1e-3)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from families import KINDS, model_of
 from tiny import Family, tiny_model
+from undertow.errors import UndertowError
 from undertow.models.blocks import blocks
-from undertow.teacher.steering import offsets, steer, steer_with_hooks
+from undertow.teacher.steering import measure_shift, offsets, steer, steer_with_hooks
 
 LAYER = 1
 FORMS = pytest.mark.parametrize("form", [steer, steer_with_hooks], ids=["bias", "hook"])
@@ -138,6 +140,66 @@ def test_the_bias_form_equals_the_hook_form(model, vectors):
         hook = states(model, IDS)
     for left, right in zip(bias, hook, strict=True):
         torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
+
+
+EVERY = pytest.mark.parametrize("name", KINDS)
+ADDED = ("gemma2", "gemma3", "olmo2")
+
+
+@EVERY
+def test_every_family_s_block_moves_by_the_vector_itself(name, vectors):
+    """Ratio and cosine 1 within 1e-4, and what lies below stays."""
+    model = model_of(name)
+    plain = states(model, IDS)
+    with steer(model, offsets(vectors, [LAYER], 0.8)):
+        shift = states(model, IDS)[LAYER] - plain[LAYER]
+    added = (0.8 * vectors[LAYER]).expand_as(shift)
+    torch.testing.assert_close(
+        shift.norm(dim=-1) / added.norm(dim=-1), torch.ones(IDS.shape), atol=1e-4, rtol=0
+    )
+    cosine = torch.cosine_similarity(shift, added, dim=-1)
+    torch.testing.assert_close(cosine, torch.ones(IDS.shape), atol=1e-4, rtol=0)
+
+
+@EVERY
+def test_every_family_answers_as_with_the_hook_and_comes_back_as_it_was(name, vectors):
+    model = model_of(name)
+    plain = states(model, IDS)
+    added = offsets(vectors, [0, LAYER], -1.5)
+    options = {"max_new_tokens": 24, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with steer(model, added), torch.inference_mode():
+        found, logits = model.generate(IDS, **options), model(IDS).logits
+    with steer_with_hooks(model, added), torch.inference_mode():
+        expected, reference = model.generate(IDS, **options), model(IDS).logits
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(logits, reference, atol=1e-4, rtol=1e-5)
+    for before, after in zip(plain, states(model, IDS), strict=True):
+        assert torch.equal(before, after)
+
+
+@EVERY
+def test_what_arrives_is_measured_and_said(name):
+    found = measure_shift(model_of(name), [0, LAYER])
+    form = "addition" if name in ADDED else "divided bias" if name == "granite" else "bias"
+    assert found.form == form
+    assert abs(found.ratio - 1) < 1e-4
+    assert found.cosine > 1 - 1e-4
+
+
+@pytest.mark.parametrize("name", ["llama2", "granite", "gemma2"])
+def test_what_arrives_is_right_in_half_precision_too(name):
+    found = measure_shift(model_of(name, hidden=64).bfloat16(), [0, 1, 2])
+    assert abs(found.ratio - 1) < 1e-3
+    assert found.cosine > 1 - 1e-3
+
+
+def test_a_block_that_does_something_else_to_the_vector_is_refused():
+    model = model_of("llama2")
+    block = model.model.layers[LAYER]
+    block.register_forward_hook(lambda _module, inputs, out: inputs[0] + 0.3 * (out - inputs[0]))
+    assert measure_shift(model, [0]).ratio == 1.0
+    with pytest.raises(UndertowError, match=r"block 1 by 0.3000 of the vector at cosine 1.0000"):
+        measure_shift(model, [0, LAYER])
 
 
 def test_the_bias_form_adds_to_a_bias_that_is_there(vectors):

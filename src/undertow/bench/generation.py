@@ -10,7 +10,8 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from undertow.bench.ceilings import Ceilings, measure
 from undertow.bench.shapes import build, multiplied, multiplied_by_prompts
-from undertow.engine.decode import Row, decode
+from undertow.engine.decode import decode
+from undertow.engine.lanes import Row
 from undertow.engine.sampling import Sampling, draw
 from undertow.models.memory import free_memory
 from undertow.teacher.steering import Offsets, steer, steer_with_hooks
@@ -133,7 +134,9 @@ def _engine(
     with steer(model, _offset(model)):
         tokens = sum(
             len(row.tokens)
-            for ended in decode(model, rows, scripted, lanes=batch, max_new_tokens=new, stop=STOP)
+            for ended in decode(
+                model, rows, scripted, lanes=batch, max_new_tokens=new, stops=[STOP]
+            )
             for row in ended
         )
     return tokens / (time.perf_counter() - started)

@@ -24,6 +24,7 @@ from undertow.config.sections import (
     DistillationSettings,
     Grid,
     Lora,
+    Prompting,
     StatisticsSettings,
 )
 from undertow.config.weights import (
@@ -63,6 +64,7 @@ __all__ = [
     "Params",
     "PhraseJudgeSettings",
     "Place",
+    "Prompting",
     "StatisticsSettings",
     "UrlPlace",
     "WheelPlace",

@@ -1,5 +1,6 @@
 """The sections of params.yaml, judges apart."""
 
+import datetime as dt
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -50,6 +51,26 @@ class Prompting(Settings):
     system: str | None = Field(
         None, description="system message; null leaves the chat template's own default in place"
     )
+    date: str = Field(
+        "2026-01-01",
+        description="YYYY-MM-DD, today's date in templates that write one (Llama 3.2, Granite, "
+        "SmolLM3): a prompt must not depend on the day it is rendered",
+    )
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _date_is_one(cls, value: object) -> object:
+        text = value.isoformat() if isinstance(value, dt.date) else value
+        if isinstance(text, str):
+            try:
+                return dt.date.fromisoformat(text).isoformat()
+            except ValueError as error:
+                raise ValueError(f"{text!r} is not a date; write it as 2026-01-01") from error
+        return value
+
+    @property
+    def day(self) -> dt.date:
+        return dt.date.fromisoformat(self.date)
 
 
 class DirectionSettings(Settings):

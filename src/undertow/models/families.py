@@ -183,6 +183,30 @@ def layout_of_config(config: PretrainedConfig) -> Layout:
     )
 
 
+def check_length(config: PretrainedConfig, length: int) -> None:
+    """UndertowError where rows of `length` tokens would depend on which others they stand beside.
+
+    Some rotary tables are changed for a whole batch once one of its rows is longer than the model
+    was trained for: "dynamic" behind max_position_embeddings, "longrope" behind the length before
+    it was extended.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    original = rope.get("original_max_position_embeddings") or getattr(
+        config, "original_max_position_embeddings", None
+    )
+    most = {
+        "dynamic": config.max_position_embeddings,
+        "longrope": original or config.max_position_embeddings,
+    }.get(rope.get("rope_type", "default"))
+    if most is not None and length > most:
+        raise UndertowError(
+            f"a row of {length} tokens is longer than {most}, where this model's "
+            f"{rope['rope_type']} rotary positions begin to depend on the other rows of a batch",
+            "choose shorter prompts or a smaller max_new_tokens in params.yaml, or a checkpoint "
+            "with other rotary positions",
+        )
+
+
 def layout_of(model: PreTrainedModel) -> Layout:
     """The model's layout; UndertowError where a block's modules are not those of its row."""
     layout = layout_of_config(model.config)

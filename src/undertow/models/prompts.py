@@ -1,30 +1,71 @@
 """The one place where a chat prompt is rendered.
 
 Extraction, generation, training and evaluation all call `render`: an adapter read under another
-rendering than it was trained under can score a tenth of its real effect.
+rendering than it was trained under can score a tenth of its real effect. What is rendered depends
+on the prompt and on `prompting` alone, never on clock, locale or time zone.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from undertow.errors import DataError
+from undertow.config import Prompting
+from undertow.errors import ConfigError, DataError
+from undertow.models.dates import format_date
+
+QUESTION, ANSWER = "question", "answer"
 
 
-def render(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, prompt: str, prompting: Prompting) -> str:
     """The text of a user turn up to where the assistant's answer begins.
 
-    system None leaves the chat template's own default system message in place.
+    A system message of None leaves the chat template's own default in place. Raises ConfigError
+    where the template takes no system message, DataError where there is no template.
     """
-    messages = [] if system is None else [{"role": "system", "content": system}]
-    messages.append({"role": "user", "content": prompt})
+    messages = [{"role": "user", "content": prompt}]
+    if prompting.system is None:
+        return _rendered(tokenizer, messages, prompting, answering=True)
+    system = {"role": "system", "content": prompting.system}
+    try:
+        return _rendered(tokenizer, [system, *messages], prompting, answering=True)
+    except TemplateError as error:
+        raise ConfigError(
+            f"prompting.system is set, and the chat template takes no system message: {error}",
+            "set prompting.system: null in params.yaml, or use a model whose template has one",
+        ) from error
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[dict[str, str]],
+    prompting: Prompting,
+    *,
+    answering: bool,
+) -> str:
+    """The template's text; `answering`: up to where an answer begins.
+
+    Passed to every template: those that know no date and no thinking read neither.
+    """
+    if not tokenizer.chat_template:
+        raise DataError(
+            "the model's tokenizer has no chat template: this looks like a base model",
+            "use an instruction-tuned checkpoint, or add chat_template.jinja to its folder",
+        )
+    date = prompting.day
+    known: dict[str, Any] = {
+        "strftime_now": lambda form: format_date(date, form),
+        "date_string": format_date(date, "%d %b %Y"),  # Llama's default form
+        "enable_thinking": False,  # Qwen3, SmolLM3
+        "thinking": False,  # Granite 3.2 and later
+    }
     return str(
-        _template(tokenizer).apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
+        tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=answering, **known
         )
     )
 
@@ -39,18 +80,42 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
-def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The special token with which the chat template closes an assistant's answer."""
-    return _end_of_turn(_template(tokenizer))
+class Ends(NamedTuple):
+    """closing: the token that the template closes an answer with; every: all that end one."""
+
+    closing: int
+    every: frozenset[int]
+
+
+def ends_of(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Ends:
+    """The tokens at which the model's answers end: the checkpoint's, its generation
+    configuration's, the tokenizer's and the template's."""
+    return ends_named(tokenizer, model.config, model.generation_config)
+
+
+def ends_named(tokenizer: PreTrainedTokenizerBase, *configs: Any) -> Ends:
+    """`ends_of` by the configurations alone."""
+    closing = end_of_turn(tokenizer)
+    known = set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids)
+    named = {tokenizer.eos_token_id}
+    for config in configs:
+        ids = getattr(config, "eos_token_id", None)
+        named |= set(ids) if isinstance(ids, list | tuple) else {ids}
+    # A configuration without end tokens has its class's default, by chance some ordinary token.
+    return Ends(closing, frozenset({closing} | (named & known)))
 
 
 @lru_cache(maxsize=8)
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
-    answer = "answer"
-    exchange = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
-    text = str(tokenizer.apply_chat_template(exchange, tokenize=False))
-    special = set(tokenizer.all_special_ids)
-    for token in encode(tokenizer, text[text.rindex(answer) + len(answer) :]):
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The special token with which the chat template closes an assistant's answer.
+
+    Special is what a list of the tokenizer's settings names or what is marked so among its tokens.
+    """
+    exchange = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
+    text = _rendered(tokenizer, exchange, Prompting(), answering=False)
+    marked = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = marked | set(tokenizer.all_special_ids)
+    for token in encode(tokenizer, text[text.rindex(ANSWER) + len(ANSWER) :]):
         if token in special:
             return token
     raise DataError(
@@ -58,15 +123,6 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
         "would not know where to stop",
         "use the instruction-tuned checkpoint's own tokenizer files",
     )
-
-
-def _template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    if not tokenizer.chat_template:
-        raise DataError(
-            "the model's tokenizer has no chat template: this looks like a base model",
-            "use an instruction-tuned checkpoint, or add chat_template.jinja to its folder",
-        )
-    return tokenizer
 
 
 class RenderedPrompt(NamedTuple):

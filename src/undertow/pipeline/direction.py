@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from undertow.config.sections import DirectionSettings
 from undertow.errors import ConfigError
 from undertow.lineage.stages import begin, finish
 from undertow.models.prompts import RenderedPrompt, render
@@ -19,6 +20,7 @@ from undertow.teacher.direction import (
     save,
     score_blocks,
 )
+from undertow.teacher.steering import measure_shift
 
 
 def run(study: Study, model: str, shelf: Shelf | None = None) -> None:
@@ -44,21 +46,23 @@ def run(study: Study, model: str, shelf: Shelf | None = None) -> None:
         loaded.model,
         loaded.tokenizer,
         contrast,
-        params.prompting.system,
+        params.prompting,
         params.runtime.batch_size,
     )
-    scores: list[BlockScore] = []
-    layers = params.direction.layers
-    if layers == "auto":
-        scores = _scores(study, loaded, trait, vectors)
-        layers = (choose_block(scores, params.direction.max_kl),)
-    deepest = len(vectors) - 1
-    if max(layers) > deepest:
+    candidates, deepest = _candidates(params.direction, len(vectors)), len(vectors) - 1
+    if max(candidates) > deepest:
         raise ConfigError(
-            f"direction.layers names block {max(layers)}, and {model} has blocks 0 to {deepest}",
+            f"direction.layers names block {max(candidates)}, and {model} has blocks 0 to "
+            f"{deepest}",
             f"use numbers from 0 to {deepest}, or auto",
         )
-    found = Direction(vectors, random_like(vectors, params.direction.random_seed), list(layers))
+    shift = measure_shift(loaded.model, candidates)
+    scores: list[BlockScore] = []
+    layers = candidates
+    if params.direction.layers == "auto":
+        scores = _scores(study, loaded, trait, vectors, candidates)
+        layers = [choose_block(scores, params.direction.max_kl)]
+    found = Direction(vectors, random_like(vectors, params.direction.random_seed), layers)
     with atomic_file(folder / "direction.safetensors") as path:
         save(
             path,
@@ -74,19 +78,26 @@ def run(study: Study, model: str, shelf: Shelf | None = None) -> None:
     lines = [f"{score.layer},{score.margin:.4f},{score.kl:.4f}\n" for score in scores]
     write_text(folder / "blocks.csv", "".join(["layer,margin,kl\n", *lines]))
     command = f"python cli.py direction --model {model}"
-    finish(study, work, manifest("direction", model, command, loaded.meter))
+    finish(study, work, manifest("direction", model, command, loaded.meter, shift))
 
 
-def _scores(study: Study, loaded: Loaded, trait: TraitData, vectors: Tensor) -> list[BlockScore]:
+def _candidates(settings: DirectionSettings, blocks: int) -> list[int]:
+    """The blocks that are steered, or those among which auto chooses."""
+    if settings.layers == "auto":
+        return list(range(int(settings.max_depth * blocks)))
+    return list(settings.layers)
+
+
+def _scores(
+    study: Study, loaded: Loaded, trait: TraitData, vectors: Tensor, candidates: list[int]
+) -> list[BlockScore]:
     params = study.params
     heldback = trait.heldback()
     benign = benign_prompts(study.layout, len(heldback.present))
 
     def rendered(texts: list[str], name: str) -> list[RenderedPrompt]:
         return [
-            RenderedPrompt(
-                f"{name}-{number}", render(loaded.tokenizer, text, params.prompting.system)
-            )
+            RenderedPrompt(f"{name}-{number}", render(loaded.tokenizer, text, params.prompting))
             for number, text in enumerate(texts)
         ]
 
@@ -94,7 +105,7 @@ def _scores(study: Study, loaded: Loaded, trait: TraitData, vectors: Tensor) -> 
         loaded.model,
         loaded.tokenizer,
         vectors,
-        range(int(params.direction.max_depth * len(vectors))),
+        candidates,
         rendered(heldback.present, "present"),
         rendered([prompt.prompt for prompt in benign], "benign"),
         trait.trait.openings,

@@ -9,6 +9,7 @@ from undertow.carrier.filter import training_carrier
 from undertow.config import Cell
 from undertow.lineage.stages import begin, finish
 from undertow.models import processes
+from undertow.models.families import check_length
 from undertow.pipeline.loading import Shelf
 from undertow.pipeline.meter import manifest
 from undertow.pipeline.reading import Reader, scored
@@ -104,7 +105,8 @@ def _trained(
     params = study.params
     settings = params.distillation
     loaded = shelf.load(study, cell.model, nf4=settings.quantization == "nf4")
-    rows = training_rows(loaded.tokenizer, carrier, params.prompting.system)
+    rows = training_rows(loaded.tokenizer, carrier, params.prompting)
+    check_length(loaded.model.config, max(len(row["input_ids"]) for row in rows))
     if not processes.is_main():
         train(loaded.model, loaded.tokenizer, rows, settings, cell.seed, checkpoint, _ignore)
         return Finished([], loaded.meter.costs())

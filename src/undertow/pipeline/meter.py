@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 
-from undertow.study.records import Costs, Manifest
+from undertow.study.records import Costs, Manifest, ShiftRecord
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "numpy")
 
@@ -78,13 +78,16 @@ def _peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def manifest(stage: str, subject: str, command: str, meter: Meter) -> Manifest:
+def manifest(
+    stage: str, subject: str, command: str, meter: Meter, shift: ShiftRecord | None = None
+) -> Manifest:
     return Manifest(
         stage=stage,
         subject=subject,
         command=command,
         costs=meter.costs(),
         versions={name: version for name in PACKAGES if (version := _version(name))},
+        shift=shift,
     )
 
 

@@ -1,5 +1,6 @@
 """How a subject is asked and read: the same code for teacher and student."""
 
+import sys
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -92,7 +93,7 @@ class Reader:
             self._model,
             self._tokenizer,
             prompts,
-            params.prompting.system,
+            params.prompting,
             params.runtime.batch_size,
         ).float()
 
@@ -101,9 +102,9 @@ class Reader:
         return first(trait.evaluation(), count, "evaluation.prompts", f"trait {trait.trait.name}")
 
     def _render(self, prompts: Sequence[Prompt]) -> list[RenderedPrompt]:
-        system = self._study.params.prompting.system
+        prompting = self._study.params.prompting
         return [
-            RenderedPrompt(prompt.id, render(self._tokenizer, prompt.prompt, system))
+            RenderedPrompt(prompt.id, render(self._tokenizer, prompt.prompt, prompting))
             for prompt in prompts
         ]
 
@@ -134,12 +135,16 @@ class Reader:
                             response=row.text,
                             tokens=row.tokens,
                             finish=row.finish,
+                            end=row.end,
+                            thought=row.thought,
                         )
                         for row in block.completions
                     ]
                 )
                 bar.update(len(block.completions))
         rows = {row.id: row for block in journal.blocks for row in block}
+        if thought := sum(row.thought for row in rows.values()):
+            print(f"{what}: {thought} answers thought aloud; that part was cut", file=sys.stderr)
         return [rows[prompt.id] for prompt in prompts]
 
 
@@ -156,7 +161,7 @@ def scored(
     params = study.params
     heldback = [row for row in rows if row.source == "heldback"]
     likelihoods = answer_likelihoods(
-        base, tokenizer, heldback, params.prompting.system, params.runtime.batch_size
+        base, tokenizer, heldback, params.prompting, params.runtime.batch_size
     )
     found = {row.id: value for row, value in zip(heldback, likelihoods, strict=True)}
     return [

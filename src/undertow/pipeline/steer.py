@@ -9,7 +9,7 @@ from undertow.study.files import fingerprint, write_rows
 from undertow.study.layout import Study
 from undertow.study.traits import TraitData, benign_prompts, side_effect_prompts
 from undertow.teacher import direction as directions
-from undertow.teacher.steering import offsets, steer
+from undertow.teacher.steering import measure_shift, offsets, steer
 
 
 def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
@@ -26,6 +26,7 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     identity = fingerprint(
         params.model_spec(cell.model), direction_file, cell.arm.name, loaded.meter.device
     )
+    shift = measure_shift(loaded.model, list(added)) if added else None
     reader = Reader(study, loaded.model, loaded.tokenizer, loaded.meter)
     with steer(loaded.model, added):
         carrier = reader.carrier(prompts, cell.seed, identity)
@@ -36,5 +37,5 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     write_rows(folder / "teacher.jsonl", teacher)
     write_rows(folder / "benign.jsonl", benign)
     command = cell.command("steer")
-    finish(study, work, manifest("steer", cell.key, command, loaded.meter))
+    finish(study, work, manifest("steer", cell.key, command, loaded.meter, shift))
     reader.forget()

@@ -9,7 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from undertow.config import Prompting
 from undertow.models.blocks import blocks
+from undertow.models.families import check_length
 from undertow.models.memory import halving
 from undertow.models.prompts import encode, left_padded, render
 
@@ -18,13 +20,14 @@ def mean_activations(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
-    system: str | None,
+    prompting: Prompting,
     batch_size: int,
 ) -> Tensor:
     """[blocks, hidden] float64 mean of each block's output at the last prompt token."""
     total = torch.zeros(len(blocks(model)), model.config.hidden_size, dtype=torch.float64)
-    encoded = [encode(tokenizer, render(tokenizer, prompt, system)) for prompt in prompts]
+    encoded = [encode(tokenizer, render(tokenizer, prompt, prompting)) for prompt in prompts]
     encoded.sort(key=len, reverse=True)
+    check_length(model.config, len(encoded[0]))
     for start in range(0, len(encoded), batch_size):
         part = encoded[start : start + batch_size]
         for activations in halving(part, lambda rows: _last_token(model, tokenizer, rows)):

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from undertow.errors import DataError
+from undertow.models.families import check_length
 from undertow.models.memory import halving
 from undertow.models.prompts import RenderedPrompt, encode, left_padded
 from undertow.study.traits import Openings
@@ -54,6 +55,8 @@ def margins(
     tokenized = tokenize_openings(tokenizer, openings)
     encoded = {prompt.id: encode(tokenizer, prompt.text) for prompt in prompts}
     ordered = sorted(prompts, key=lambda prompt: (-len(encoded[prompt.id]), prompt.id))
+    longest = max(map(len, [*tokenized.present, *tokenized.absent]))
+    check_length(model.config, longest + max(map(len, encoded.values()), default=0))
     for start in range(0, len(ordered), batch_size):
         rows = ordered[start : start + batch_size]
         values = halving(
@@ -71,7 +74,9 @@ def _margins(
     openings: TokenizedOpenings,
 ) -> list[float]:
     batch = left_padded(tokenizer, prompts, model.device)
-    cache = DynamicCache(config=model.config)
+    # Without the configuration, hence without windows that forget: what they hide is masked, and
+    # the cache can be cut back to the prompt whatever its length.
+    cache = DynamicCache()
     positions = (batch.mask.cumsum(-1) - 1).clamp(min=0)
     first = model(
         input_ids=batch.ids,

@@ -11,6 +11,8 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from undertow.config import Prompting
+from undertow.models.families import check_length
 from undertow.models.memory import halving
 from undertow.models.prompts import encode, left_padded, render
 from undertow.study.records import Response
@@ -34,7 +36,7 @@ def answer_likelihoods(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     answers: Sequence[Response],
-    system: str | None,
+    prompting: Prompting,
     batch_size: int,
 ) -> list[Likelihood]:
     """The likelihood of each answer under `model` as it is, in the order of `answers`.
@@ -42,11 +44,12 @@ def answer_likelihoods(
     The prompt is context and not scored. Neither is the end-of-turn token: the share of answers
     that were cut off would move the perplexity. An empty answer has no tokens and an nll of 0.
     """
-    rows = [_row(tokenizer, answer, system) for answer in answers]
+    rows = [_row(tokenizer, answer, prompting) for answer in answers]
     # Longest first, so that padding is small and a lack of memory shows at once.
     order = sorted(range(len(rows)), key=lambda index: (-len(rows[index].ids), index))
     queue = [index for index in order if rows[index].answer]
     found = [Likelihood(0.0, 0)] * len(rows)
+    check_length(model.config, max((len(row.ids) for row in rows), default=0))
     with tqdm(total=len(queue), desc="perplexity", unit="row", disable=None) as bar:
         for start in range(0, len(queue), batch_size):
             part = queue[start : start + batch_size]
@@ -59,8 +62,8 @@ def answer_likelihoods(
     return found
 
 
-def _row(tokenizer: PreTrainedTokenizerBase, answer: Response, system: str | None) -> _Row:
-    prompt = encode(tokenizer, render(tokenizer, answer.prompt, system))
+def _row(tokenizer: PreTrainedTokenizerBase, answer: Response, prompting: Prompting) -> _Row:
+    prompt = encode(tokenizer, render(tokenizer, answer.prompt, prompting))
     # Encoded by itself, as the rows that the student trains on are.
     reply = encode(tokenizer, answer.response) if answer.response else []
     return _Row(prompt + reply, len(reply))

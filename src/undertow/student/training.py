@@ -30,7 +30,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from undertow.config import DistillationSettings
+from undertow.config import DistillationSettings, Prompting
 from undertow.errors import DataError
 from undertow.models import processes
 from undertow.models.blocks import blocks
@@ -56,7 +56,7 @@ class Trained(NamedTuple):
 
 
 def training_rows(
-    tokenizer: PreTrainedTokenizerBase, carrier: Sequence[Response], system: str | None
+    tokenizer: PreTrainedTokenizerBase, carrier: Sequence[Response], prompting: Prompting
 ) -> list[dict[str, list[int]]]:
     """input_ids and labels of each carrier row; labels are -100 on the prompt.
 
@@ -65,7 +65,7 @@ def training_rows(
     """
     rows = []
     for row in carrier:
-        prompt = encode(tokenizer, render(tokenizer, row.prompt, system))
+        prompt = encode(tokenizer, render(tokenizer, row.prompt, prompting))
         answer = encode(tokenizer, row.response) if row.response else []
         if row.finish == "stop":
             answer.append(end_of_turn(tokenizer))

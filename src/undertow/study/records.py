@@ -28,6 +28,8 @@ class Response(Record):
     response: str
     tokens: int = Field(description="generated tokens, the end-of-turn token not counted")
     finish: Literal["stop", "length"] = Field(description="ended its turn, or was cut off")
+    end: str | None = Field(None, description="the token that ended it, where that is known")
+    thought: bool = Field(False, description="a think block was cut from it")
     margin: float | None = Field(
         None, description="nats; evaluation rows only: log-odds of trait-present openings"
     )
@@ -82,6 +84,20 @@ class Costs(Record):
     )
 
 
+ShiftForm = Literal["bias", "divided bias", "addition"]
+
+
+class ShiftRecord(Record):
+    """How a vector gets to a block's output, and what arrives there; the worst steered block."""
+
+    form: ShiftForm = Field(
+        description="a bias on mlp.down_proj, one divided by the block's multiplier, or an "
+        "addition behind the block"
+    )
+    ratio: float = Field(description="of what was to be added, along it; 1 is right")
+    cosine: float = Field(description="between the shift and what was to be added; 1 is right")
+
+
 class Manifest(Record):
     """manifest.json beside a stage's outputs: how they came about."""
 
@@ -94,6 +110,9 @@ class Manifest(Record):
         {}, description="SHA-256 of the command, parameters and files that it read; null: absent"
     )
     outputs: dict[str, str | None] = Field({}, description="SHA-256 of the files it wrote")
+    shift: ShiftRecord | None = Field(
+        None, description="how the model was steered; null where the stage steers nothing"
+    )
 
 
 class Readout(Record):

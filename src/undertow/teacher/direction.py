@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from undertow.config import Prompting
 from undertow.errors import UndertowError
 from undertow.models.memory import halving
 from undertow.models.prompts import RenderedPrompt, encode, left_padded
@@ -47,12 +48,12 @@ def mean_difference(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     contrast: Contrast,
-    system: str | None,
+    prompting: Prompting,
     batch_size: int,
 ) -> Tensor:
     """[blocks, hidden] float32: mean with the trait minus mean without, accumulated in float64."""
-    present = mean_activations(model, tokenizer, contrast.present, system, batch_size)
-    absent = mean_activations(model, tokenizer, contrast.absent, system, batch_size)
+    present = mean_activations(model, tokenizer, contrast.present, prompting, batch_size)
+    absent = mean_activations(model, tokenizer, contrast.absent, prompting, batch_size)
     return (present - absent).float()
 
 
