@@ -301,7 +301,7 @@ def test_too_few_prompts_give_reasons_instead_of_numbers(left):
 def test_shapes_that_do_not_fit_name_the_arm_and_the_shapes():
     arm = rates(13)
     cases = {
-        "same seeds": Readings(arm.base, arm.teacher, arm.control[:2], arm.student),
+        "same seeds": Readings(arm.base, arm.teacher[:2], arm.control, arm.student),
         "at least one": Readings(arm.base, arm.teacher[:0], arm.control[:0], arm.student[:0]),
         "same prompts": Readings(arm.base[:5], arm.teacher, arm.control, arm.student),
         r"\[seeds, prompts\]": Readings(arm.base, arm.teacher[0], arm.control, arm.student),

@@ -1,6 +1,8 @@
 """A study before and while it runs: presets, plan, doctor, many cells at once, simulations."""
 
 import sys
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -119,13 +121,53 @@ def preset_explain() -> None:
     print(explain())
 
 
-@validate_app.command("coverage")
-def validate_coverage() -> None:
-    """Measure how often tau's interval holds the truth; minutes, a Markdown table on stdout."""
-    from undertow.findings.simulations import coverage_markdown
-    from undertow.stats.validate import coverage_table
+class Simulation(StrEnum):
+    """What `validate coverage` simulates."""
 
-    print(coverage_markdown(coverage_table()))
+    arms = "arms"
+    seeds = "seeds"
+    models = "models"
+
+
+@validate_app.command("coverage")
+def validate_coverage(
+    of: Annotated[
+        list[Simulation] | None,
+        typer.Option(help="arms, seeds or models; may be repeated. All by default."),
+    ] = None,
+    students: Annotated[
+        Path | None,
+        typer.Option(help="Draw studies from these students instead: JSON lines, see the docs."),
+    ] = None,
+) -> None:
+    """Measure how often intervals hold the truth; minutes, Markdown tables on stdout."""
+    from undertow.config import parse_arm
+    from undertow.findings.simulations import (
+        coverage_markdown,
+        family_markdown,
+        moderation_markdown,
+    )
+    from undertow.stats.validate import coverage_table
+    from undertow.stats.validate_family import family_table, students_table
+    from undertow.stats.validate_moderation import moderation_table
+    from undertow.study.students import read_students
+
+    if students is not None:
+        # The trait's arms share one direction; a random arm's students have one each.
+        trait = {
+            parse_arm(name).alpha: arm
+            for name, arm in read_students(students).items()
+            if parse_arm(name).direction == "trait"
+        }
+        print(family_markdown(list(students_table(trait))))
+        return
+    chosen = of or list(Simulation)
+    if Simulation.arms in chosen:
+        print(coverage_markdown(coverage_table()))
+    if Simulation.seeds in chosen:
+        print(moderation_markdown(list(moderation_table())))
+    if Simulation.models in chosen:
+        print(family_markdown(list(family_table())))
 
 
 @validate_app.command("dose")

@@ -6,6 +6,8 @@ import numpy as np
 
 from undertow.stats.dose import Verdict
 from undertow.stats.validate import CoverageRow, VerdictRow
+from undertow.stats.validate_family import FamilyRow
+from undertow.stats.validate_moderation import ModerationRow
 from undertow.texts.tables import markdown_table
 
 VERDICTS: tuple[Verdict, ...] = ("threshold", "continuous", "none", "undecided")
@@ -52,3 +54,48 @@ def dose_markdown(rows: Sequence[VerdictRow]) -> str:
         shares[row.right] = f"**{shares[row.right]}**"
         lines.append((str(row.seeds), f"{row.seed_sd:g}", row.truth, *shares.values()))
     return markdown_table(("seeds", "seed sd", "truth", *VERDICTS), lines) + "\n"
+
+
+def moderation_markdown(rows: Sequence[ModerationRow]) -> str:
+    """Coverage in percent, and widths relative to the intervals of arms alone."""
+    head = ("arms", "seeds", "controls", "cv", "alone", "moderated", "width", "Smyth", "width")
+    lines = [
+        (
+            str(row.arms),
+            str(row.seeds),
+            str(row.control_seeds),
+            f"{row.cv:g}",
+            *_percent(row.alone, row.moderated),
+            f"{row.width:.3f}",
+            *_percent(row.smyth),
+            f"{row.smyth_width:.3f}",
+        )
+        for row in rows
+    ]
+    return markdown_table(head, lines) + "\n"
+
+
+def family_markdown(rows: Sequence[FamilyRow]) -> str:
+    """Shares in percent, one line per kind of study; widths as in moderation_markdown."""
+    head = (
+        *("students", "seeds", "controls", "cv", "alone", "moderated", "width", "tau"),
+        *("undefined", "all shifts", "all tau", "pooled tau", "one tau rejected"),
+    )
+    lines = [
+        (
+            row.name,
+            str(row.seeds),
+            str(row.control_seeds),
+            "-" if row.cv is None else f"{row.cv:g}",
+            *_percent(row.alone, row.moderated),
+            f"{row.width:.2f}",
+            *_percent(row.tau, row.undefined, row.together, row.taus_together),
+            *_percent(row.pooled, row.misfit),
+        )
+        for row in rows
+    ]
+    return markdown_table(head, lines) + "\n"
+
+
+def _percent(*shares: float) -> list[str]:
+    return [f"{100 * share:.1f}" for share in shares]

@@ -12,15 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from undertow.stats.draws import Draws, seed_error
 from undertow.stats.intervals import Estimate, Floats, percentiles
 from undertow.stats.intervals import difference as independent
 from undertow.stats.transfer import (
     NO_PROMPTS,
-    Draws,
     Readings,
     Transfer,
     estimate_transfer,
-    seed_error,
 )
 
 BASE, TEACHER, CONTROL, STUDENT = range(4)

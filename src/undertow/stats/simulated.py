@@ -62,6 +62,45 @@ def simulate_arms(
     return SimulatedArms(arms, taus)
 
 
+class SimulatedFamily(NamedTuple):
+    arms: dict[float, Readings]  # by strength, 1 is the strongest
+    shifts: dict[float, float]  # the students' true shifts over all seeds and prompts
+
+
+def simulate_family(
+    rng: np.random.Generator,
+    scenario: Scenario,
+    tau: float,
+    *,
+    arms: int,
+    prompts: int,
+    seeds: int,
+    control_seeds: int,
+    seed_sd: float,
+    cv: float = 0.0,
+) -> SimulatedFamily:
+    """One model: so many strengths, evenly spaced, up to the scenario's teacher.
+
+    cv: coefficient of variation of the spread between seeds over the arms, control included
+    (log-normal).
+    """
+    log_sd = float(np.sqrt(np.log1p(cv**2)))
+    spreads = seed_sd * np.exp(log_sd * rng.standard_normal(arms + 1))
+    study = SimulatedStudy(rng, scenario.is_rate, prompts)
+    base, _ = study.read(scenario.base, 1, 0.0)
+    control, _ = study.read(scenario.control, control_seeds, float(spreads[0]))
+    found: dict[float, Readings] = {}
+    shifts: dict[float, float] = {}
+    for index in range(1, arms + 1):
+        strength = index / arms
+        rise = strength * (scenario.teacher - scenario.base)
+        teacher, _ = study.read(scenario.base + rise, 1, 0.0)
+        student, _ = study.read(scenario.control + tau * rise, seeds, float(spreads[index]))
+        found[strength] = Readings(base[0], teacher, control, student)
+        shifts[strength] = tau * rise
+    return SimulatedFamily(found, shifts)
+
+
 class SimulatedStudy:
     """Readouts of one set of prompts, whose effects are shared by all models.
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
+from undertow.stats.draws import Draws, SeedErrors, drawn
 from undertow.stats.intervals import (
     Estimate,
     Floats,
@@ -21,6 +22,7 @@ from undertow.stats.intervals import (
     percentiles,
     wilson,
 )
+from undertow.stats.seeds import SeedPrior, are_rates
 
 K = TypeVar("K", bound=Hashable)
 
@@ -42,13 +44,14 @@ class Readings:
     """One arm: the same evaluation prompts, in the same order, read in four models.
 
     Rates are 0 or 1 per prompt, margins are real; NaN marks a readout that is unknown.
-    Row i of teacher, control and student belongs to the same seed; a teacher that does not
-    depend on the seed may be given as a single row.
+    Row i of teacher and student belongs to the same seed; a teacher that does not depend on
+    the seed may be given as a single row. The control may have seeds of its own; where it has
+    as many as the student, row i is the same seed.
     """
 
     base: Floats  # [prompts]         T0
     teacher: Floats  # [seeds, prompts]  Ta
-    control: Floats  # [seeds, prompts]  S0
+    control: Floats  # [control seeds, prompts]  S0
     student: Floats  # [seeds, prompts]  Sa
 
 
@@ -77,6 +80,7 @@ class Transfer:
 def estimate_transfer(
     arms: Mapping[K, Readings],
     *,
+    prior: SeedPrior | None = None,
     resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -87,7 +91,9 @@ def estimate_transfer(
     rates. Seeds are a random effect crossed with prompts; three of them are too few to
     resample, so each resample adds a t-distributed seed error of the size found between the
     cell's seeds (docs/statistics.md). One seed shows no such error: the interval is then
-    about this student, not about the next one. Rates get the variance of
+    about this student, not about the next one. With a `prior` that error is moderated by
+    those of the model's other arms (moderation.py), and arm and control are separate terms.
+    Rates get the variance of
     one pseudo-prompt, so that a rate of 0 or 1 is not taken for exactly known.
     The draws depend on `seed`, the number of prompts and the number of seeds alone, so an
     arm's result does not depend on its neighbours, and equal-sized arms are paired.
@@ -97,72 +103,47 @@ def estimate_transfer(
     _check_confidence(confidence)
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
-    draws = Draws(resamples, seed, confidence)
-    return {key: _estimate(key, arm, draws) for key, arm in arms.items()}
+    draws = drawn(resamples, seed, confidence)
+    seeds = SeedErrors(draws, prior)
+    return {key: estimate_arm(key, arm, draws, seeds).transfer for key, arm in arms.items()}
 
 
-class Draws:
-    """Random numbers by sample size, drawn once and shared by every arm of that size."""
+class Resampled(NamedTuple):
+    """An arm's estimates with the resamples [resamples] that their intervals were read off."""
 
-    def __init__(self, resamples: int, seed: int, confidence: float) -> None:
-        self.confidence = confidence
-        self._resamples = resamples
-        self._seed = seed
-        self._weights: dict[int, Floats] = {}
-        self._errors: dict[tuple[str, int], Floats] = {}
-
-    def weights(self, prompts: int) -> Floats:
-        """Shares of the prompts [resamples, prompts], each row summing to 1."""
-        if prompts not in self._weights:
-            stream = np.random.default_rng([self._seed, 0, prompts])
-            equal = np.full(prompts, 1 / prompts)
-            self._weights[prompts] = stream.multinomial(prompts, equal, self._resamples) / prompts
-        return self._weights[prompts]
-
-    def seed_errors(self, seeds: int) -> Floats:
-        """Student t errors [resamples] of a mean over so many seeds."""
-        if ("seeds", seeds) not in self._errors:
-            stream = np.random.default_rng([self._seed, 1, seeds])
-            self._errors["seeds", seeds] = stream.standard_t(seeds - 1, self._resamples)
-        return self._errors["seeds", seeds]
-
-    def rate_errors(self, model: int) -> Floats:
-        """Standard normal errors [resamples] of one of the four rates."""
-        if ("rate", model) not in self._errors:
-            stream = np.random.default_rng([self._seed, 2, model])
-            self._errors["rate", model] = stream.standard_normal(self._resamples)
-        return self._errors["rate", model]
+    transfer: Transfer
+    shares: dict[str, Floats]  # by the name of the estimate; without those that are unknown
+    freedom: float | None  # that the student's shift rests on; null: one seed, or no error seen
+    bound: float  # of a shift: 1 for rates
 
 
 @dataclass(frozen=True)
 class _Shift:
     """The difference of two models' readouts and its mean over resampled prompts."""
 
-    difference: Floats  # [seeds, prompts]
+    moved: Floats  # [seeds, prompts]
+    reference: Floats  # [seeds, prompts]; a single row is the base model
     resampled: Floats  # [resamples], without the error between seeds
     value: float
     score: Interval | None  # stands in where the bootstrap of a constant sees no error
 
-    def estimate(self, draws: Draws, bound: float) -> Estimate:
-        error = seed_error(self.difference, draws)
-        low, high = self.score or percentiles(self.resampled + error, draws.confidence)
-        return Estimate(self.value, max(low, -bound), min(high, bound))
 
-
-def _estimate(key: object, arm: Readings, draws: Draws) -> Transfer:
+def estimate_arm(key: object, arm: Readings, draws: Draws, seeds: SeedErrors) -> Resampled:
+    """One arm's transfer; `key` names it in errors."""
     models = _checked(key, arm)
     known = ~np.isnan(np.concatenate(models)).any(axis=0)
-    seeds, prompts = models[-1].shape[0], int(known.sum())
+    rows, prompts = models[-1].shape[0], int(known.sum())
     dropped = known.size - prompts
     if prompts < 2:
         # One prompt resamples to itself: the bootstrap would report certainty.
         none = Estimate.unknown(NO_PROMPTS)
-        return Transfer(
-            None, None, None, None, none, none, none, none, none, prompts, seeds, dropped
+        nothing = Transfer(
+            None, None, None, None, none, none, none, none, none, prompts, rows, dropped
         )
+        return Resampled(nothing, {}, None, math.inf)
 
     models = [readouts[:, known] for readouts in models]
-    are_rates = all(bool(np.isin(readouts, (0.0, 1.0)).all()) for readouts in models)
+    rates = are_rates(models)
     base, teacher, control, student = range(4)
 
     # Errors follow the teacher's direction, so that counting the opposite verdict or flipping
@@ -170,44 +151,69 @@ def _estimate(key: object, arm: Readings, draws: Draws) -> Transfer:
     sign = math.copysign(1.0, float(models[teacher].mean() - models[base].mean()))
 
     def shift(moved: int, reference: int) -> _Shift:
-        difference = models[moved] - models[reference]
-        value = float(difference.mean())
-        resampled = draws.weights(prompts) @ difference.mean(axis=0)
-        # Resampling n prompts gives their variance times (n - 1) / n.
-        resampled = value + (resampled - value) * math.sqrt(prompts / (prompts - 1))
+        above, below = models[moved], models[reference]
+        by_prompt, value = _mean_difference(above, below)
+        resampled = draws.means(by_prompt)
         score = None
-        if are_rates:
+        if rates:
             # The variance of one pseudo-prompt that is as likely 0 as 1. Without it a rate
             # that happens to be 0 on these prompts counts as exactly known.
-            errors = draws.rate_errors(moved) - draws.rate_errors(reference)
-            resampled = resampled + sign * errors * 0.5 / (prompts * math.sqrt(seeds))
-            if np.ptp(difference) == 0:
-                score = _score_difference(models[moved], models[reference], draws.confidence)
-        return _Shift(difference, resampled, value, score)
+            counts = (len(above), len(above) if reference == base else len(below))
+            errors = [
+                draws.rate_errors(model) * 0.5 / (prompts * math.sqrt(count))
+                for model, count in zip((moved, reference), counts, strict=True)
+            ]
+            resampled = resampled + sign * (errors[0] - errors[1])
+            if np.ptp(above[:, None] - below[None]) == 0:
+                score = _score_difference(above, below, draws.confidence)
+        return _Shift(above, below, resampled, value, score)
 
-    bound = 1.0 if are_rates else math.inf
+    bound = 1.0 if rates else math.inf
     below, corrected, naive = shift(teacher, base), shift(student, control), shift(student, base)
-    teacher_shift = below.estimate(draws, bound)
+    # Steering leaves the teacher no seeds to differ by, but what it samples.
+    teacher_shift, teacher_shares = _estimated(below, SeedErrors(draws), bound)
     reason = _undefined(below, teacher_shift)
     undefined = Estimate.unknown(reason)
-    return Transfer(
+    shares = {"teacher_shift": teacher_shares}
+    found = {}
+    for name, each, ratio in (
+        ("student_shift", corrected, "tau"),
+        ("naive_shift", naive, "tau_naive"),
+    ):
+        found[name], shares[name] = _estimated(each, seeds, bound)
+        found[ratio] = undefined
+        if not reason:
+            found[ratio], shares[ratio] = _ratio(each, below, seeds)
+    freedom = seeds.size(corrected.moved, corrected.reference).freedom
+    transfer = Transfer(
         base=float(models[base].mean()),
         teacher=float(models[teacher].mean()),
         control=float(models[control].mean()),
         student=float(models[student].mean()),
         teacher_shift=teacher_shift,
-        student_shift=corrected.estimate(draws, bound),
-        naive_shift=naive.estimate(draws, bound),
-        tau=undefined if reason else _ratio(corrected, below, draws),
-        tau_naive=undefined if reason else _ratio(naive, below, draws),
+        **found,
         prompts=prompts,
-        seeds=seeds,
+        seeds=rows,
         dropped=dropped,
     )
+    return Resampled(transfer, shares, freedom if math.isfinite(freedom) else None, bound)
+
+
+def _mean_difference(above: Floats, below: Floats) -> tuple[Floats, float]:
+    if len(below) in (1, len(above)):
+        difference = above - below
+        return difference.mean(axis=0), float(difference.mean())
+    return above.mean(axis=0) - below.mean(axis=0), float(above.mean() - below.mean())
+
+
+def _estimated(shift: _Shift, seeds: SeedErrors, bound: float) -> tuple[Estimate, Floats]:
+    resampled = shift.resampled + seeds.resampled(shift.moved, shift.reference)
+    low, high = shift.score or percentiles(resampled, seeds.draws.confidence)
+    return Estimate(shift.value, max(low, -bound), min(high, bound)), resampled
 
 
 def _undefined(shift: _Shift, estimate: Estimate) -> str | None:
-    if not shift.difference.any():
+    if not (shift.moved - shift.reference).any():
         return NO_SHIFT
     if not estimate.excludes_zero:
         # Dividing here would print a huge or sign-flipped tau for a teacher that hardly moved.
@@ -215,7 +221,7 @@ def _undefined(shift: _Shift, estimate: Estimate) -> str | None:
     return None
 
 
-def _ratio(above: _Shift, below: _Shift, draws: Draws) -> Estimate:
+def _ratio(above: _Shift, below: _Shift, seeds: SeedErrors) -> tuple[Estimate, Floats]:
     """above / below with its interval; the interval of below excludes 0.
 
     Per resample this inverts the test of above - t below = 0 (Fieller 1954), with the
@@ -223,38 +229,26 @@ def _ratio(above: _Shift, below: _Shift, draws: Draws) -> Estimate:
     """
     value = above.value / below.value
     sign = math.copysign(1.0, below.value)
-    error = seed_error(above.difference - value * below.difference, draws)
-    numerator = above.resampled + sign * error
-    # A resampled denominator of 0 or of the other sign stands for a ratio beyond every
-    # bound. Dividing by it would put it at NaN, or at the wrong end of the interval.
-    usable = below.resampled * sign > 0
-    ratios = np.where(numerator * sign < 0, -math.inf, math.inf)
-    np.divide(numerator, below.resampled, out=ratios, where=usable)
-    low, high = percentiles(ratios, draws.confidence)
+    push = value * (below.moved - below.reference)
+    error = seeds.resampled(above.moved, above.reference, push)
+    ratios = resampled_ratio(above.resampled + sign * error, below.resampled, sign)
+    low, high = percentiles(ratios, seeds.draws.confidence)
     if above.score:
         # The numerator's own interval says how far a rate that no prompt moved could be off.
         ends = (above.score.low / below.value, above.score.high / below.value)
         low, high = min(low, *ends), max(high, *ends)
-    return Estimate(value, low, high)
+    return Estimate(value, low, high), ratios
 
 
-def seed_error(difference: Floats, draws: Draws) -> Floats | float:
-    """Errors [resamples] of the mean of difference [seeds, prompts] that seeds explain.
+def resampled_ratio(above: Floats, below: Floats, sign: float) -> Floats:
+    """above / below [resamples], where the sign of the estimated denominator is known.
 
-    Two-way analysis of variance (seeds crossed with prompts) with half of the residual mean
-    square subtracted. All of it would hide the error of seeds that agree by chance, as three
-    often do; none of it would count the prompts' noise twice (docs/statistics.md).
+    A resampled denominator of 0 or of the other sign stands for a ratio beyond every
+    bound. Dividing by it would put it at NaN, or at the wrong end of the interval.
     """
-    seeds, prompts = difference.shape
-    if seeds == 1:
-        return 0.0
-    by_seed = difference.mean(axis=1, keepdims=True)
-    by_prompt = difference.mean(axis=0, keepdims=True)
-    residual = difference - by_seed - by_prompt + difference.mean()
-    between = prompts * float(by_seed.var(ddof=1))
-    within = float((residual**2).sum()) / ((seeds - 1) * (prompts - 1))
-    error = math.sqrt(max(between - within / 2, 0.0) / (seeds * prompts))
-    return error * draws.seed_errors(seeds)
+    ratios = np.where(above * sign < 0, -math.inf, math.inf)
+    np.divide(above, below, out=ratios, where=below * sign > 0)
+    return ratios
 
 
 def _score_difference(moved: Floats, reference: Floats, confidence: float) -> Interval:
@@ -289,9 +283,9 @@ def _checked(key: object, arm: Readings) -> list[Floats]:
     if any(readouts.shape[-1] != base.size for readouts in rows.values()):
         raise ValueError(f"arm {key!r}: all four must hold the same prompts: {found}")
     seeds = len(student)
-    if seeds == 0 or len(control) != seeds or len(teacher) not in (1, seeds):
+    if seeds == 0 or len(control) == 0 or len(teacher) not in (1, seeds):
         raise ValueError(
-            f"arm {key!r}: teacher, control and student must hold the same seeds, "
+            f"arm {key!r}: teacher and student must hold the same seeds, and the control "
             f"at least one: {found}"
         )
     if any(np.isinf(readouts).any() for readouts in rows.values()):

@@ -1,0 +1,135 @@
+"""The error between seeds: what the students of other seeds would have shown.
+
+Seeds are a random effect crossed with prompts (two-way analysis of variance). Rows of readouts
+in, variances of their mean over prompts out. Knows nothing of teachers, ratios or resampling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from undertow.stats.intervals import Floats
+from undertow.stats.moderation import Prior, fit_prior, moderate
+
+HALF = 0.5  # of the residual is subtracted from an arm's own variance: docs/statistics.md
+
+
+class Spread(NamedTuple):
+    """Rows [seeds, prompts] of one arm, taken apart."""
+
+    between: float  # variance between seeds of the mean over prompts; holds residual, too
+    residual: float  # of that, what the noise of single readouts explains
+    seeds: int
+    unit: float  # how far a seed effect of 1 moves this arm: p (1 - p) for rates, 1 for margins
+
+
+class Error(NamedTuple):
+    """The error of a mean over seeds: a variance that rests on so many degrees of freedom."""
+
+    variance: float
+    freedom: float
+
+
+NO_ERROR = Error(0.0, math.inf)
+
+
+class SeedPrior(NamedTuple):
+    """What the arms of a model say together of how their students differ.
+
+    An arm's variance between seeds is expected at residual + seed_variance unit^2: rates near 0
+    cannot differ as those in the middle do. The prior is of the ratio to that.
+    """
+
+    ratio: Prior
+    seed_variance: float
+
+    def guarded(self) -> SeedPrior:
+        return self._replace(ratio=self.ratio.guarded())
+
+    def expected(self, found: Spread) -> float:
+        return found.residual + self.seed_variance * found.unit**2
+
+
+def spread(rows: Floats, unit: float = 1.0) -> Spread:
+    """Mean squares between seeds and of the residual, over the number of prompts."""
+    seeds, prompts = rows.shape
+    if seeds == 1:
+        return Spread(0.0, 0.0, 1, unit)
+    by_seed = rows.mean(axis=1, keepdims=True)
+    residual = rows - by_seed - rows.mean(axis=0, keepdims=True) + rows.mean()
+    within = float((residual**2).sum()) / ((seeds - 1) * (prompts - 1))
+    return Spread(float(by_seed.var(ddof=1)), within / prompts, seeds, unit)
+
+
+def are_rates(models: Sequence[Floats]) -> bool:
+    """Whether all readouts are verdicts: 0 or 1."""
+    return all(bool(np.isin(readouts, (0.0, 1.0)).all()) for readouts in models)
+
+
+def unit_of(rows: Floats) -> float:
+    """The derivative of a rate by its log-odds, with one pseudo-prompt; 1 for margins."""
+    if not are_rates([rows]):
+        return 1.0
+    prompts = rows.shape[1]
+    rate = (float(rows.mean()) * prompts + 0.5) / (prompts + 1)
+    return float(rate * (1 - rate))
+
+
+def prior_of(spreads: Iterable[Spread], least: float = 0.0) -> SeedPrior | None:
+    """The prior of a model's arms, control included; None where fewer than two have two seeds.
+
+    least: the smallest variance that can be told from 0; (1/n)^2 / 12 for rates over n prompts.
+    """
+    found = [each for each in spreads if each.seeds > 1]
+    if len(found) < 2:
+        return None
+    freedom = np.array([each.seeds - 1.0 for each in found])
+    excess = np.array([each.between - each.residual for each in found])
+    units = np.array([each.unit**2 for each in found])
+    prior = SeedPrior(Prior(0, 0, 0), max(float(freedom @ excess / (freedom @ units)), 0.0))
+    expected = np.array([max(prior.expected(each), least) for each in found])
+    if not expected.all():
+        return None  # students that read exactly alike
+    between = np.array([max(each.between, least) for each in found])
+    ratio = fit_prior(between / expected, freedom)
+    return None if ratio is None else prior._replace(ratio=ratio)
+
+
+def error_alone(found: Spread) -> Error:
+    """The arm's own variance, half of the residual subtracted.
+
+    All of it would hide the error of seeds that agree by chance, as three often do; none of it
+    would count the prompts' noise twice.
+    """
+    if found.seeds == 1:
+        return NO_ERROR
+    left = max(found.between - HALF * found.residual, 0.0)
+    return Error(left / found.seeds, found.seeds - 1)
+
+
+def error_moderated(found: Spread, prior: SeedPrior) -> Error:
+    """The moderated variance, half of the residual subtracted as in error_alone."""
+    if found.seeds == 1:
+        return NO_ERROR
+    expected = prior.expected(found)
+    if not expected:
+        return error_alone(found)
+    ratio, freedom = moderate(found.between / expected, found.seeds - 1, prior.ratio)
+    left = max(ratio * expected - HALF * found.residual, 0.0)
+    return Error(left / found.seeds, freedom)
+
+
+def added(errors: Sequence[Error], most: float = math.inf) -> Error:
+    """The error of a sum of independent means (Welch 1938, Satterthwaite 1946).
+
+    most: degrees of freedom that all of them rest on together.
+    """
+    variance = math.fsum(error.variance for error in errors)
+    if variance == 0:
+        return Error(0.0, math.inf)
+    below = math.fsum(error.variance**2 / error.freedom for error in errors)
+    return Error(variance, min(variance**2 / below if below else math.inf, most))
