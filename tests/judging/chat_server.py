@@ -38,6 +38,12 @@ class Server(NamedTuple):
     log: Path
     process: "subprocess.Popen[str]"
 
+    def billed(self) -> tuple[int, int]:
+        """Prompt and completion tokens that the server did work for, whatever it says."""
+        events = [json.loads(line) for line in self.log.read_text().split("\n") if line]
+        bills = [event["billed"] for event in events if event["event"] == "replied"]
+        return sum(bill[0] for bill in bills), sum(bill[1] for bill in bills)
+
     def requests(self) -> list[Request]:
         """All requests so far, in the order in which they came in."""
         events = [json.loads(line) for line in self.log.read_text().split("\n") if line]
@@ -85,6 +91,9 @@ class _Endpoint:
         self._schema: str = arguments.schema
         self._reply: str | None = arguments.reply
         self._key: str | None = arguments.key
+        self._forbidden: str | None = arguments.forbidden
+        self._retry_after: str = arguments.retry_after
+        self._usage: str | None = arguments.usage
         self._log = Path(arguments.log).open("a", buffering=1)  # noqa: SIM115 (open to the end)
         self._random = random.Random(0)
         self._count = 0
@@ -125,12 +134,20 @@ class _Endpoint:
             await asyncio.sleep(HANG_SECONDS)
         await asyncio.sleep(self._latency)
         status, payload, extra = self._completed(request, fault)
-        self._note("replied", number=number)
+        self._note("replied", number=number, billed=self._bill(request, fault))
         return status, payload, extra
 
     def _completed(self, request: dict[str, Any], fault: str) -> tuple[int, bytes, list[str]]:
         if fault == "429":
-            return 429, b'{"error": {"message": "slow down"}}', ["Retry-After: 0.05"]
+            wait = f"Retry-After: {self._retry_after}"
+            return 429, b'{"error": {"message": "slow down"}}', [wait]
+        if fault in ("400", "401", "403") or self._is_forbidden(request):
+            status = int(fault) if fault else 403
+            said = {"message": f"turned away ({status})\x1b[31m, key {self._key}"}
+            return status, json.dumps({"error": said}).encode(), []
+        if fault in ("choiceless", "billed"):
+            body = {"error": {"message": "sorry"}, "usage": self._said_usage(request, fault)}
+            return 200 if fault == "choiceless" else 500, json.dumps(body).encode(), []
         if fault == "500":
             return 500, b'{"error": {"message": "oops"}}', []
         if fault == "quota":
@@ -143,20 +160,37 @@ class _Endpoint:
         if fault == "refusal":
             message |= {"content": None, "refusal": "I will not judge this."}
         finish = "length" if fault == "length" else "stop"
-        tokens = sum(len(m["content"]) for m in request["messages"]) // 4
-        completion = {
+        completion: dict[str, Any] = {
             "id": "c",
             "object": "chat.completion",
             "created": 0,
             "model": request["model"],
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-            "usage": {
-                "prompt_tokens": tokens,
-                "completion_tokens": 60,
-                "total_tokens": tokens + 60,
-            },
         }
+        if self._usage != "none":
+            completion["usage"] = self._said_usage(request, fault)
         return 200, json.dumps(completion).encode(), []
+
+    def _is_forbidden(self, request: dict[str, Any]) -> bool:
+        asked = request["messages"][-1]["content"]
+        return self._forbidden is not None and re.search(self._forbidden, asked) is not None
+
+    def _said_usage(self, request: dict[str, Any], fault: str) -> Any:
+        if self._usage not in (None, "none"):
+            return json.loads(self._usage or "")
+        prompt, completion = self._bill(request, fault)
+        total = prompt + completion
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": total,
+        }
+
+    def _bill(self, request: dict[str, Any], fault: str) -> tuple[int, int]:
+        """What the request costs, whatever is said of it."""
+        if fault in ("429", "500", "quota", "400", "401", "403") or self._is_forbidden(request):
+            return 0, 0
+        return sum(len(m["content"]) for m in request["messages"]) // 4, 60
 
     def _content(self, request: dict[str, Any], fault: str) -> str:
         if fault == "garbage":
@@ -261,4 +295,7 @@ if __name__ == "__main__":
     parser.add_argument("--schema", default="yes")
     parser.add_argument("--reply")
     parser.add_argument("--key")
+    parser.add_argument("--forbidden")
+    parser.add_argument("--retry-after", default="0.05")
+    parser.add_argument("--usage")
     asyncio.run(_main(parser.parse_args()))

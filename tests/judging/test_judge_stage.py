@@ -63,6 +63,80 @@ def test_rows_that_timed_out_are_asked_again_after_a_failed_stage(tmp_path: Path
     assert len(replied) == len({request.row for request in replied}) == 40
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "{'reason': 'x', 'coherence': 5, 'degree': 5, 'present': True}",
+        '{"reason": "x", "coherence": 5, "degree": 5, "present": true,}',
+        '{"Grund": "x \x1b[31m", "Verständlichkeit": 5, "Grad": 5, "vorhanden": true}',
+    ],
+)
+def test_replies_that_cannot_be_read_are_shown_and_asked_for_again(
+    tmp_path: Path, reply: str
+) -> None:
+    with started(tmp_path / "server", reply=reply) as server:
+        ready = make_cell(tmp_path / "study", answers(4), answers(4), openai_settings(server))
+        with pytest.raises(UndertowError, match="8 of 8") as failure:
+            stage.run(ready.study, ready.cell)
+    said = str(failure.value)
+    unread = ready.study.layout.unread(ready.cell)
+    assert "gpt-4.1-2025-04-14" in said and reply[:12] in said and str(unread) in said
+    assert "smaller strength" not in said and "asks again" in said and "\x1b" not in said
+    kept = [json.loads(line) for line in unread.read_text(encoding="utf-8").split("\n") if line]
+    assert len(kept) == 8 and {row["raw"] for row in kept} == {reply}
+    with started(tmp_path / "corrected") as server:
+        again = make_cell(tmp_path / "study", answers(4), answers(4), openai_settings(server))
+        stage.run(again.study, again.cell)
+        assert len(server.requests()) == 8
+    assert not unread.exists()
+
+
+def test_a_server_that_was_mended_is_asked_again_by_the_same_command(tmp_path: Path) -> None:
+    with started(tmp_path / "server", faults={"garbage": 0.6}) as server:
+        settings = openai_settings(server, concurrency=1)
+        ready = make_cell(tmp_path / "study", answers(4), answers(4), settings, max_unscored=0.0)
+        for _ in range(30):
+            try:
+                stage.run(ready.study, ready.cell)
+                break
+            except UndertowError as error:
+                assert "was said: maybe, who can say" in str(error)
+        readable = [request.row for request in server.requests() if not request.fault]
+    assert sorted(readable) == sorted(f"row-{i}" for i in range(8))  # none is paid for twice
+    result = read_cell(ready.study.layout, ready.cell)
+    assert result.teacher.verdicts == {f"e{i}": i % 3 == 0 for i in range(4)}
+
+
+def test_a_journal_of_unreadable_replies_does_not_settle_them(tmp_path: Path) -> None:
+    with started(tmp_path / "server", faults={"garbage": 1.0}) as server:
+        ready = make_cell(tmp_path / "study", answers(2), answers(2), openai_settings(server))
+        with pytest.raises(UndertowError):
+            stage.run(ready.study, ready.cell)
+        asked = len(server.requests())
+        with pytest.raises(UndertowError):
+            stage.run(ready.study, ready.cell)
+        assert len(server.requests()) == 2 * asked
+
+
+def test_blank_answers_are_no_fault_of_the_judge(tmp_path: Path) -> None:
+    with started(tmp_path / "server") as server:
+        ready = make_cell(tmp_path / "study", ["", " "], [" ", "x"], openai_settings(server))
+        with pytest.raises(UndertowError, match="a smaller strength"):
+            stage.run(ready.study, ready.cell)
+
+
+def test_half_a_character_in_answers_and_replies_ends_no_stage(tmp_path: Path) -> None:
+    said = {"reason": "half \udc80 of it", "coherence": 5, "degree": 5, "present": True}
+    with started(tmp_path / "server", reply=json.dumps(said, ensure_ascii=False)) as server:
+        ready = make_cell(tmp_path / "study", answers(2), answers(2), openai_settings(server))
+        teacher = ready.study.layout.stage(ready.cell, "steer") / "teacher.jsonl"
+        teacher.write_text(teacher.read_text().replace("Answer 0", "Answer \\ud83d 0"))
+        stage.run(ready.study, ready.cell)
+    replies = (ready.folder / "replies.jsonl").read_text(encoding="utf-8")
+    assert "half \ufffd of it" in replies
+    assert read_cell(ready.study.layout, ready.cell).teacher.verdicts["e0"] is True
+
+
 def test_max_usd_stops_the_stage_and_the_rest_is_judged_later(tmp_path: Path) -> None:
     with started(tmp_path / "server", latency=0.01) as server:
         # 60 completion tokens for each of 40 rows cost about 0.02, the dearest row 0.006.

@@ -29,6 +29,17 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     assert read_rows(tmp_path / "rows.jsonl", Row) == ROWS
 
 
+def test_half_a_character_is_written_and_read_as_a_replacement(tmp_path):
+    path, broken = tmp_path / "rows.jsonl", Row(id="half \ud83d", value=0.1)
+    write_rows(path, [broken, *ROWS])
+    assert read_rows(path, Row) == [Row(id="half \ufffd", value=0.1), *ROWS]
+    path.write_text('{"id": "half \\ud83d and \\ud83d\\ude00"}\n')  # as other programs spell it
+    assert read_rows(path, Row) == [Row(id="half \ufffd and \U0001f600")]
+    Journal(tmp_path, "key", Row).append([broken])
+    assert Journal(tmp_path, "key", Row).blocks == [[Row(id="half \ufffd", value=0.1)]]
+    assert fingerprint(broken) != fingerprint(ROWS[0])
+
+
 def test_a_broken_row_is_named_by_file_and_line(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"id": "a"}\n{"id": 3}\n')

@@ -97,8 +97,8 @@ def _member(
     study: Study, settings: OpenAiJudgeSettings, trait: Trait, rows: list[JudgeRow], assumed: int
 ) -> _Member:
     from undertow.judging.openai.cache import ReplyCache
+    from undertow.judging.openai.endpoint import expected_tokens
     from undertow.judging.openai.judge import OpenAiJudge
-    from undertow.judging.openai.requests import expected_tokens
     from undertow.judging.openai.rubrics import choose_rubric
 
     rubric = choose_rubric(settings.rubric, trait.name, trait.rubric)

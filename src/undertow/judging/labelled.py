@@ -125,7 +125,8 @@ def load_labelled(name: str, half: Half = "all") -> list[Labelled]:
 def half_of(row: JudgeRow) -> Half:
     """Which half a row belongs to, by a hash of its content: equal texts fall together."""
     text = row.response.strip()
-    return "develop" if hashlib.sha256(text.encode()).digest()[0] % 2 == 0 else "test"
+    hashed = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return "develop" if hashed[0] % 2 == 0 else "test"
 
 
 def _flag(text: str) -> bool:

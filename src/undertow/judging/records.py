@@ -1,7 +1,16 @@
-"""What judging writes beside verdicts.jsonl: replies.jsonl, votes.jsonl and its journal."""
+"""What judging keeps beside its results: its journal, and the replies that hold no verdict."""
 
 from undertow.judging.base import Usage
-from undertow.study.records import Record, Reply, Subject, VerdictRow, Vote
+from undertow.study.records import Record, ReplyRow, Subject, VerdictRow, Vote
+
+
+class Unread(Record):
+    """A reply that holds no verdict, kept for looking at."""
+
+    subject: Subject
+    id: str
+    reason: str
+    raw: str
 
 
 class Judged(Record):
@@ -10,7 +19,7 @@ class Judged(Record):
     subject: Subject
     id: str
     verdict: VerdictRow
-    reply: Reply | None = None
+    reply: ReplyRow | None = None
     votes: tuple[Vote, ...] = ()
     prompt_tokens: int = 0
     completion_tokens: int = 0

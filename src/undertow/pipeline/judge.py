@@ -12,7 +12,7 @@ from undertow.config import Cell, ClassifierJudgeSettings, JudgeSettings, PanelJ
 from undertow.errors import UndertowError
 from undertow.judging import make_judge
 from undertow.judging.base import Judge, JudgeRow, Usage, Verdict
-from undertow.judging.records import Judged
+from undertow.judging.records import Judged, Unread
 from undertow.lineage.stages import begin, finish
 from undertow.pipeline.meter import Meter, manifest
 from undertow.readouts.effects import measure
@@ -24,14 +24,16 @@ from undertow.study.records import (
     Costs,
     Effects,
     Readout,
-    Reply,
+    ReplyRow,
     Response,
     VerdictRow,
     Vote,
 )
 from undertow.study.results import read_manifest
 from undertow.study.traits import TraitData
+from undertow.texts.untrusted import visible
 
+EXAMPLE = 300  # characters of a reply that an error shows
 FLUSH_SECONDS = 0.5  # quick judges write many rows at once: each write waits for the disk
 NO_BENIGN = (
     "teacher and student were asked no held-back benign prompts "
@@ -55,7 +57,9 @@ def run(study: Study, cell: Cell) -> None:
     judged, journal = _judged(study, cell, judge, answers)
     verdicts = [row.verdict for row in judged]
     costs = _with_usage(meter.costs(), judged)
-    _stop_if_too_many_are_unscored(verdicts, params.judging.max_unscored, cell)
+    unread = _unread(judged)
+    _write_or_remove(layout.unread(cell), unread)
+    _stop_if_too_many_are_unscored(study, cell, judge, verdicts, unread)
 
     effects = {"teacher": _effects(steered), "student": _effects(distilled)}
     result = CellResult(
@@ -123,7 +127,12 @@ def _judged(
     queue = [(subject, row) for subject, rows in answers.items() for row in rows]
     key = fingerprint("judge", cell, judge.fingerprint, [(s, row) for s, row in queue])
     journal = Journal(study.layout.journal, key, Judged)
-    found = {(row.subject, row.id): row for block in journal.blocks for row in block}
+    found = {
+        (row.subject, row.id): row
+        for block in journal.blocks
+        for row in block
+        if row.verdict.shows_trait is not None  # without a verdict it is judged again
+    }
     left = [(subject, row) for subject, row in queue if (subject, row.id) not in found]
     waiting: list[Judged] = []
     flushed = time.monotonic()
@@ -162,7 +171,9 @@ def _record(subject: Subject, id: str, verdict: Verdict) -> Judged:
             reason=verdict.reason,
             score=verdict.score,
         ),
-        reply=Reply(subject=subject, id=id, raw=verdict.raw) if verdict.raw is not None else None,
+        reply=ReplyRow(subject=subject, id=id, raw=verdict.raw)
+        if verdict.raw is not None
+        else None,
         votes=tuple(
             Vote(
                 subject=subject,
@@ -194,7 +205,7 @@ def _with_usage(costs: Costs, judged: Iterable[Judged]) -> Costs:
     )
 
 
-def _write_or_remove(path: Path, rows: list[Reply] | list[Vote]) -> None:
+def _write_or_remove(path: Path, rows: list[ReplyRow] | list[Vote] | list[Unread]) -> None:
     """An empty file would look like a judge that said nothing; an old one like this judge's."""
     if rows:
         write_rows(path, rows)
@@ -211,15 +222,56 @@ def _readout(
     )
 
 
-def _stop_if_too_many_are_unscored(verdicts: list[VerdictRow], allowed: float, cell: Cell) -> None:
+def _unread(judged: Iterable[Judged]) -> list[Unread]:
+    """What the judge said where no verdict could be read from it."""
+    return [
+        Unread(subject=row.subject, id=row.id, reason=row.verdict.reason, raw=row.reply.raw)
+        for row in judged
+        if row.verdict.reason is not None and row.reply is not None and row.reply.raw
+    ]
+
+
+def _stop_if_too_many_are_unscored(
+    study: Study, cell: Cell, judge: Judge, verdicts: list[VerdictRow], unread: list[Unread]
+) -> None:
+    allowed = study.params.judging.max_unscored
     unscored = [row for row in verdicts if row.shows_trait is None]
     if len(unscored) <= allowed * len(verdicts):
         return
     listed = "\n".join(f"  {row.subject} {row.id}: {row.reason}" for row in unscored[:20])
     more = f"\n  ... and {len(unscored) - 20} more" if len(unscored) > 20 else ""
     raise UndertowError(
-        f"{cell.key}: {len(unscored)} of {len(verdicts)} answers have no verdict, more than "
-        f"judging.max_unscored = {allowed} allows:\n{listed}{more}",
-        "look at these answers in teacher.jsonl and student.jsonl; a smaller strength keeps the "
-        "teacher coherent, or raise judging.max_unscored in params.yaml",
+        f"{cell.key}: {len(unscored)} of {len(verdicts)} answers have no verdict of the judge "
+        f"{judge.name}, more than judging.max_unscored = {allowed} allows:\n{listed}{more}"
+        f"{_example(unread, study.layout.unread(cell))}",
+        _remedy(unscored, unread),
+    )
+
+
+def _example(unread: list[Unread], path: Path) -> str:
+    if not unread:
+        return ""
+    first = unread[0]
+    said = " ".join(visible(first.raw).split())
+    cut = said if len(said) <= EXAMPLE else f"{said[:EXAMPLE]} ..."
+    return (
+        f"\nOn {first.subject} {first.id} was said: {cut}\n"
+        f"All {len(unread)} replies without a verdict are in {path}"
+    )
+
+
+def _remedy(unscored: list[VerdictRow], unread: list[Unread]) -> str:
+    """What to do about the commoner trouble: with the judge, or with the answers."""
+    judges = [row for row in unscored if (row.reason or "").startswith("judge:")]
+    if 2 * max(len(unread), len(judges)) < len(unscored):
+        return (
+            "look at these answers in teacher.jsonl and student.jsonl; a smaller strength keeps "
+            "the teacher coherent, or raise judging.max_unscored in params.yaml"
+        )
+    again = "run the same command again: it asks again about the rows without a verdict"
+    if not unread:
+        return again
+    return (
+        f"see what is wrong with the judge (its model, its server, judging.judge in params.yaml) "
+        f"and {again}; or raise judging.max_unscored"
     )

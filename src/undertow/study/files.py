@@ -14,8 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
 from undertow.errors import DataError
+from undertow.texts.untrusted import paired
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -25,7 +27,7 @@ def fingerprint(*parts: Any) -> str:
 
     A Path stands for its name and the bytes it holds, so a fingerprint changes with content.
     """
-    return hashlib.sha256(_canonical(parts).encode()).hexdigest()
+    return hashlib.sha256(_canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _canonical(value: Any) -> str:
@@ -98,12 +100,23 @@ def write_json(path: Path, value: BaseModel | dict[str, Any]) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[BaseModel]) -> None:
-    """One JSON object a line."""
-    write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
+    """One JSON object a line; half a character is written as U+FFFD."""
+    write_text(path, "".join(_line(row) + "\n" for row in rows))
+
+
+def _line(row: BaseModel) -> str:
+    try:
+        return row.model_dump_json()
+    except PydanticSerializationError:  # a lone surrogate
+        whole = paired(json.dumps(row.model_dump(mode="json"), ensure_ascii=False))
+        return type(row).model_validate_json(whole).model_dump_json()
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """Read a JSON lines file; DataError names the file and the line that cannot be read."""
+    """Read a JSON lines file; DataError names the file and the line that cannot be read.
+
+    Half a character (a lone surrogate, which JSON can spell and UTF-8 cannot) is read as U+FFFD.
+    """
     if not path.exists():
         raise DataError(f"{path} does not exist", _how_to_get(path))
     rows = []
@@ -111,12 +124,21 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
         if not line.strip():
             continue
         try:
-            rows.append(kind.model_validate_json(line))
+            rows.append(_row(line, kind))
         except ValueError as error:
             raise DataError(
                 f"{path}:{number} is not a {kind.__name__} record: {error}", _how_to_get(path)
             ) from None
     return rows
+
+
+def _row(line: str, kind: type[Row]) -> Row:
+    try:
+        return kind.model_validate_json(line)
+    except ValueError:
+        if "\\ud" not in line.lower():
+            raise
+    return kind.model_validate_json(paired(json.dumps(json.loads(line), ensure_ascii=False)))
 
 
 def _how_to_get(path: Path) -> str:
@@ -155,7 +177,7 @@ class Journal(Generic[Row]):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps([row.model_dump(mode="json") for row in rows], ensure_ascii=False)
         with self.path.open("ab") as stream:
-            stream.write(line.encode() + b"\n")
+            stream.write(paired(line).encode() + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
         self.blocks.append(rows)

@@ -59,6 +59,10 @@ class Layout(NamedTuple):
     def audit(self, model: str) -> Path:
         return self.results / "audit" / f"{model}.json"
 
+    def unread(self, cell: Cell) -> Path:
+        """Replies without a verdict that the judge of a cell gave in its last run."""
+        return self.root / ".undertow" / "unread" / f"{cell.key.replace('/', '-')}.jsonl"
+
     def stage(self, cell: Cell, stage: Stage) -> Path:
         """A stage's folder; a cross cell has its donor's teacher, and lies beside it."""
         of_teacher = self.results / "cells" / cell.teacher_model / cell.arm.name / str(cell.seed)

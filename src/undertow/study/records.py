@@ -233,7 +233,7 @@ class Calibration(Record):
 Subject = Literal["teacher", "student"]
 
 
-class Reply(Record):
+class ReplyRow(Record):
     """A row of replies.jsonl: what a model judge answered, as it came."""
 
     subject: Subject

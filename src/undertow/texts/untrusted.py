@@ -56,6 +56,11 @@ def fence(prompt: str, response: str, max_characters: int) -> str:
     )
 
 
+def paired(text: str) -> str:
+    """The text without lone surrogates, the halves of a character that UTF-8 cannot carry."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 # Joiners are part of ordinary words and emoji in many scripts; all other format characters
 # (direction overrides, tags, invisible operators) can make a text look like another one.
 HARMLESS_FORMATS = "\u200c\u200d"

@@ -9,9 +9,9 @@ import pytest
 
 from repository import ROOT
 from undertow.judging.base import Usage
+from undertow.judging.openai.asker import Budget
 from undertow.judging.openai.cache import Paid, Reply, ReplyCache, cache_key
 from undertow.judging.openai.pace import SLOWEST, Pace
-from undertow.judging.openai.requests import Budget
 
 SOURCE = ROOT / "src"
 

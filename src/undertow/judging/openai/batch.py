@@ -6,7 +6,7 @@ metadata: a run that was killed at any point finds it again and never submits it
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,21 +16,15 @@ from openai import OpenAI
 from undertow.config import OpenAiJudgeSettings
 from undertow.errors import UndertowError
 from undertow.judging.base import Usage
+from undertow.judging.openai.access import Access, address, check_access
+from undertow.judging.openai.asker import Account, Outcome, over_budget
 from undertow.judging.openai.cache import Paid, Reply, ReplyCache
-from undertow.judging.openai.prices import Price, usage
-from undertow.judging.openai.replies import BrokenReplyError, read_completion
-from undertow.judging.openai.requests import (
-    NO_KEY,
-    Outcome,
-    bound_tokens,
-    endpoint,
-    make_client,
-    over_budget,
-    request_body,
-)
+from undertow.judging.openai.endpoint import request_body
+from undertow.judging.openai.replies import BrokenReplyError, read_completion, usage_in
 from undertow.judging.openai.rubrics import Rubric
 from undertow.study.files import fingerprint, write_json
 from undertow.study.sources import locked, say
+from undertow.texts.untrusted import visible
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 URL: Final = "/v1/chat/completions"
@@ -43,28 +37,27 @@ def run_batch(
     settings: OpenAiJudgeSettings,
     rubric: Rubric,
     requests: Mapping[str, list[dict[str, str]]],
-    price: Price | None,
+    account: Account,
     cache: ReplyCache,
-    folder: Path,
+    known: Callable[[str], Reply | None],
     judge: str,
 ) -> Iterator[tuple[str, Outcome]]:
     """Outcomes by key once the batch has ended; replies are merged into the cache in one step.
 
-    requests: key -> chat messages. folder: where the batch's id is kept until it is merged.
-    Raises UndertowError where the batch failed or would pass max_usd.
+    requests: key -> chat messages. known: a reply that can be used as it is. The batch's id is
+    kept beside the cache until it is merged. Raises UndertowError where the batch failed or would
+    pass max_usd.
     """
     name = fingerprint("batch", judge, sorted(requests))
-    record = folder / "batches" / f"{name}.json"
+    record = cache.path.parent / "batches" / f"{name}.json"
     merged = record.with_suffix(".merged")
-    _check_budget(settings, requests, price, cache, record)
-    source = make_client(settings)
+    access = check_access(settings)
+    _check_budget(settings, requests, account, cache, record)
     with (
         locked(record, "waits for this batch"),
-        OpenAI(
-            api_key=source.api_key, base_url=source.base_url, timeout=settings.timeout
-        ) as client,
+        access.blocking_client(settings.timeout) as client,
     ):
-        replies = {key: cache.get(key) for key in requests}
+        replies = {key: known(key) for key in requests}
         if all(reply is not None for reply in replies.values()):
             # Another process waited for the same batch, and has merged it.
             yield from ((key, Outcome(reply, Usage())) for key, reply in replies.items() if reply)
@@ -72,20 +65,17 @@ def run_batch(
         try:
             batch = _submitted(client, record, merged, name, settings, rubric, requests)
             batch = _ended(client, batch, settings.poll_seconds)
-            outcomes = _outcomes(client, batch, requests, price)
+            outcomes = _outcomes(client, batch, requests, account)
         except openai.OpenAIError as error:
-            key = source.api_key
-            text = str(error) if key == NO_KEY else str(error).replace(key, "[key]")
+            text = " ".join(visible(access.redacted(str(error))).split())
             raise UndertowError(
-                f"the batch {name[:12]} at {endpoint(settings)} did not go on: {text[:300]}",
+                f"the batch {name[:12]} at {address(settings)} did not go on: {text[:300]}",
                 "run the same command again: the batch is taken up where it is",
             ) from None
+        outcomes = {key: _redacted(outcome, access) for key, outcome in outcomes.items()}
         cache.put(
-            [
-                Paid(key, outcome.reply, outcome.usage)
-                for key, outcome in outcomes.items()
-                if not outcome.transient
-            ]
+            [Paid(key, done.reply, done.usage) for key, done in outcomes.items() if done.kept],
+            lost=sum((done.usage for done in outcomes.values() if not done.kept), Usage()),
         )
         # A batch that has left rows undone must not be taken up again in place of a new one.
         write_json(merged, {"ids": [*_ids(merged), batch.id]})
@@ -96,16 +86,13 @@ def run_batch(
 def _check_budget(
     settings: OpenAiJudgeSettings,
     requests: Mapping[str, list[dict[str, str]]],
-    price: Price | None,
+    account: Account,
     cache: ReplyCache,
     record: Path,
 ) -> None:
-    if settings.max_usd is None or price is None or record.exists():
+    if settings.max_usd is None or record.exists():
         return
-    dearest = sum(
-        price.usd(bound_tokens(messages), settings.max_completion_tokens)
-        for messages in requests.values()
-    )
+    dearest = sum(map(account.dearest, requests.values()))
     if (cache.spent().usd or 0.0) + dearest > settings.max_usd:
         raise over_budget(settings.max_usd)
 
@@ -171,31 +158,49 @@ def _outcomes(
     client: OpenAI,
     batch: Any,
     requests: Mapping[str, list[dict[str, str]]],
-    price: Price | None,
+    account: Account,
 ) -> dict[str, Outcome]:
     """Every request's outcome; what an expired batch has not done is left for a later run."""
-    missing = Outcome(Reply("", f"{NOT_DONE} ({batch.status})"), Usage(), transient=True)
+    missing = Outcome(Reply("", f"{NOT_DONE} ({batch.status})"), Usage(), kept=False)
     outcomes = dict.fromkeys(requests, missing)
     for file in (batch.output_file_id, batch.error_file_id):
         if not file:
             continue
+        # Lines end at \n alone: U+2028 and others that str.splitlines takes may stand in a reply.
         for line in client.files.content(file).content.split(b"\n"):
-            if line.strip():
-                key, outcome = _outcome(line, price)
-                if key in outcomes:
-                    outcomes[key] = outcome
+            row = _row(line)
+            key = row.get("custom_id")
+            if isinstance(key, str) and key in outcomes:
+                outcomes[key] = _outcome(row, requests[key], account)
     return outcomes
 
 
-def _outcome(line: bytes, price: Price | None) -> tuple[str, Outcome]:
-    row = json.loads(line)
+def _row(line: bytes) -> dict[str, Any]:
+    """A line of a result file; empty where it is none, and its row is then left undone."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def _outcome(row: dict[str, Any], messages: list[dict[str, str]], account: Account) -> Outcome:
     response = row.get("response") or {}
-    status = response.get("status_code")
+    status, body = response.get("status_code"), json.dumps(response.get("body"))
     if status == 200:
         try:
-            reply, prompt, completion = read_completion(json.dumps(response.get("body")))
-            return row["custom_id"], Outcome(reply, usage(price, prompt, completion))
+            reply, tokens = read_completion(body)
         except BrokenReplyError as error:
-            return row["custom_id"], Outcome(Reply(error.body, str(error)), Usage(), True)
-    reason = f"{NOT_DONE} ({status or (row.get('error') or {}).get('code') or 'no reply'})"
-    return row["custom_id"], Outcome(Reply("", reason), Usage(), transient=True)
+            spent = account.of(error.tokens, messages)
+            return Outcome(Reply(error.body, str(error)), spent, kept=False)
+        return Outcome(reply, account.of(tokens, messages, reply))
+    said = usage_in(body)
+    code = status or (row.get("error") or {}).get("code") or "no reply"
+    spent = account.of(said, messages) if said else Usage()
+    text = body if response.get("body") else ""
+    return Outcome(Reply(text, f"{NOT_DONE} ({code})"), spent, kept=False)
+
+
+def _redacted(outcome: Outcome, access: Access) -> Outcome:
+    text = outcome.reply.text
+    return outcome._replace(reply=outcome.reply._replace(text=text and access.redacted(text)))

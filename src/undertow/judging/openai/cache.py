@@ -21,6 +21,7 @@ CREATE TABLE IF NOT EXISTS spent (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     usd REAL NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS judges (judge TEXT PRIMARY KEY);
 INSERT OR IGNORE INTO spent VALUES (1, 0, 0, 0);
 """
 SECONDS_TO_WAIT = 60.0  # for another process's transaction
@@ -45,12 +46,13 @@ class Paid(NamedTuple):
 
 
 class ReplyCache:
-    """Replies by key; safe under threads and processes."""
+    """Replies by key, readable or not; safe under threads and processes."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "replies.sqlite"
         self._lock = threading.Lock()
+        self._trusted: set[str] = set()
         self._database = sqlite3.connect(
             self.path, timeout=SECONDS_TO_WAIT, isolation_level=None, check_same_thread=False
         )
@@ -68,8 +70,8 @@ class ReplyCache:
             ).fetchone()
         return Reply(*json.loads(row[0])) if row else None
 
-    def put(self, paid: list[Paid]) -> None:
-        """Keep replies and count what they cost, all of them or none."""
+    def put(self, paid: list[Paid], lost: Usage | None = None) -> None:
+        """Keep replies and count what they and lost requests cost, all of it or nothing."""
         with self._lock:
             self._database.execute("BEGIN IMMEDIATE")
             try:
@@ -77,7 +79,7 @@ class ReplyCache:
                     "INSERT OR REPLACE INTO replies VALUES (?, ?)",
                     [(key, json.dumps(reply)) for key, reply, _ in paid],
                 )
-                self._count([usage for _, _, usage in paid])
+                self._count([*(usage for _, _, usage in paid), *([lost] if lost else [])])
             except BaseException:
                 self._database.execute("ROLLBACK")
                 raise
@@ -106,6 +108,18 @@ class ReplyCache:
                 "SELECT usd, prompt_tokens, completion_tokens FROM spent"
             ).fetchone()
         return Usage(prompt, completion, usd)
+
+    def trust(self, judge: str) -> None:
+        """Note that the endpoint has let a judge in, by its fingerprint."""
+        if judge not in self._trusted:
+            with self._lock:
+                self._database.execute("INSERT OR IGNORE INTO judges VALUES (?)", (judge,))
+            self._trusted.add(judge)
+
+    def trusts(self, judge: str) -> bool:
+        with self._lock:
+            found = self._database.execute("SELECT 1 FROM judges WHERE judge = ?", (judge,))
+            return found.fetchone() is not None
 
     def __len__(self) -> int:
         with self._lock:

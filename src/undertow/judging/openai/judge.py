@@ -14,21 +14,18 @@ from pathlib import Path
 from undertow.config import OpenAiJudgeSettings
 from undertow.errors import ConfigError
 from undertow.judging.base import JudgeRow, Usage, Verdict
+from undertow.judging.openai.access import OPENAI, address
+from undertow.judging.openai.asker import Account, Asker, Budget, Outcome
 from undertow.judging.openai.batch import run_batch
 from undertow.judging.openai.cache import Paid, Reply, ReplyCache, cache_key
+from undertow.judging.openai.endpoint import Endpoint
 from undertow.judging.openai.prices import BATCH_FACTOR, Price, price_of
 from undertow.judging.openai.replies import EMPTY_RESPONSE, verdict_of
-from undertow.judging.openai.requests import (
-    OPENAI,
-    Asker,
-    Budget,
-    Outcome,
-    endpoint,
-    make_client,
-)
 from undertow.judging.openai.rubrics import Rubric
 from undertow.study.files import fingerprint
+from undertow.study.sources import say
 
+FIRST_REQUESTS = 8  # so many, or all of the first wave, have to be refused before a run ends
 Messages = list[dict[str, str]]
 Arrival = tuple[str, Outcome]
 
@@ -50,7 +47,7 @@ class OpenAiJudge:
         settings = self._settings
         return fingerprint(
             "openai",
-            endpoint(settings),
+            address(settings),
             settings.model,
             settings.temperature,
             settings.max_completion_tokens,
@@ -67,12 +64,12 @@ class OpenAiJudge:
         if settings.price is not None:
             found: Price | None = Price(settings.price.input, settings.price.output)
         else:
-            found = price_of(settings.model) if endpoint(settings) == OPENAI else None
+            found = price_of(settings.model) if address(settings) == OPENAI else None
         if found is None:
             if settings.max_usd is not None:
                 raise ConfigError(
                     f"judging.judge.max_usd is set, and the price of {settings.model} at "
-                    f"{endpoint(settings)} is not known",
+                    f"{address(settings)} is not known",
                     "add judging.judge.price: {input: ..., output: ...} in USD per million tokens",
                 )
             return None
@@ -84,22 +81,24 @@ class OpenAiJudge:
         return self._rubric.messages(row.prompt, row.response, self._settings.max_characters)
 
     def unpaid(self, rows: Sequence[JudgeRow]) -> dict[str, JudgeRow]:
-        """The rows whose reply is not in the cache, once each, by key."""
+        """The rows whose verdict is not in the cache, once each, by key."""
         cache = ReplyCache(self._folder)
         try:
             keyed = {self._key(row): row for row in rows if row.response.strip()}
-            return {key: row for key, row in keyed.items() if cache.get(key) is None}
+            return {key: row for key, row in keyed.items() if self._known(cache, key) is None}
         finally:
             cache.close()
 
     def stream(self, rows: Sequence[JudgeRow]) -> Iterator[tuple[int, Verdict]]:
         """Cached and empty rows first, then each reply as it arrives.
 
+        A reply in the cache that holds no verdict is not used: its row is asked about again.
         Raises UndertowError where the budget or the endpoint allows no further request, after
         all replies that were on their way.
         """
         positions: dict[str, list[int]] = {}
         unpaid: dict[str, JudgeRow] = {}
+        unreadable = 0
         cache = ReplyCache(self._folder)
         try:
             for position, row in enumerate(rows):
@@ -107,11 +106,16 @@ class OpenAiJudge:
                     yield position, Verdict(None, reason=EMPTY_RESPONSE)
                     continue
                 key = self._key(row)
-                if (reply := cache.get(key)) is not None:
+                if (reply := self._known(cache, key)) is not None:
+                    cache.trust(self.fingerprint)
                     yield position, self._verdict(reply)
                     continue
                 positions.setdefault(key, []).append(position)
-                unpaid.setdefault(key, row)
+                if key not in unpaid:
+                    unpaid[key] = row
+                    unreadable += cache.get(key) is not None
+            if unreadable:
+                say(f"{self.name}: asking again about {unreadable} rows: replies without a verdict")
             if unpaid:
                 for key, outcome in self._outcomes(unpaid, cache):
                     yield from self._verdicts(outcome, positions[key])
@@ -123,7 +127,13 @@ class OpenAiJudge:
         if self._settings.mode == "batch":
             requests = {key: self.messages(row) for key, row in unpaid.items()}
             yield from run_batch(
-                self._settings, self._rubric, requests, price, cache, self._folder, self.fingerprint
+                self._settings,
+                self._rubric,
+                requests,
+                self._account(cache, price),
+                cache,
+                lambda key: self._known(cache, key),
+                self.fingerprint,
             )
             return
         yield from self._online(unpaid, cache, price)
@@ -165,26 +175,37 @@ class OpenAiJudge:
         arrivals: "queue.SimpleQueue[Arrival | BaseException | None]",
     ) -> None:
         """So many workers on one queue: memory does not grow with the number of rows."""
-        queued = iter(unpaid.items())
-        budget = Budget(self._settings.max_usd, lambda: cache.spent().usd or 0.0)
-        async with make_client(self._settings) as client:
-            asker = Asker(self._settings, self._rubric, client, price, budget, cache.count)
+        settings, queued = self._settings, iter(unpaid.items())
+        first = min(len(unpaid), max(settings.concurrency, FIRST_REQUESTS))
+        async with Endpoint(settings, self._rubric) as endpoint:
+            patience = None if cache.trusts(self.fingerprint) else first
+            asker = Asker(endpoint, self._account(cache, price), settings, patience)
 
             async def worker() -> None:
                 for key, row in queued:
                     if asker.stop:
                         return
 
-                    def commit(outcome: Outcome, key: str = key) -> None:
-                        if not outcome.transient:
-                            cache.put([Paid(key, outcome.reply, outcome.usage)])
+                    def commit(outcome: Outcome, uncounted: Usage, key: str = key) -> None:
+                        if outcome.kept:
+                            cache.put([Paid(key, outcome.reply, uncounted)])
+                            cache.trust(self.fingerprint)
                         arrivals.put((key, outcome))
 
                     await asker.ask(self.messages(row), commit)
 
-            await asyncio.gather(*(worker() for _ in range(self._settings.concurrency)))
+            await asyncio.gather(*(worker() for _ in range(settings.concurrency)))
         if asker.stop:
             raise asker.stop
+
+    def _account(self, cache: ReplyCache, price: Price | None) -> Account:
+        budget = Budget(self._settings.max_usd, lambda: cache.spent().usd or 0.0)
+        return Account(price, self._settings.max_completion_tokens, budget, cache.count)
+
+    def _known(self, cache: ReplyCache, key: str) -> Reply | None:
+        """A reply that was paid for and holds a verdict."""
+        reply = cache.get(key)
+        return None if reply is None or self._verdict(reply).shows_trait is None else reply
 
     def _key(self, row: JudgeRow) -> str:
         return cache_key(self.fingerprint, row.prompt, row.response)
@@ -208,6 +229,6 @@ class OpenAiJudge:
                     found.score,
                     found.raw,
                     usage=usage,
-                    transient=outcome.transient,
+                    transient=found.shows_trait is None,
                 ),
             )
