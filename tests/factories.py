@@ -17,6 +17,7 @@ from undertow.analysis.cross import with_cross
 from undertow.analysis.summarise import summarise
 from undertow.analysis.summary import Summary
 from undertow.config import Cell, Params
+from undertow.study import layout as places
 from undertow.study.files import digest, fingerprint, write_json, write_rows, write_text
 from undertow.study.layout import Layout
 from undertow.study.records import CellResult, Costs, Readout, Response, VerdictRow
@@ -34,6 +35,11 @@ class Study(NamedTuple):
     params: Params
     grid: dict[Cell, CellResult]
     summary: Summary
+
+    @property
+    def on_disk(self) -> places.Study:
+        """Its parameters and places, as commands open it."""
+        return places.Study(self.params, self.layout)
 
 
 def make_params(

@@ -49,4 +49,4 @@ class Page(HTMLParser):
 
 def render(study: Study, responses: list[Sample] | None = None, **how: Any) -> str:
     how = {"harmful": False, **how}
-    return render_report(study.summary, study.params, study.layout, responses=responses, **how)
+    return render_report(study.summary, study.on_disk, responses=responses, **how)

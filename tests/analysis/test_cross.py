@@ -97,7 +97,7 @@ def mean(result: CellResult, subject: str) -> float:
 def test_tau_is_the_student_s_shift_from_its_own_control_over_the_donor_s_teacher(
     study: Study,
 ) -> None:
-    cross = read_cross(study.layout, study.params)
+    cross = read_cross(study.on_disk)
     taken = {(a.model, a.teacher_model, a.arm): a for a in study.summary.cross}
     assert list(taken) == [(STUDENT, TEACHER, arm) for arm in CROSS["arms"]]
     arm = taken[STUDENT, TEACHER, "trait_1"]
@@ -138,7 +138,7 @@ def test_the_grid_s_own_numbers_do_not_depend_on_cross_students(study: Study) ->
 def test_costs_count_the_donor_s_text_once(study: Study) -> None:
     stages = study.summary.costs[f"{STUDENT}<-{TEACHER}/trait_1/seed0"]
     assert set(stages) == {"distill", "judge"}
-    [*_, whole] = contents(study.params, study.layout, study.summary, study.grid)
+    [*_, whole] = contents(study.on_disk, study.summary, study.grid)
     seconds = sum(cost.seconds for costs in study.summary.costs.values() for cost in costs.values())
     assert whole.seconds == pytest.approx(seconds)
 
@@ -148,14 +148,14 @@ def test_a_missing_cross_cell_names_the_command_that_makes_it(study: Study) -> N
     shutil.rmtree(study.layout.stage(cell, "judge"))
     command = f"cross judge --student {STUDENT} --teacher {TEACHER} --arm random_1 --seed 1"
     with pytest.raises(DataError, match=command):
-        read_cross(study.layout, study.params)
+        read_cross(study.on_disk)
 
 
 # Views
 
 
 def page(study: Study) -> str:
-    return render_report(study.summary, study.params, study.layout, responses=None, harmful=False)
+    return render_report(study.summary, study.on_disk, responses=None, harmful=False)
 
 
 def test_report_and_table_say_what_the_pair_shows(study: Study) -> None:
@@ -174,7 +174,7 @@ def test_without_pairs_no_view_mentions_cross_students(tmp_path: Path) -> None:
     assert study.summary.cross == ()
     assert 'id="cross"' not in page(study)
     assert "cross-model" not in strength_table(study.summary)
-    runs = contents(study.params, study.layout, study.summary, study.grid)
+    runs = contents(study.on_disk, study.summary, study.grid)
     assert {run.tags["kind"] for run in runs} == {"cell", "curve", "study"}
 
 
@@ -224,7 +224,7 @@ def test_mlflow_has_a_run_per_cross_cell_apart_from_the_grid_s(study: Study) -> 
     from mlflow import MlflowClient
 
     def synced() -> tracking.SyncReport:
-        return tracking.sync(study.params, study.layout, study.summary, study.grid)
+        return tracking.sync(study.on_disk, study.summary, study.grid)
 
     total = len(study.grid) + 6 + 4 + 1  # cells, cross cells, curves, study
     assert synced() == tracking.SyncReport(created=total, updated=0, unchanged=0)

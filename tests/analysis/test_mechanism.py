@@ -68,7 +68,7 @@ def found(study, arm, against="trait"):
     model = study.params.grid.models[0]
     [entry] = [
         entry
-        for entry in read_mechanism(study.layout, study.params)
+        for entry in read_mechanism(study.on_disk)
         if (entry.model, entry.arm, entry.against) == (model, arm, against)
     ]
     return entry
@@ -93,7 +93,7 @@ def test_a_random_arm_is_compared_with_the_trait_and_with_its_own_direction(plan
     trait, own = found(planted, "random_1"), found(planted, "random_1", "random")
     assert [block.cosine.mean for block in trait.blocks] == pytest.approx([0] * 4, abs=1e-5)
     assert [block.cosine.mean for block in own.blocks] == pytest.approx([1] * 4, abs=1e-5)
-    against = {(each.arm, each.against) for each in read_mechanism(planted.layout, planted.params)}
+    against = {(each.arm, each.against) for each in read_mechanism(planted.on_disk)}
     assert ("trait_1", "random") not in against
     assert not any(arm == "trait_0" for arm, _ in against)
 
@@ -141,11 +141,11 @@ def test_activations_of_other_weights_are_refused(planted):
         path = planted.layout.stage(each, "distill") / "activations.safetensors"
         save_file({"activations": np.zeros((BLOCKS, 8), dtype=np.float32)}, path)
     with pytest.raises(DataError, match="different weights"):
-        read_mechanism(planted.layout, planted.params)
+        read_mechanism(planted.on_disk)
 
 
 def test_the_plot_table_is_the_summary_s(planted):
-    mechanism = read_mechanism(planted.layout, planted.params)
+    mechanism = read_mechanism(planted.on_disk)
     summary = summarise(planted.params, planted.grid, mechanism)
     assert type(summary).model_validate_json(summary.model_dump_json()).mechanism == mechanism
     table = mechanism_table(summary)
@@ -166,9 +166,9 @@ def test_the_plot_table_is_the_summary_s(planted):
 
 
 def test_the_report_draws_every_arm_and_says_what_chance_is(planted):
-    mechanism = read_mechanism(planted.layout, planted.params)
+    mechanism = read_mechanism(planted.on_disk)
     summary = summarise(planted.params, planted.grid, mechanism)
-    html = render_report(summary, planted.params, planted.layout, responses=None, harmful=False)
+    html = render_report(summary, planted.on_disk, responses=None, harmful=False)
     page = Page(html)
     assert page.broken == []
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
@@ -183,7 +183,7 @@ def test_the_report_draws_every_arm_and_says_what_chance_is(planted):
 
 def test_the_report_says_that_no_activations_were_kept(tmp_path):
     study = make_study(tmp_path)
-    mechanism = read_mechanism(study.layout, study.params)
+    mechanism = read_mechanism(study.on_disk)
     section = mechanism_section(summarise(study.params, study.grid, mechanism))
     assert "nothing can be said" in str(section)
     assert "not in results/directions" in str(section)
@@ -198,4 +198,4 @@ def test_no_torch_is_needed():
 
 def test_params_without_the_arm_have_no_mechanism(tmp_path):
     params = make_params(arms=("trait_0",))
-    assert read_mechanism(make_study(tmp_path, params).layout, params) == ()
+    assert read_mechanism(make_study(tmp_path, params).on_disk) == ()

@@ -6,12 +6,13 @@ from factories import make_params, make_study
 from undertow.analysis.judges import conclusion_of, judge_sensitivity
 from undertow.stats.intervals import Estimate
 from undertow.study.files import write_rows
+from undertow.study.layout import Study
 from undertow.study.records import Vote
 
 
 def test_without_votes_there_is_nothing_to_compare(tmp_path: Path) -> None:
     layout, params, grid, summary = make_study(tmp_path, make_params(("m",), seeds=(0,)))
-    assert judge_sensitivity(layout, params, grid, summary) is None
+    assert judge_sensitivity(Study(params, layout), grid, summary) is None
 
 
 def test_a_blind_judge_changes_the_conclusion(tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ def test_a_blind_judge_changes_the_conclusion(tmp_path: Path) -> None:
                 for judge, said in (("same", verdict), ("blind", False))
             ],
         )
-    found = judge_sensitivity(layout, params, grid, summary)
+    found = judge_sensitivity(Study(params, layout), grid, summary)
     assert found is not None
     assert found.judges == (summary.judge, "same", "blind")
     strong = next(arm for arm in found.arms if arm.arm == "trait_1")

@@ -16,6 +16,7 @@ from undertow.errors import DataError
 from undertow.readouts.effects import measure
 from undertow.report.sections.effects import effects_section
 from undertow.report.terminal import strength_table
+from undertow.study import layout as places
 from undertow.study.layout import Layout
 from undertow.study.records import AnswerEffect, BenignResponse, CellResult, Effects
 from undertow.study.traits import TraitData, side_effect_prompts
@@ -213,7 +214,7 @@ def test_results_of_earlier_versions_still_load(tmp_path):
 
 def asked(params: Params, root=ROOT) -> list[str]:
     layout = Layout(root)
-    prompts = side_effect_prompts(layout, params, TraitData(layout, params.trait))
+    prompts = side_effect_prompts(places.Study(params, layout), TraitData(layout, params.trait))
     return [prompt.id for prompt in (*prompts.heldback, *prompts.overrefusal)]
 
 

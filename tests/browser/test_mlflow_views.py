@@ -53,14 +53,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.delenv("DVC_ROOT", raising=False)
         study = make_study(tmp_path_factory.mktemp("study"))
-        sync(study.params, study.layout, study.summary, study.grid)
+        sync(study.on_disk, study.summary, study.grid)
         port = _free_port()
         base = f"http://127.0.0.1:{port}"
         command, environment = ui_command(study.layout, port)
         with subprocess.Popen(command, env=environment, cwd=study.layout.root) as server:
             try:
                 _wait_for(f"{base}/health")
-                yield {link.label: link.url for link in links(study.params, study.layout, base)}
+                yield {link.label: link.url for link in links(study.on_disk, base)}
             finally:
                 server.terminate()
 

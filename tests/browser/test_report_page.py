@@ -45,7 +45,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     arms = ["trait_0", "trait_0.5", "trait_1", "random_1"]
     study = make_study(folder / "study", make_params(arms=arms))
-    page = render_report(study.summary, study.params, study.layout, responses=None, harmful=False)
+    page = render_report(study.summary, study.on_disk, responses=None, harmful=False)
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path

@@ -31,7 +31,7 @@ from undertow.report.terminal import strength_table
 from undertow.stats.paired import paired_difference
 from undertow.study.audit_records import ArmAudit
 from undertow.study.files import read_rows, write_rows
-from undertow.study.layout import Layout, Study
+from undertow.study.layout import Layout
 from undertow.study.records import Response
 from undertow.study.traits import Prompt, TraitData
 
@@ -299,7 +299,7 @@ def study(tmp_path: Path, benign: list[Prompt]) -> Any:
 
 
 def test_without_an_audit_there_is_a_reason_and_never_the_word(study: Any):
-    summary = with_audits(study.summary, study.layout, study.params, study.grid)
+    summary = with_audits(study.summary, study.on_disk, study.grid)
     for arm in summary.arms:
         assert arm.audit is None
         assert f"cli.py audit --model {arm.model}" in (arm.no_audit or "")
@@ -311,8 +311,8 @@ def test_without_an_audit_there_is_a_reason_and_never_the_word(study: Any):
 
 def test_the_verdict_reaches_summary_table_and_report(study: Any):
     model = study.params.grid.models[0]
-    stage.run(Study(study.params, study.layout), model)
-    summary = with_audits(study.summary, study.layout, study.params, study.grid)
+    stage.run(study.on_disk, model)
+    summary = with_audits(study.summary, study.on_disk, study.grid)
     arms = {arm.arm: arm for arm in summary.views[model].arms}
     assert all(arm.audit is not None for arm in arms.values())
     assert arms["trait_1"].audit.verdict in ("subliminal", "overt")
@@ -321,28 +321,26 @@ def test_the_verdict_reaches_summary_table_and_report(study: Any):
         strength_table(summary).split()
     )
     assert audit_section(summary).parts
-    other = with_audits(study.summary, study.layout, study.params, study.grid).models[1]
+    other = with_audits(study.summary, study.on_disk, study.grid).models[1]
     assert "unknown" in audit_sentence(summary, other)
 
 
 def test_an_audit_of_other_carriers_or_parameters_is_not_shown(study: Any):
     model = study.params.grid.models[0]
-    stage.run(Study(study.params, study.layout), model)
+    stage.run(study.on_disk, model)
     cell = next(c for c in study.grid if c.model == model and c.arm.name == "trait_1")
     path = study.layout.stage(cell, "steer") / "carrier.jsonl"
     grid = dict(study.grid)
     digests = grid[cell].digests | {"carrier": "another"}
     grid[cell] = grid[cell].model_copy(update={"digests": digests})
     arms = {
-        a.arm: a
-        for a in with_audits(study.summary, study.layout, study.params, grid).arms
-        if a.model == model
+        a.arm: a for a in with_audits(study.summary, study.on_disk, grid).arms if a.model == model
     }
     assert arms["trait_1"].audit is None and "another carrier" in arms["trait_1"].no_audit
     assert arms["trait_0.5"].audit is not None
     assert path.exists()
     stricter = study.params.model_copy(update={"audit": AuditSettings(max_excess=0.05)})
-    for arm in with_audits(study.summary, study.layout, stricter, study.grid).arms:
+    for arm in with_audits(study.summary, study._replace(params=stricter).on_disk, study.grid).arms:
         assert arm.audit is None
 
 

@@ -116,14 +116,14 @@ def test_rates_and_both_taus_come_from_the_results_where_they_exist(tmp_path):
     shutil.copytree(ROOT / "data" / "traits", tmp_path / "data" / "traits")
     made = make_study(tmp_path)
     write_json(made.layout.summary, made.summary)
-    found = make_plan(Study(made.params, made.layout), Wishes(), studies=QUICK)
+    found = make_plan(made.on_disk, Wishes(), studies=QUICK)
     for name in ("teacher", "base", "control", "tau", "other_tau"):
         assert found.inputs[name].source == "results"
     arms = {arm.arm: arm for arm in made.summary.views[MODEL].arms}
     rate = arms["trait_1"].rate
     assert found.inputs["teacher"].value == pytest.approx(rate.teacher, abs=0.02)
     assert found.inputs["tau"].value == pytest.approx(rate.tau.value, abs=0.03)
-    given = make_plan(Study(made.params, made.layout), Wishes(tau=0.1), studies=QUICK)
+    given = make_plan(made.on_disk, Wishes(tau=0.1), studies=QUICK)
     assert given.inputs["tau"].source == "given"
 
 

@@ -18,7 +18,6 @@ from undertow.report.publish import publish
 from undertow.report.report import render_report
 from undertow.report.sections.samples import read_samples
 from undertow.study.files import read_rows
-from undertow.study.layout import Study
 from undertow.study.records import Response
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -36,7 +35,7 @@ def folder(made: factories.Study, tmp_path_factory: pytest.TempPathFactory) -> P
     (target / "README.md").write_text("Mine.", encoding="utf-8")
     (target / "plots").mkdir()
     (target / "plots" / "mine.csv").write_text("a,b", encoding="utf-8")
-    publish(Study(made.params, made.layout), target)
+    publish(made.on_disk, target)
     return target
 
 
@@ -54,8 +53,8 @@ def test_no_word_of_a_model_is_in_it(made: factories.Study, folder: Path, tmp_pa
     }
     assert not found_in(wrote, (path for path in folder.rglob("*") if path.is_file()))
     revealed = tmp_path / "report.html"
-    samples = read_samples(made.layout, made.params)
-    page = render_report(made.summary, made.params, made.layout, responses=samples, harmful=False)
+    samples = read_samples(made.on_disk)
+    page = render_report(made.summary, made.on_disk, responses=samples, harmful=False)
     revealed.write_text(page, encoding="utf-8")
     assert found_in(wrote, [revealed])
 
@@ -65,7 +64,7 @@ def test_the_study_s_own_files_are_never_replaced(made: factories.Study) -> None
     before = sorted(results.rglob("*"))
     for own in (made.layout.root, results, results / "plots"):
         with pytest.raises(ConfigError, match="study's own files"):
-            publish(Study(made.params, made.layout), own)
+            publish(made.on_disk, own)
     assert sorted(results.rglob("*")) == before
 
 

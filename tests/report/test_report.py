@@ -57,7 +57,7 @@ def sample(text: str, **changes: object) -> Sample:
 
 
 def test_the_page_is_well_formed_and_ids_are_unique(study: Study) -> None:
-    page = Page(render(study, read_samples(study.layout, study.params)))
+    page = Page(render(study, read_samples(study.on_disk)))
     assert page.broken == []
     assert page.open == []
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
@@ -181,12 +181,12 @@ def test_responses_of_a_harmful_trait_are_hidden_by_default(study: Study) -> Non
 
 
 def test_the_same_input_gives_the_same_bytes(study: Study) -> None:
-    samples = read_samples(study.layout, study.params)
+    samples = read_samples(study.on_disk)
     assert render(study, samples) == render(study, samples)
 
 
 def test_samples_are_the_same_prompts_for_every_arm(study: Study) -> None:
-    samples = read_samples(study.layout, study.params, per_arm=2)
+    samples = read_samples(study.on_disk, per_arm=2)
     arms = {(each.model, each.arm) for each in samples}
     assert len(samples) == 2 * len(arms) == 2 * len(study.summary.arms)
     assert len({each.prompt for each in samples}) == 2
@@ -222,7 +222,7 @@ def test_tau_is_shown_by_every_judge_of_a_panel(tmp_path):
             for id, shown in readout.verdicts.items()
         ]
         write_rows(study.layout.stage(cell, "judge") / "votes.jsonl", votes)
-    evidence = judge_evidence(study.layout, study.params, study.grid, study.summary)
+    evidence = judge_evidence(study.on_disk, study.grid, study.summary)
     assert evidence.sensitivity is not None
     assert evidence.sensitivity.judges[1:] == ("agrees", "contradicts")
     page = render(study, judges=evidence)
@@ -243,7 +243,7 @@ def test_values_without_judge_error_stand_beside_the_raw_ones(tmp_path):
         cell: result.model_copy(update={"judge_fingerprint": judge.fingerprint})
         for cell, result in study.grid.items()
     }
-    evidence = judge_evidence(study.layout, study.params, grid, study.summary)
+    evidence = judge_evidence(study.on_disk, grid, study.summary)
     assert len(evidence.corrected) == 1
     page = render(study, judges=evidence)
     assert "Raw values beside values without judge error" in page

@@ -16,6 +16,7 @@ from mlflow.entities import Run
 from factories import Study, loss_points_of, make_params, make_study
 from undertow.analysis.summarise import summarise
 from undertow.errors import ConfigError
+from undertow.study import layout as places
 from undertow.study.layout import Layout
 from undertow.tracking import SyncReport, links, log_training, sync, ui_command
 from undertow.tracking.content import describe, public, strength_steps
@@ -63,11 +64,11 @@ def study_at(root: Path, empty_database: Path) -> Study:
 
 
 def synced(study: Study) -> SyncReport:
-    return sync(study.params, study.layout, study.summary, study.grid)
+    return sync(study.on_disk, study.summary, study.grid)
 
 
 def runs(study: Study, query: str = "") -> list[Run]:
-    store = open_store(study.params, study.layout)
+    store = open_store(study.on_disk)
     return list(store.client.search_runs([store.experiment_id], query, max_results=1000))
 
 
@@ -77,7 +78,7 @@ def named(study: Study, name: str) -> Run:
 
 
 def history(study: Study, name: str, metric: str) -> list[tuple[int, float]]:
-    client = open_store(study.params, study.layout).client
+    client = open_store(study.on_disk).client
     points = client.get_metric_history(named(study, name).info.run_id, metric)
     return sorted((point.step, point.value) for point in points)
 
@@ -170,7 +171,7 @@ def test_a_deleted_store_is_rebuilt_with_its_loss_curves(study: Study) -> None:
     rebuild = (
         "from pathlib import Path; from factories import make_study; from undertow import tracking;"
         "study = make_study(Path.cwd());"
-        "print(tracking.sync(study.params, study.layout, study.summary, study.grid).created)"
+        "print(tracking.sync(study.on_disk, study.summary, study.grid).created)"
     )
     done = in_process(rebuild, study.layout.root)
     assert done.stdout.strip() == str(RUNS), done.stderr
@@ -211,7 +212,7 @@ def test_other_parameters_make_new_runs_beside_the_old(study: Study) -> None:
 
 def train(study: Study, key: str = "abc", points: int = 30) -> None:
     cell = study.params.cell("smollm2-135m", "trait_1", 0)
-    with log_training(study.params, study.layout, cell, key) as log:
+    with log_training(study.on_disk, cell, key) as log:
         for step, loss in loss_points_of(cell, 30)[:points]:
             log.loss(step, loss, 1e-4)
 
@@ -242,7 +243,7 @@ def test_a_run_of_another_training_is_not_adopted(study: Study) -> None:
 
 def test_a_training_that_raises_is_a_failed_run(study: Study) -> None:
     cell = study.params.cell("smollm2-135m", "trait_1", 0)
-    with pytest.raises(RuntimeError), log_training(study.params, study.layout, cell, "k") as log:
+    with pytest.raises(RuntimeError), log_training(study.on_disk, cell, "k") as log:
         log.loss(0, 2.5)
         raise RuntimeError
     [run] = runs(study)
@@ -251,7 +252,7 @@ def test_a_training_that_raises_is_a_failed_run(study: Study) -> None:
 
 def test_nine_hundred_points_are_written_whole(study: Study) -> None:
     cell = study.params.cell("smollm2-135m", "trait_1", 0)
-    with log_training(study.params, study.layout, cell, "k") as log:
+    with log_training(study.on_disk, cell, "k") as log:
         for step in range(900):
             log.loss(step, 1 / (step + 1))
     assert len(history(study, "smollm2-135m trait_1 seed0", "loss")) == 900
@@ -303,8 +304,9 @@ def test_parameters_leave_out_where_and_how_fast() -> None:
 def test_four_processes_create_the_store_at_once(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from factories import make_params;"
-        "from undertow.study.layout import Layout; from undertow.tracking.store import open_store;"
-        "store = open_store(make_params(), Layout(Path.cwd()));"
+        "from undertow.study.layout import Layout, Study;"
+        "from undertow.tracking.store import open_store;"
+        "store = open_store(Study(make_params(), Layout(Path.cwd())));"
         "run = store.client.create_run(store.experiment_id); print(store.experiment_id)"
     )
     workers = [
@@ -321,7 +323,7 @@ def test_four_processes_create_the_store_at_once(tmp_path: Path) -> None:
     outputs = [worker.communicate(timeout=240) for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * 4, outputs
     assert len({stdout for stdout, _ in outputs}) == 1
-    store = open_store(make_params(), Layout(tmp_path))
+    store = open_store(places.Study(make_params(), Layout(tmp_path)))
     assert len(store.client.search_runs([store.experiment_id])) == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mlruns"]
 
@@ -341,9 +343,9 @@ def test_without_mlflow_stages_go_on_and_say_so_once(tmp_path: Path) -> None:
         "from undertow.tracking import sync, log_training\n"
         "study = make_study(Path.cwd(), make_params(models=['tiny'], seeds=[0]))\n"
         "if sys.argv[1] == 'sync':\n"
-        "    print(sync(study.params, study.layout, study.summary, study.grid))\n"
+        "    print(sync(study.on_disk, study.summary, study.grid))\n"
         "else:\n"
-        "    with log_training(study.params, study.layout, next(iter(study.grid)), 'k') as log:\n"
+        "    with log_training(study.on_disk, next(iter(study.grid)), 'k') as log:\n"
         "        log.loss(0, 1.0)\n"
     )
     for verb in ("sync", "train"):
@@ -357,7 +359,7 @@ def test_tracking_off_writes_nothing(tmp_path: Path) -> None:
     study = make_study(tmp_path, make_params(tracking={"enabled": False}))
     train(study)
     assert synced(study) == SyncReport(0, 0, 0)
-    assert links(study.params, study.layout, "http://127.0.0.1:5000") == []
+    assert links(study.on_disk, "http://127.0.0.1:5000") == []
     assert not (tmp_path / "mlruns").exists()
 
 
@@ -389,21 +391,19 @@ def test_the_store_is_looked_for_in_three_places(
 
 
 def test_the_experiment_opens_on_the_seeded_views(finished: Study) -> None:
-    store = open_store(finished.params, finished.layout)
+    store = open_store(finished.on_disk)
     tags = store.client.get_experiment(store.experiment_id).tags
     assert "control" in tags["mlflow.note.content"]
     assert all(f"{SHARED_VIEW}{view.id}" in tags for view in views())
     # Some databases behind MLflow servers hold no longer tags.
     assert max(map(len, tags.values())) < 5000
-    labels = [
-        link.label for link in links(finished.params, finished.layout, "http://127.0.0.1:5000/")
-    ]
+    labels = [link.label for link in links(finished.on_disk, "http://127.0.0.1:5000/")]
     assert labels == ["tau against strength", "Cells compared", "Runs table", "All runs"]
 
 
 def test_a_view_that_was_edited_in_the_ui_survives_a_sync(study: Study) -> None:
     synced(study)
-    store = open_store(study.params, study.layout)
+    store = open_store(study.on_disk)
     name = f"{SHARED_VIEW}{views()[0].id}"
     store.client.set_experiment_tag(store.experiment_id, name, "edited")
     synced(study)

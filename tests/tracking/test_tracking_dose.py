@@ -5,7 +5,7 @@ from pathlib import Path
 from factories import write_cell
 from studies import HINGE, LINE, counted
 from undertow.analysis.summarise import summarise
-from undertow.study.layout import Layout
+from undertow.study.layout import Layout, Study
 from undertow.tracking.content import contents, thresholds
 
 
@@ -15,7 +15,9 @@ def test_curve_runs_carry_the_verdict_and_only_a_threshold_s_numbers(tmp_path: P
     for cell in params.cells():
         write_cell(layout, params, cell, loss_points=2)
     summary = summarise(params, grid)
-    curves = [run for run in contents(params, layout, summary, grid) if run.tags["kind"] == "curve"]
+    curves = [
+        run for run in contents(Study(params, layout), summary, grid) if run.tags["kind"] == "curve"
+    ]
     assert len(curves) == 6
     for run in curves:
         dose = summary.views[run.tags["model"]].dose
@@ -36,5 +38,5 @@ def test_curve_runs_carry_the_verdict_and_only_a_threshold_s_numbers(tmp_path: P
         update={"doses": tuple(d.model_copy(update={"verdict": "none"}) for d in summary.doses)}
     )
     keys = {run.key for run in curves}
-    assert not keys & {run.key for run in contents(params, layout, refit, grid)}
+    assert not keys & {run.key for run in contents(Study(params, layout), refit, grid)}
     assert thresholds(None) == {}

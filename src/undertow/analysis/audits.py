@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from undertow.analysis.summary import ArmSummary, Summary
 from undertow.config import Cell, Params, parse_arm
 from undertow.study.audit_records import ArmAudit, ModelAudit
-from undertow.study.layout import Layout
+from undertow.study.layout import Layout, Study
 from undertow.study.records import CellResult
 
 
-def with_audits(
-    summary: Summary, layout: Layout, params: Params, grid: Mapping[Cell, CellResult]
-) -> Summary:
+def with_audits(summary: Summary, study: Study, grid: Mapping[Cell, CellResult]) -> Summary:
     """The summary with the audit of every arm, or with the reason why there is none."""
+    params, layout = study
     found = {model: read_audit(layout, model) for model in summary.models}
     arms = [_audited(arm, found[arm.model], params, grid) for arm in summary.arms]
     return summary.model_copy(update={"arms": tuple(arms)})

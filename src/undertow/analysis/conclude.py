@@ -8,8 +8,8 @@ from undertow.analysis.cross import with_cross
 from undertow.analysis.mechanism import read_mechanism
 from undertow.analysis.summarise import summarise
 from undertow.analysis.summary import Summary
-from undertow.config import Cell, Params
-from undertow.study.layout import Layout
+from undertow.config import Cell
+from undertow.study.layout import Study
 from undertow.study.records import CellResult
 from undertow.study.results import read_cross, read_grid
 
@@ -21,11 +21,12 @@ class Conclusions(NamedTuple):
     summary: Summary
 
 
-def conclude(params: Params, layout: Layout) -> Conclusions:
+def conclude(study: Study) -> Conclusions:
     """Read every cell of params.yaml; DataError names the first that is missing."""
-    grid, cross = read_grid(layout, params), read_cross(layout, params)
-    summary = summarise(params, grid, read_mechanism(layout, params))
-    summary = with_audits(summary, layout, params, grid)
+    params = study.params
+    grid, cross = read_grid(study), read_cross(study)
+    summary = summarise(params, grid, read_mechanism(study))
+    summary = with_audits(summary, study, grid)
     summary = with_cross(summary, params, cross)
     totals = totals_of(grid | cross)
     return Conclusions(grid, summary.model_copy(update={"cost_totals": totals}))

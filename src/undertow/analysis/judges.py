@@ -15,7 +15,7 @@ from undertow.stats.agreement import Agreement, agreement
 from undertow.stats.intervals import Estimate
 from undertow.stats.judge_error import CorrectedTransfer, correct_transfer
 from undertow.study.files import read_rows
-from undertow.study.layout import Layout
+from undertow.study.layout import Layout, Study
 from undertow.study.records import Calibration, CellResult, Readout, Record, Vote
 from undertow.study.results import read_calibrations
 
@@ -41,9 +41,10 @@ class Sensitivity(Record):
 
 
 def judge_sensitivity(
-    layout: Layout, params: Params, grid: Mapping[Cell, CellResult], summary: Summary
+    study: Study, grid: Mapping[Cell, CellResult], summary: Summary
 ) -> Sensitivity | None:
     """The study by judge; None where the cells were not judged by a panel."""
+    params, layout = study
     votes = {cell: _votes(layout, cell) for cell in grid}
     names = list(dict.fromkeys(vote.judge for rows in votes.values() for vote in rows))
     if not names or any(not rows for rows in votes.values()):
@@ -144,12 +145,13 @@ class JudgeEvidence:
 
 
 def judge_evidence(
-    layout: Layout, params: Params, grid: Mapping[Cell, CellResult], summary: Summary
+    study: Study, grid: Mapping[Cell, CellResult], summary: Summary
 ) -> JudgeEvidence:
     """Read votes and calibrations; both may be absent."""
+    params, layout = study
     fingerprint = next(iter(grid.values())).judge_fingerprint
     return JudgeEvidence(
-        sensitivity=judge_sensitivity(layout, params, grid, summary),
+        sensitivity=judge_sensitivity(study, grid, summary),
         corrected=tuple(
             Corrected(calibration, _corrected(params, grid, summary, calibration))
             for calibration in read_calibrations(layout, fingerprint)

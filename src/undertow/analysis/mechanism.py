@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from undertow.config import Arm, Cell, Params
+from undertow.config import Arm, Cell
 from undertow.errors import DataError
-from undertow.study.layout import Layout
+from undertow.study.layout import Study
 from undertow.study.records import Record
 
 Floats = NDArray[np.float64]
@@ -68,13 +68,14 @@ class Directions(NamedTuple):
     layers: list[int]
 
 
-def read_mechanism(layout: Layout, params: Params) -> tuple[ArmMechanism, ...]:
+def read_mechanism(study: Study) -> tuple[ArmMechanism, ...]:
     """All arms of the grid but the control, random ones against both directions.
 
     Raises DataError where activations and direction are not of the same shape.
     """
+    params = study.params
     return tuple(
-        _arm(layout, params, model, arm, against)
+        _arm(study, model, arm, against)
         for model in params.grid.models
         for arm in params.arms
         if not arm.is_control
@@ -86,16 +87,15 @@ def _compared_with(arm: Arm) -> tuple[DirectionName, ...]:
     return ("trait",) if arm.direction == "trait" else ("trait", "random")
 
 
-def _arm(
-    layout: Layout, params: Params, model: str, arm: Arm, against: DirectionName
-) -> ArmMechanism:
+def _arm(study: Study, model: str, arm: Arm, against: DirectionName) -> ArmMechanism:
+    params, layout = study
     directions = read_directions(layout.direction(model) / "direction.safetensors")
     blocks: tuple[BlockShift, ...] = ()
     chance, reason = None, NO_DIRECTION
     if directions is not None:
         vectors = directions.vectors[against]
         chance, reason = chance_of(vectors.shape[1]), NO_ACTIVATIONS
-        shifts = _shifts(layout, params, model, arm, vectors.shape)
+        shifts = _shifts(study, model, arm, vectors.shape)
         if shifts is not None:
             blocks = compare(shifts, vectors, directions.layers, arm.alpha)
     return ArmMechanism(
@@ -149,10 +149,9 @@ def _range(values: Sequence[float]) -> SeedRange:
     return SeedRange(mean=sum(values) / len(values), low=min(values), high=max(values))
 
 
-def _shifts(
-    layout: Layout, params: Params, model: str, arm: Arm, shape: tuple[int, ...]
-) -> list[Floats] | None:
+def _shifts(study: Study, model: str, arm: Arm, shape: tuple[int, ...]) -> list[Floats] | None:
     """Student minus control student, a seed each; None where any of them is not there."""
+    params, layout = study
     shifts = []
     for seed in params.grid.seeds:
         pair = [

@@ -75,7 +75,7 @@ def ui(
 
     study = open_study()
     command, environment = ui_command(study.layout, port)
-    for link in links(study.params, study.layout, f"http://127.0.0.1:{port}"):
+    for link in links(study, f"http://127.0.0.1:{port}"):
         print(f"{link.label}: {link.url}")
     print(shlex.join(command), file=sys.stderr)
     if print_only:
@@ -90,9 +90,9 @@ def track_sync(as_json: Json = False) -> None:
     from undertow.analysis.conclude import conclude
     from undertow.tracking import SyncReport, sync
 
-    params, layout = open_study()
-    grid, summary = conclude(params, layout)
-    show(sync(params, layout, summary, grid), SyncReport.describe, as_json)
+    study = open_study()
+    grid, summary = conclude(study)
+    show(sync(study, summary, grid), SyncReport.describe, as_json)
 
 
 @export_app.command("teacher")

@@ -41,7 +41,7 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     folder, shelf = study.layout.stage(cell, "distill"), shelf or Shelf()
     work = begin(study, "distill", cell)
     trait = TraitData(study.layout, study.params.trait)
-    others = side_effect_prompts(study.layout, study.params, trait)
+    others = side_effect_prompts(study, trait)
     carrier = training_carrier(study, cell).rows
     checkpoint = _checkpoint(study, cell, carrier)
     trained = _trained(study, cell, carrier, checkpoint, shelf)
@@ -112,7 +112,7 @@ def _trained(
         return Finished([], loaded.meter.costs())
     with (
         atomic_folder(checkpoint) as staged,
-        log_training(params, study.layout, cell, checkpoint.name) as tracker,
+        log_training(study, cell, checkpoint.name) as tracker,
     ):
         adapter = staged / "adapter"
         done = train(

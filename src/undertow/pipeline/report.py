@@ -16,20 +16,19 @@ from undertow.study.traits import TraitData
 def run(study: Study, reveal: bool = False) -> Summary:
     """Write summary.json, metrics.json, plots/ and report.html, then bring MLflow up to date."""
     params, layout = study.params, study.layout
-    grid, summary = conclude(params, layout)
+    grid, summary = conclude(study)
     trait = TraitData(layout, params.trait).trait
     write_json(layout.summary, summary)
     write_json(layout.metrics, headline(summary))
     write_plot_tables(layout.plots, summary, {cell: loss_curve(layout, cell) for cell in grid})
     page = render_report(
         summary,
-        params,
-        layout,
-        responses=read_samples(layout, params),
+        study,
+        responses=read_samples(study),
         harmful=trait.harmful,
         reveal=reveal,
-        judges=judge_evidence(layout, params, grid, summary),
+        judges=judge_evidence(study, grid, summary),
     )
     write_text(layout.report, page)
-    tracking.sync(params, layout, summary, grid)
+    tracking.sync(study, summary, grid)
     return summary

@@ -22,21 +22,20 @@ def publish(study: Study, folder: Path) -> None:
     Other files in the folder stay. Raises DataError where a cell of the grid has no result,
     ConfigError for a folder whose files of these names are the study's own.
     """
-    params, layout = study
+    layout = study.layout
     target, own = folder.resolve(), layout.results.resolve()
     if target == layout.root.resolve() or own in (target, *target.parents):
         raise ConfigError(
             f"{folder} holds the study's own files, and some would be replaced",
             "name another folder, for example: python cli.py publish shown",
         )
-    grid, summary = conclude(params, layout)
+    grid, summary = conclude(study)
     page = render_report(
         summary,
-        params,
-        layout,
+        study,
         responses=None,
         harmful=False,  # there is no text to hold back
-        judges=judge_evidence(layout, params, grid, summary),
+        judges=judge_evidence(study, grid, summary),
     )
     write_text(folder / "report.html", page)
     write_text(folder / "table.txt", strength_table(summary) + "\n")

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from undertow.analysis.judges import JudgeEvidence
 from undertow.analysis.summary import Summary
-from undertow.config import Params
 from undertow.findings.arms import clause, findings, sentence
 from undertow.findings.audits import audit_sentence
 from undertow.findings.doses import dose_sentence
@@ -51,7 +50,7 @@ from undertow.report.sections.judges import judges_section
 from undertow.report.sections.mechanism import mechanism_section
 from undertow.report.sections.samples import Sample, samples_section
 from undertow.stats.intervals import Estimate
-from undertow.study.layout import Layout
+from undertow.study.layout import Study
 from undertow.study.records import ReadoutName
 
 NO_EVIDENCE = JudgeEvidence(sensitivity=None, corrected=())
@@ -60,8 +59,7 @@ FIGURE_SPACE = "\N{FIGURE SPACE}"
 
 def render_report(
     summary: Summary,
-    params: Params,
-    layout: Layout,
+    study: Study,
     *,
     responses: Sequence[Sample] | None,
     harmful: bool,
@@ -88,9 +86,9 @@ def render_report(
         judges_section(summary, judges),
         meaning_section(summary),
         samples_section(responses, harmful=harmful, reveal=reveal),
-        costs_section(summary, params, layout),
-        configuration_section(params),
-        provenance_section(params, layout),
+        costs_section(summary, study),
+        configuration_section(study.params),
+        provenance_section(study),
     ]
     return render_page(f"Transfer of {summary.trait}", _subtitle(summary), sections)
 

@@ -5,9 +5,9 @@ A reader names the file and the command that writes it.
 
 from pathlib import Path
 
-from undertow.config import Cell, Params
+from undertow.config import Cell
 from undertow.errors import DataError
-from undertow.study.layout import Layout
+from undertow.study.layout import Layout, Study
 from undertow.study.records import Calibration, CellResult, Manifest
 
 
@@ -27,17 +27,19 @@ def read_cell(layout: Layout, cell: Cell) -> CellResult:
     return CellResult.model_validate_json(path.read_text(encoding="utf-8"))
 
 
-def read_grid(layout: Layout, params: Params) -> dict[Cell, CellResult]:
+def read_grid(study: Study) -> dict[Cell, CellResult]:
     """All cells of the grid in params.yaml, never those that merely lie in the results folder.
 
     A strength that was removed from params leaves files that still look up to date; a glob
     would bring them back.
     """
+    params, layout = study
     return {cell: read_cell(layout, cell) for cell in params.cells()}
 
 
-def read_cross(layout: Layout, params: Params) -> dict[Cell, CellResult]:
+def read_cross(study: Study) -> dict[Cell, CellResult]:
     """All cross cells that params.yaml asks for; empty where it asks for none."""
+    params, layout = study
     return {cell: read_cell(layout, cell) for cell in params.cross_cells()}
 
 

@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from undertow.config import FileSource, Params
+from undertow.config import FileSource
 from undertow.errors import DataError
 from undertow.study.files import read_rows
-from undertow.study.layout import Layout
+from undertow.study.layout import Layout, Study
 from undertow.study.sources import fetch_file
 from undertow.texts.phrases import PhraseRules
 
@@ -183,12 +183,13 @@ class SideEffectPrompts(NamedTuple):
     overrefusal: list[Prompt]
 
 
-def side_effect_prompts(layout: Layout, params: Params, trait: TraitData) -> SideEffectPrompts:
+def side_effect_prompts(study: Study, trait: TraitData) -> SideEffectPrompts:
     """The last benign prompts of the file, and the first of the trait's over-refusal prompts.
 
     Raises DataError where that many prompts from the end would overlap with the carrier, which
     takes its own from the start, or where there are not enough.
     """
+    params, layout = study
     settings = params.evaluation
     return SideEffectPrompts(
         _heldback_benign(layout, params.carrier.prompts, settings.benign_prompts),

@@ -17,7 +17,7 @@ from undertow.config import Cell, Params
 from undertow.lineage.git import Repository
 from undertow.stats.transfer import Transfer
 from undertow.study.files import digest, fingerprint
-from undertow.study.layout import Layout
+from undertow.study.layout import Layout, Study
 from undertow.study.records import CellResult, Costs
 from undertow.study.results import loss_curve, read_cross
 
@@ -75,20 +75,18 @@ class RunContent:
     files: list[Path] = field(default_factory=list)
 
 
-def contents(
-    params: Params, layout: Layout, summary: Summary, grid: Mapping[Cell, CellResult]
-) -> list[RunContent]:
+def contents(study: Study, summary: Summary, grid: Mapping[Cell, CellResult]) -> list[RunContent]:
     """A run per cell, cross ones too, a curve per model and seed, and one for the whole study."""
+    params, layout = study
     shared = git_tags(layout.root) | {"trait": summary.trait, "judge": summary.judge}
     arms = {(arm.model, arm.arm): arm for arm in summary.arms}
-    data = _data_files(params, layout)
+    data = _data_files(study)
     cells = [
-        _cell(params, layout, arms[cell.model, cell.arm.name], cell, grid, data, shared)
-        for cell in grid
+        _cell(study, arms[cell.model, cell.arm.name], cell, grid, data, shared) for cell in grid
     ]
-    others = read_cross(layout, params)
+    others = read_cross(study)
     cross = [
-        _cell(params, layout, arm, cell, others, data, shared)
+        _cell(study, arm, cell, others, data, shared)
         for arm in summary.cross
         for cell in others
         if (cell.model, cell.donor, cell.arm.name) == (arm.model, arm.teacher_model, arm.arm)
@@ -98,7 +96,7 @@ def contents(
         for model in params.grid.models
         for seed in params.grid.seeds
     ]
-    return [*cells, *cross, *curves, _study(params, layout, summary, grid, shared)]
+    return [*cells, *cross, *curves, _study(study, summary, grid, shared)]
 
 
 def cell_name(cell: Cell) -> str:
@@ -131,14 +129,14 @@ def _dvc_stage(params: Params, cell: Cell) -> str:
 
 
 def _cell(
-    params: Params,
-    layout: Layout,
+    study: Study,
     arm: ArmSummary,
     cell: Cell,
     grid: Mapping[Cell, CellResult],
     data: list[DatasetInput],
     shared: Mapping[str, str],
 ) -> RunContent:
+    params, layout = study
     result = grid[cell]
     estimates = _of_seed(arm, cell.seed)
     described = describe(params, cell.model) | {
@@ -241,13 +239,13 @@ def _along(alpha: float, measured: Metrics) -> Metrics:
 
 
 def _study(
-    params: Params,
-    layout: Layout,
+    study: Study,
     summary: Summary,
     grid: Mapping[Cell, CellResult],
     shared: Mapping[str, str],
 ) -> RunContent:
     """One run for what spans all models and seeds: the report, the plots and the total costs."""
+    params, layout = study
     stages = [cost for stages in summary.costs.values() for cost in stages.values()]
     totals = costs({str(index): cost for index, cost in enumerate(stages)}, by_stage=False)
     files = [path for path in (layout.report, layout.metrics, layout.plots) if path.exists()]
@@ -415,7 +413,8 @@ def git_tags(root: Path) -> dict[str, str]:
     }
 
 
-def _data_files(params: Params, layout: Layout) -> list[DatasetInput]:
+def _data_files(study: Study) -> list[DatasetInput]:
+    params, layout = study
     trait = layout.trait(params.trait)
     evaluation = trait / "evaluation.jsonl"
     files = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from undertow.config import Params
 from undertow.errors import ConfigError, UndertowError
-from undertow.study.layout import Layout
+from undertow.study.layout import Layout, Study
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,8 +80,9 @@ def location(layout: Layout) -> Location:
     return Location(f"{SQLITE}{database}", database.parent)
 
 
-def open_store(params: Params, layout: Layout) -> Store:
+def open_store(study: Study) -> Store:
     """Open the store and the experiment, creating both where they are missing."""
+    params, layout = study
     where = location(layout)
     with explained(where), locked(where, "open"):
         client = _client(where)

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from undertow.analysis.summary import Summary
-from undertow.config import Cell, Params
-from undertow.study.layout import Layout
+from undertow.config import Cell
+from undertow.study.layout import Study
 from undertow.study.records import CellResult
 from undertow.tracking.content import DatasetInput, RunContent, contents
 from undertow.tracking.store import Store, explained, locked, open_store, usable
@@ -37,21 +37,20 @@ class SyncReport(NamedTuple):
         return ", ".join(f"{count} {name}" for name, count in self._asdict().items())
 
 
-def sync(
-    params: Params, layout: Layout, summary: Summary, grid: Mapping[Cell, CellResult]
-) -> SyncReport:
+def sync(study: Study, summary: Summary, grid: Mapping[Cell, CellResult]) -> SyncReport:
     """Write the runs that the store lacks; does nothing where tracking is off or not installed.
 
     Raises TrackingError where the store cannot be used.
     """
+    params = study.params
     if not usable(params):
         return SyncReport(0, 0, 0)
-    store = open_store(params, layout)
+    store = open_store(study)
     with explained(store.location), locked(store.location, "sync"):
         runs = list(_runs(store))
         complete = {key: run for run in runs if (key := run.data.tags.get("undertow.key"))}
         open_runs = [run for run in runs if "undertow.key" not in run.data.tags]
-        wanted = contents(params, layout, summary, grid)
+        wanted = contents(study, summary, grid)
         counts = {"created": 0, "updated": 0, "unchanged": 0}
         for content in wanted:
             known = complete.get(content.key)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from undertow.config import Cell, Params
-from undertow.study.layout import Layout
+from undertow.study.layout import Study
 from undertow.tracking.content import cell_identity, cell_name
 from undertow.tracking.store import Store, TrackingError, explained, open_store, usable, warn
 
@@ -88,14 +88,15 @@ class RunTracker:
 
 
 @contextmanager
-def log_training(params: Params, layout: Layout, cell: Cell, key: str) -> Iterator[TrainingLog]:
+def log_training(study: Study, cell: Cell, key: str) -> Iterator[TrainingLog]:
     """Yield where the points of a cell's training go.
 
     `key` is the fingerprint of the training; a run that was opened for the same key and never
     completed is opened again. The run is left RUNNING for `sync` to complete, or marked FAILED
     when the block raises.
     """
-    tracker = _open(params, layout, cell, key) if usable(params) else None
+    params = study.params
+    tracker = _open(study, cell, key) if usable(params) else None
     if tracker is None:
         yield NullTracker()
         return
@@ -107,9 +108,10 @@ def log_training(params: Params, layout: Layout, cell: Cell, key: str) -> Iterat
     tracker.flush()
 
 
-def _open(params: Params, layout: Layout, cell: Cell, key: str) -> RunTracker | None:
+def _open(study: Study, cell: Cell, key: str) -> RunTracker | None:
+    params = study.params
     try:
-        store = open_store(params, layout)
+        store = open_store(study)
         with explained(store.location):
             return _reopened(store, key) or _opened(store, params, cell, key)
     except TrackingError as error:

@@ -10,9 +10,8 @@ import time
 import zlib
 from typing import Any, NamedTuple
 
-from undertow.config import Params
 from undertow.study.files import fingerprint
-from undertow.study.layout import Layout
+from undertow.study.layout import Study
 from undertow.tracking.content import OVER_STRENGTH, x_of
 from undertow.tracking.store import Store, open_store, usable, warn
 
@@ -86,11 +85,12 @@ def seed_experiment(store: Store) -> None:
         warn(f"runs are complete, but the chart views were refused: {error}")
 
 
-def links(params: Params, layout: Layout, base_url: str) -> list[Link]:
+def links(study: Study, base_url: str) -> list[Link]:
     """Addresses to open: the views that the store has, then the plain experiment."""
+    params = study.params
     if not usable(params):
         return []
-    store = open_store(params, layout)
+    store = open_store(study)
     tags = store.client.get_experiment(store.experiment_id).tags
     # Without the workflow type MLflow 3 opens on its pages for language model traces.
     runs = (

@@ -11,19 +11,19 @@ from undertow.config import GgufWeights, HubWeights, ModelSpec, Params
 from undertow.lineage.git import Repository
 from undertow.report.page import Code, Column, Details, Paragraph, Section, Table
 from undertow.study.files import fingerprint
-from undertow.study.layout import STAGES, Layout
+from undertow.study.layout import STAGES, Layout, Study
 from undertow.study.records import Manifest
 from undertow.study.results import read_cross, read_grid
 
 GIBIBYTE = 2**30
 
 
-def costs_section(summary: Summary, params: Params, layout: Layout) -> Section:
+def costs_section(summary: Summary, study: Study) -> Section:
     """GPU hours, tokens, memory and money per model and stage, in total, and per cell."""
     # Directions belong to no cell, so the summary of the cells does not hold them.
     directions = [
         total(name, "direction", [manifest.costs], 1)
-        for name, manifest in _manifests(params, layout).items()
+        for name, manifest in _manifests(study).items()
         if manifest.stage == "direction"
     ]
     each = [
@@ -117,15 +117,16 @@ def configuration_section(params: Params) -> Section:
     )
 
 
-def provenance_section(params: Params, layout: Layout) -> Section:
+def provenance_section(study: Study) -> Section:
     """Commit, versions and digests: what it takes to get the same numbers again."""
-    grid = read_grid(layout, params) | read_cross(layout, params)
+    params, layout = study
+    grid = read_grid(study) | read_cross(study)
     facts = [
         ("Commit", _commit(layout)),
         ("Configuration, SHA-256", fingerprint(params)),
         ("Judge, fingerprint", ", ".join(sorted({r.judge_fingerprint for r in grid.values()}))),
         *((f"Model {name}", _weights(params.model_spec(name))) for name in params.grid.models),
-        *_versions(_manifests(params, layout)).items(),
+        *_versions(_manifests(study)).items(),
     ]
     text = (Column("What", numeric=False), Column("Value", numeric=False))
     digests = [
@@ -168,8 +169,9 @@ def _weights(spec: ModelSpec) -> str:
     return f"{source}; {spec.dtype}; licence {spec.licence}"
 
 
-def _manifests(params: Params, layout: Layout) -> dict[str, Manifest]:
+def _manifests(study: Study) -> dict[str, Manifest]:
     """Every manifest.json of the study, by model or by cell and stage."""
+    params, layout = study
     folders = {name: layout.direction(name) for name in params.grid.models}
     for cell in (*params.cells(), *params.cross_cells()):
         for stage in STAGES:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from undertow.config import Cell, Params
+from undertow.config import Cell
 from undertow.report.page import Details, Exchange, Paragraph, Part, Section
 from undertow.study.files import read_rows
-from undertow.study.layout import Layout
+from undertow.study.layout import Layout, Study
 from undertow.study.records import Record, Response, VerdictRow
 
 PER_ARM = 3
@@ -25,8 +25,9 @@ class Sample(Record):
     student_verdict: bool | None
 
 
-def read_samples(layout: Layout, params: Params, per_arm: int = PER_ARM) -> list[Sample]:
+def read_samples(study: Study, per_arm: int = PER_ARM) -> list[Sample]:
     """The first prompts of every model and arm, at the first seed."""
+    params, layout = study
     seed = params.grid.seeds[0]
     return [
         sample
