@@ -121,3 +121,7 @@ def test_the_offline_refusal_judge_on_the_real_set(
     found = calibrate(_phrase_judge(), "pyrit-refusal", half)
     print(describe(found))
     assert found.accuracy.value is not None and found.accuracy.value >= at_least
+
+
+def test_half_a_character_falls_into_a_half_too() -> None:
+    assert half_of(JudgeRow("1", "p", "half \ud83d")) in ("develop", "test")

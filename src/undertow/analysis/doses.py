@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from undertow.stats.dose import DosePoint, DoseResponse, Fit, Verdict, fit_dose
+from undertow.stats.dose import DosePoint, DoseResponse, DoseVerdict, Fit, fit_dose
 from undertow.stats.forms import Form
 from undertow.stats.intervals import Estimate
 from undertow.study.records import Record
@@ -54,7 +54,7 @@ class DoseRecord(Record):
     model: str
     x: XName  # strength: the size of it, |alpha|
     side: Literal[-1, 1]  # sign of the strengths that were fitted
-    verdict: Verdict
+    verdict: DoseVerdict
     reason: str
     arms: tuple[str, ...]
     left_out: tuple[LeftOut, ...]

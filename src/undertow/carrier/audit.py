@@ -12,11 +12,11 @@ from undertow.config import Arm, AuditSettings
 from undertow.stats.paired import Floats, compare
 from undertow.study.audit_records import (
     ArmAudit,
+    CarrierVerdict,
     Comparison,
     MeasureName,
     Reference,
     SeedAudit,
-    Verdict,
 )
 from undertow.study.records import Response
 
@@ -74,7 +74,7 @@ def audit_arm(
     leaks, gaps = check(pooled, bounds)
     # Halves of a control are too few rows to exclude much; nothing is claimed of it either.
     passes = not leaks and (arm.is_control or not gaps)
-    verdict: Verdict | None = None
+    verdict: CarrierVerdict | None = None
     if arm.direction == "trait" and not arm.is_control:
         verdict = "subliminal" if passes else "overt"
     return ArmAudit(

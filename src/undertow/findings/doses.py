@@ -2,7 +2,7 @@
 
 from undertow.analysis.doses import DoseRecord, XName
 from undertow.findings.numbers import PERCENT, Scale
-from undertow.stats.dose import Verdict
+from undertow.stats.dose import DoseVerdict
 from undertow.stats.forms import Form
 
 STRENGTH = Scale("", 1, 3)
@@ -16,7 +16,7 @@ FORM_NAMES: dict[Form, str] = {
     "hinge": "hinge",
     "logistic": "logistic curve",
 }
-SENTENCES: dict[Verdict, str] = {
+SENTENCES: dict[DoseVerdict, str] = {
     "threshold": "threshold: the student's rate rests up to a start and moves beyond it",
     "continuous": "continuous: a smooth curve is enough, no threshold is needed (which does not "
     "show that there is none)",

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from undertow.stats.dose import Verdict
-from undertow.stats.validate import CoverageRow, VerdictRow
+from undertow.stats.dose import DoseVerdict
+from undertow.stats.validate import CoverageRow, DoseVerdictRow
 from undertow.stats.validate_family import FamilyRow
 from undertow.stats.validate_moderation import ModerationRow
 from undertow.texts.tables import markdown_table
 
-VERDICTS: tuple[Verdict, ...] = ("threshold", "continuous", "none", "undecided")
+VERDICTS: tuple[DoseVerdict, ...] = ("threshold", "continuous", "none", "undecided")
 
 
 def coverage_markdown(rows: Sequence[CoverageRow]) -> str:
@@ -45,7 +45,7 @@ def _coverage(rows: Sequence[CoverageRow]) -> str:
     return cell + (f", {undefined:.0f} undefined" if undefined >= 0.5 else "")
 
 
-def dose_markdown(rows: Sequence[VerdictRow]) -> str:
+def dose_markdown(rows: Sequence[DoseVerdictRow]) -> str:
     """Shares of the verdicts in percent, the right one in bold."""
     lines = []
     for row in rows:

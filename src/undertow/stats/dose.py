@@ -29,7 +29,7 @@ from undertow.stats.forms import (
 from undertow.stats.intervals import Estimate
 
 Floats = NDArray[np.float64]
-Verdict = Literal["threshold", "continuous", "none", "undecided"]
+DoseVerdict = Literal["threshold", "continuous", "none", "undecided"]
 
 # Leads in AICc, set by simulation so that a linear truth is called a threshold in less than
 # 5 % of studies (docs/statistics.md).
@@ -89,7 +89,7 @@ class Fit:
 class DoseResponse:
     """What the students of one model say about the form of their dose-response curve."""
 
-    verdict: Verdict
+    verdict: DoseVerdict
     reason: str
     fits: tuple[Fit, ...]
     threshold: Estimate  # of the hinge; parametric bootstrap
@@ -139,7 +139,7 @@ def fit_dose(
 
 
 class Judgement(NamedTuple):
-    verdict: Verdict
+    verdict: DoseVerdict
     reason: str
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.stats.dose import DosePoint, Verdict, between_seeds, judge_forms
+from undertow.stats.dose import DosePoint, DoseVerdict, between_seeds, judge_forms
 from undertow.stats.forms import fit_batch, logistic
 from undertow.stats.simulated import Scenario, SimulatedStudy, simulate_arms
 from undertow.stats.transfer import estimate_transfer
@@ -115,7 +115,7 @@ class Truth:
     name: str
     x: tuple[float, ...]
     rates: tuple[float, ...]
-    right: Verdict
+    right: DoseVerdict
 
 
 STRENGTHS = (0.0, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
@@ -141,7 +141,7 @@ def all_truths() -> tuple[Truth, ...]:
     def step(low: float, high: float, start: float) -> Floats:
         return np.where(share * STRENGTHS[-1] > start + 1e-9, high, low)
 
-    by_strength: list[tuple[str, Floats, Verdict]] = [
+    by_strength: list[tuple[str, Floats, DoseVerdict]] = [
         ("flat at 0.04", line(0.04, 0.04), "none"),
         ("flat at 0.30", line(0.30, 0.30), "none"),
         ("line 0.04 to 0.24", line(0.04, 0.24), "continuous"),
@@ -157,7 +157,7 @@ def all_truths() -> tuple[Truth, ...]:
         ("jump at 0.15, 0.04 to 0.25", step(0.04, 0.25, 0.15), "threshold"),
         ("jump at 0.15, 0.04 to 0.35", step(0.04, 0.35, 0.15), "threshold"),
     ]
-    by_teacher: list[tuple[str, Floats, Verdict]] = [
+    by_teacher: list[tuple[str, Floats, DoseVerdict]] = [
         ("tau 0.3 of the teacher's rate", 0.04 + 0.3 * (teacher - teacher[0]), "continuous"),
         ("tau 0.6 of the teacher's rate", 0.04 + 0.6 * (teacher - teacher[0]), "continuous"),
     ]
@@ -169,11 +169,11 @@ def all_truths() -> tuple[Truth, ...]:
 
 
 @dataclass(frozen=True)
-class VerdictRow:
+class DoseVerdictRow:
     """Shares of the verdicts over simulated studies of one truth."""
 
     truth: str
-    right: Verdict
+    right: DoseVerdict
     prompts: int
     seeds: int
     seed_sd: float
@@ -192,7 +192,7 @@ def dose_table(
     seed_sds: Sequence[float] = (0.0, 0.3, 0.6),
     studies: int = 500,
     seed: int = 0,
-) -> list[VerdictRow]:
+) -> list[DoseVerdictRow]:
     """Verdicts on studies shaped like the reference: control, six strengths, 100 prompts.
 
     Every model of a study is judged by itself, so a study of two models is two such draws.
@@ -210,7 +210,7 @@ def dose_table(
 
 def verdict_shares(
     truth: Truth, prompts: int, seeds: int, seed_sd: float, studies: int, seed: int
-) -> VerdictRow:
+) -> DoseVerdictRow:
     """Verdicts over simulated studies of this truth."""
     rng = np.random.default_rng(
         [seed, sum(truth.name.encode()), prompts, seeds, round(1000 * seed_sd)]
@@ -225,7 +225,7 @@ def verdict_shares(
     cells = x.size * seeds
     batch = fit_batch(x, trials, counts.sum(axis=2), dispersion, cells)
     found = [judge_forms(aicc, cells).verdict for aicc in batch.aicc]
-    return VerdictRow(
+    return DoseVerdictRow(
         truth=truth.name,
         right=truth.right,
         prompts=prompts,

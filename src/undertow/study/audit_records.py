@@ -23,7 +23,7 @@ MeasureName = Literal[
     "overlap",
 ]
 Reference = Literal["control", "control, another seed", "control, the other half"]
-Verdict = Literal["subliminal", "overt"]
+CarrierVerdict = Literal["subliminal", "overt"]
 
 
 class Comparison(Record):
@@ -55,7 +55,7 @@ class ArmAudit(Record):
     direction: Literal["trait", "random"]
     strength: str
     reference: Reference
-    verdict: Verdict | None = Field(
+    verdict: CarrierVerdict | None = Field(
         description="null for the control and for random directions, which carry no trait"
     )
     passes: bool
