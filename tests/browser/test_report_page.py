@@ -22,10 +22,10 @@ CHARTS = """[...document.querySelectorAll('svg.chart')].map(svg => {
   return {
     title: svg.querySelector('title').textContent,
     left: frame.left, right: frame.right, height: frame.height,
-    marks: [...svg.querySelectorAll('g > g .mark')].map(box),
+    marks: [...svg.querySelectorAll('.points_marks > path')].map(box),
     texts: [...svg.querySelectorAll('text')].map(box),
     undefined: [...svg.querySelectorAll('text')].filter(t => t.textContent === 'undefined').length,
-    filled: [...svg.querySelectorAll('.mark')].every(
+    filled: [...svg.querySelectorAll('.points_marks > path')].every(
       mark => getComputedStyle(mark).stroke !== 'none' || getComputedStyle(mark).fill !== 'none'),
   };
 })"""

@@ -15,8 +15,8 @@ from undertow.analysis.judges import judge_evidence
 from undertow.judging.base import JudgeRow, Verdict
 from undertow.judging.calibration import summarise_calibration, write_calibration
 from undertow.judging.double import ScriptedJudge
+from undertow.report.charts.rates import dose_table
 from undertow.report.page import typeset
-from undertow.report.rate_figures import dose_table
 from undertow.report.sections.samples import Sample, read_samples
 from undertow.report.tables import rate_table, shift_table, tau_table
 from undertow.study.files import write_rows
@@ -114,7 +114,9 @@ def test_every_picture_has_a_title_and_a_description(study: Study) -> None:
         assert len(named) == 2 and set(named) <= ids
         assert page.texts["title"][0].strip() and page.texts["desc"][0].strip()
         assert page.texts["text"]
-        assert "style=" not in picture and 'fill="' not in picture
+        colours = {a[name] for _, a in page.elements for name in ("fill", "stroke") if name in a}
+        assert {c for c in colours if not re.fullmatch(r"none|var\(--[a-z]+\)", c)} == set()
+        assert "style=" not in picture
 
 
 def test_tables_have_captions_and_scoped_heads(study: Study) -> None:

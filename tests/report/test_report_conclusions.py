@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from drawings import Drawn, place
 from factories import Study, make_params, write_cell
 from pages import Page, render
 from studies import HINGE, LINE, counted, first, with_students
@@ -61,21 +62,22 @@ def test_the_fitted_curve_is_drawn_with_the_threshold_s_interval_where_there_is_
     for picture, model in zip(pictures, study.summary.models, strict=True):
         dose = study.summary.views[model].dose
         assert dose is not None
-        page = Page(picture)
-        curve = next(p for p in page.all("polyline") if p["class"] == "curve")
-        points = [tuple(map(float, pair.split(","))) for pair in curve["points"].split()]
+        drawn = Drawn(picture)
+        [curve] = drawn.marks("fit")
+        points = [tuple(map(float, pair.split(","))) for pair in curve.get("d", "")[1:].split("L")]
         assert len(points) == len(dose.curve)
-        # Strengths are negative here: the curve starts at 0, on the right.
-        assert points[0][0] > points[-1][0]
+        # Strengths are negative here: the curve goes up towards them, to the left.
+        assert points[0][0] < points[-1][0]
         assert len({x for x, _ in points}) > 30 and len({y for _, y in points}) > 10
-        bands = [rect for rect in page.all("rect") if rect.get("class") == "band"]
+        bands = drawn.marks("band")
         assert len(bands) == (dose.verdict == "threshold")
-        assert "Fitted:" in page.texts["desc"][0] and dose.verdict in page.texts["desc"][0]
+        told = drawn.root[1].text or ""
+        assert "Fitted:" in told and dose.verdict in told
         if bands:
-            marks = [float(c["cx"]) for c in page.all("circle")]
-            left = float(bands[0]["x"])
-            assert min(marks) < left < left + float(bands[0]["width"]) < max(marks)
-            assert float(bands[0]["width"]) > 2
+            marks = [place(point)[0] for point in drawn.marks("points")]
+            left, width = re.findall(r"M([\d.]+),[\d.]+h([\d.]+)", bands[0].get("d", ""))[0]
+            assert min(marks) < float(left) < float(left) + float(width) < max(marks)
+            assert float(width) > 2
 
 
 def test_the_table_of_fits_holds_the_summary_s_weights(study: Study, html: str) -> None:

@@ -6,10 +6,10 @@ from undertow.analysis.conclude import conclude
 from undertow.analysis.judges import judge_evidence
 from undertow.analysis.summary import headline
 from undertow.errors import ConfigError
-from undertow.report.figures import tau_figure
-from undertow.report.rate_figures import dose_figure
+from undertow.report.charts.picture import sheet
+from undertow.report.charts.rates import dose_figure
+from undertow.report.charts.tau import tau_figure
 from undertow.report.report import render_report
-from undertow.report.svg import sheet
 from undertow.report.tables import estimate_tables
 from undertow.report.terminal import strength_table
 from undertow.study.files import write_json, write_text

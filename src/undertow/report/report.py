@@ -23,7 +23,8 @@ from undertow.findings.numbers import (
     readout_title,
     titled,
 )
-from undertow.report import figures, rate_figures
+from undertow.report.charts.rates import scatter_figure
+from undertow.report.charts.tau import tau_figure, undefined
 from undertow.report.page import (
     Column,
     Definition,
@@ -169,7 +170,7 @@ def _strengths(summary: Summary, model: str, readout: ReadoutName) -> list[Part]
         rows,
         headers=2,
     )
-    reasons = (*figures.undefined(summary, model, readout), *incoherent(summary, model))
+    reasons = (*undefined(summary, model, readout), *incoherent(summary, model))
     return [table, Items(reasons)] if reasons else [table]
 
 
@@ -199,7 +200,7 @@ def tau_section(summary: Summary) -> Section:
                 "tau is the student's shift as a share of its teacher's. 0 is no transfer beyond "
                 "what benign fine-tuning does; 1 is all of the teacher's shift."
             ),
-            figures.tau_figure(summary),
+            tau_figure(summary),
         ),
     )
 
@@ -214,7 +215,7 @@ def rates_section(summary: Summary) -> Section:
                 "intervals, which take the answers of several seeds as independent. tau's "
                 "bootstrap does not, so its intervals are the ones to conclude from."
             ),
-            rate_figures.scatter_figure(summary),
+            scatter_figure(summary),
         ),
     )
 

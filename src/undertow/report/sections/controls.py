@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from undertow.analysis.contrasts import Against, ContrastRecord, Standing
 from undertow.analysis.summary import Summary
 from undertow.findings.numbers import readout_title, shift_text
-from undertow.report.figures import random_figure
+from undertow.report.charts.shifts import random_figure
 from undertow.report.page import Column, Details, Items, Paragraph, Part, Section, Table
 
 WHY = (

@@ -4,8 +4,8 @@ from undertow.analysis.doses import DoseRecord
 from undertow.analysis.summary import Summary
 from undertow.findings.doses import FORM_NAMES, X_NAMES, dose_sentence, x_scale
 from undertow.findings.numbers import RATIO
+from undertow.report.charts.rates import dose_figure
 from undertow.report.page import Column, Items, Paragraph, Part, Section, Table
-from undertow.report.rate_figures import dose_figure
 from undertow.stats.forms import FORMS
 
 P_VALUE_DIGITS = 3
