@@ -81,13 +81,14 @@ def points(place: Place, ink: Ink, known: Along = "y", size: int = POINT_SIZE) -
     marks = _rows(f"isValid(datum.{known})", "points").mark_point(
         size=size, strokeWidth=1.4, opacity=1, filled=True
     )
-    return marks.encode(place.x, place.y, *ink.points)
+    drawn: alt.Chart = marks.encode(place.x, place.y, *ink.points)
+    return drawn
 
 
 def line(place: Place, ink: Ink, where: str, name: str, by: Sequence[str] = ()) -> alt.Chart:
     """A line per series and value of `by` through known points, broken at undefined ones."""
     groups = ["series", *by]
-    return (
+    drawn: alt.Chart = (
         _rows(where, name)
         .transform_calculate(broken="isValid(datum.y) ? 0 : 1")
         # Vega would join the neighbours of an undefined point: number the runs between them.
@@ -96,6 +97,7 @@ def line(place: Place, ink: Ink, where: str, name: str, by: Sequence[str] = ()) 
         .mark_line(strokeWidth=1.2, opacity=0.7)
         .encode(place.x, place.y, ink.colour, detail=[f"{each}:N" for each in ("run", *by)])
     )
+    return drawn
 
 
 def intervals(
@@ -138,14 +140,15 @@ STROKED: dict[str, Any] = {"filled": False, "strokeWidth": 1.6, "opacity": 1}
 def levels(values: Sequence[float], along: Along = "y", name: str = "levels") -> alt.Chart:
     """Dashed lines through the whole panel at values of y, or upright ones at values of x."""
     # One row per panel: a rule for every row would lie on itself and look solid.
-    rule: alt.Chart = (
+    rule = (
         alt.Chart(name=name)
         .transform_aggregate(rows="count()")
         .transform_calculate(level=str(list(values)))
         .transform_flatten(["level"])
         .mark_rule(style="guide")
     )
-    return rule.encode(y="level:Q") if along == "y" else rule.encode(x="level:Q")
+    drawn: alt.Chart = rule.encode(y="level:Q") if along == "y" else rule.encode(x="level:Q")
+    return drawn
 
 
 def gaps(place: Place) -> list[alt.Chart]:
@@ -161,11 +164,12 @@ def gaps(place: Place) -> list[alt.Chart]:
 
 def labels(place: Place, dx: int = -7, dy: int = -9) -> alt.Chart:
     """The text in a row's `label` beside its point."""
-    return (
+    drawn: alt.Chart = (
         _rows("isValid(datum.label)", "note_labels")
         .mark_text(style="note", align="right" if dx < 0 else "left", dx=dx, dy=dy)
         .encode(place.x, place.y, text="label:N")
     )
+    return drawn
 
 
 def _rows(where: str, name: str) -> alt.Chart:
