@@ -25,7 +25,7 @@ BROKEN = "judge: not a chat completion"
 
 MOST_TOKENS = 10**9  # no request has more: a larger number is a fault of the endpoint
 MOST_WORK = 50_000_000  # characters that are looked through in vain: about a second
-DEEP = 30_000  # what an object that is nested too deeply counts for
+DEEP = 10_000  # what an object that is nested too deeply counts for
 
 
 class Tokens(NamedTuple):
