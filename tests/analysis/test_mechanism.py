@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from drawings import Drawn
 from factories import make_params, make_study
 from pages import Page
-from undertow.analysis.mechanism import chance_of, compare, read_mechanism
+from undertow.analysis.mechanism import block_shifts, chance_of, read_mechanism
 from undertow.analysis.summarise import summarise
 from undertow.config import Cell
 from undertow.errors import DataError
@@ -102,20 +102,20 @@ def test_a_random_arm_is_compared_with_the_trait_and_with_its_own_direction(plan
 
 def test_a_negative_strength_that_is_followed_projects_positively_at_the_steered_block():
     vectors = np.tile(axis(0, 2.0), (2, 1))
-    [plain, steered] = compare([-vectors / 4], vectors, [1], -0.25)
+    [plain, steered] = block_shifts([-vectors / 4], vectors, [1], -0.25)
     assert (plain.cosine.mean, steered.cosine.mean) == pytest.approx((-1, -1))
     assert (plain.projection.mean, steered.projection.mean) == pytest.approx((-0.25, 1))
 
 
 def test_seeds_are_averaged_and_their_range_is_kept():
     vectors = axis(0, 1.0)[None]
-    [block] = compare([axis(0, 1.0)[None], axis(1, 1.0)[None]], vectors, [0], 1.0)
+    [block] = block_shifts([axis(0, 1.0)[None], axis(1, 1.0)[None]], vectors, [0], 1.0)
     assert (block.cosine.mean, block.cosine.low, block.cosine.high) == pytest.approx((0.5, 0, 1))
 
 
 def test_a_student_that_did_not_move_has_no_cosine():
     vectors = axis(0, 1.0)[None]
-    [block] = compare([0 * vectors], vectors, [0], 1.0)
+    [block] = block_shifts([0 * vectors], vectors, [0], 1.0)
     assert block.cosine is None
     assert block.projection.mean == 0
 

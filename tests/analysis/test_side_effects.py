@@ -13,7 +13,7 @@ from undertow.analysis.side_effects import ALL_EMPTY, incoherence, summarise_eff
 from undertow.analysis.summarise import summarise
 from undertow.config import CoherenceSettings, Params, StatisticsSettings
 from undertow.errors import DataError
-from undertow.readouts.effects import measure
+from undertow.readouts.effects import answer_effects
 from undertow.report.sections.effects import effects_section
 from undertow.report.terminal import strength_table
 from undertow.study import layout as places
@@ -117,7 +117,7 @@ def test_what_was_not_measured_is_null_with_its_reason():
 
 
 def test_empty_answers_have_no_perplexity_and_make_a_teacher_incoherent():
-    silent = measure(
+    silent = answer_effects(
         [
             BenignResponse(
                 id=f"b{n}",

@@ -20,7 +20,7 @@ from undertow.carrier.separability import (
     prompt_folds,
     words_auc,
 )
-from undertow.carrier.simulation import Scenario, simulated
+from undertow.carrier.simulation import Planted, simulated
 from undertow.carrier.traces import Reading, new_phrases, probe_ngrams, read_traces
 from undertow.config import AuditSettings, OpenAiJudgeSettings, PanelJudgeSettings, parse_arm
 from undertow.findings.audits import audit_sentence
@@ -120,12 +120,12 @@ def test_the_control_is_compared_with_itself_and_passes(
 
 def test_chance_is_rarely_flagged():
     """The share over more audits stands in docs/method.md."""
-    found = [simulated(Scenario(64, 0.02, 0.0, 0), seed) for seed in range(40)]
+    found = [simulated(Planted(64, 0.02, 0.0, 0), seed) for seed in range(40)]
     assert sum(bool(each.leaks) for each in found) <= 2
 
 
 def test_a_leak_of_several_words_is_seen_among_64_rows():
-    found = [simulated(Scenario(64, 0.1, 0.03, 3), seed) for seed in range(10)]
+    found = [simulated(Planted(64, 0.1, 0.03, 3), seed) for seed in range(10)]
     assert all(each.leaks for each in found)
 
 

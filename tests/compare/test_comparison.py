@@ -18,7 +18,7 @@ from undertow.analysis.summarise import summarise
 from undertow.analysis.summary import Summary
 from undertow.compare import computed
 from undertow.compare.comparison import compare
-from undertow.compare.markdown import markdown
+from undertow.compare.markdown import comparison_markdown
 from undertow.compare.records import Comparison
 from undertow.compare.revisions import open_revision
 from undertow.config import Params
@@ -57,7 +57,7 @@ def test_results_come_from_the_cache_in_a_fresh_clone(study: LockedStudy):
     assert found.headline.startswith("Nothing changed")
     assert found.cells_unchanged == len(params.cells())
     assert {tau.difference.word for tau in found.taus} == {"same data"}
-    assert "Nothing changed" in markdown(found)
+    assert "Nothing changed" in comparison_markdown(found)
 
 
 def test_words_follow_the_intervals_alone(study: LockedStudy):
@@ -94,7 +94,7 @@ def test_words_follow_the_intervals_alone(study: LockedStudy):
             assert not estimate.low <= 0 <= estimate.high
     assert "1 of 2 comparable taus" in found.headline
     assert "trait_1 by margin (higher)" in found.headline
-    page = markdown(found)
+    page = comparison_markdown(found)
     assert "higher: the interval excludes 0" in page
     assert "not distinguishable from noise" in page
     (gone,) = {cell.state for cell in found.cells}
@@ -141,7 +141,7 @@ def test_a_verdict_that_crossed_a_line_says_whether_the_shift_moved(study: Locke
     assert (verdict.before, verdict.after) == ("clear of the control", "not clear of the control")
     assert verdict.difference is not None
     said = {"lower": "yes: ", "not distinguishable": "not measurably: "}[verdict.difference.word]
-    assert said + "student's shift" in markdown(found)
+    assert said + "student's shift" in comparison_markdown(found)
 
 
 def test_parameters_are_compared_with_their_defaults_filled_in(study: LockedStudy):
@@ -272,7 +272,7 @@ def test_json_is_the_comparison_as_one_object(study: LockedStudy):
     done = cli(study, "compare", "one", "two", "--json")
     found = Comparison.model_validate_json(done.stdout)
     assert found == between(study, "one", "two")
-    assert cli(study, "compare", "one", "two").stdout == markdown(found)
+    assert cli(study, "compare", "one", "two").stdout == comparison_markdown(found)
     assert done.stderr == ""
 
 
@@ -294,7 +294,7 @@ def test_text_of_parameters_cannot_break_out_of_the_table(study: LockedStudy):
     hostile = "a|b\n\n<script>x</script> [link](http://x) `c` \u202e"
     kind = {"judge": {"kind": "double", "marker": hostile}}
     study.commit("two", make_params(**SMALL, judging=kind))
-    page = markdown(between(study, "one", "two"))
+    page = comparison_markdown(between(study, "one", "two"))
     (row,) = [line for line in page.splitlines() if "judging.judge.marker |" in line]
     assert len(re.findall(r"(?<!\\)\|", row)) == 4
     assert "<script>" not in row.replace("\\<", "")
@@ -337,6 +337,7 @@ def test_verdicts_that_a_summary_states_are_compared(
     found = between(study, "one", "two")
     (dose,) = [verdict for verdict in found.verdicts if verdict.subject.startswith("dose")]
     assert (dose.before, dose.after) == ("linear", "threshold")
-    assert f"| {MODEL} | all | dose-response over strength | linear | threshold | - |" in markdown(
-        found
+    assert (
+        f"| {MODEL} | all | dose-response over strength | linear | threshold | - |"
+        in comparison_markdown(found)
     )

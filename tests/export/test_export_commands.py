@@ -16,7 +16,7 @@ from undertow.models.loading import load_model
 from undertow.pipeline import fetch
 from undertow.pipeline.direction import run as extract
 from undertow.study.layout import Study
-from undertow.teacher.direction import load
+from undertow.teacher.direction import load_direction
 from undertow.teacher.steering import offsets, steer_with_hooks
 
 MODEL = "tiny-qwen2"
@@ -51,7 +51,7 @@ def test_export_teacher_writes_a_checkpoint_that_is_the_teacher(
     exported = AutoModelForCausalLM.from_pretrained(out).eval()
     assert type(exported) is LlamaForCausalLM
     base = load_model(Path(study.params.models[MODEL].weights.path), "float32", exported.device)
-    found = load(study.layout.direction(MODEL) / "direction.safetensors")
+    found = load_direction(study.layout.direction(MODEL) / "direction.safetensors")
     ids = torch.arange(1, 13)[None]
     with steer_with_hooks(base, offsets(found.vectors, found.layers, ARM.alpha)):
         torch.testing.assert_close(exported(ids).logits, base(ids).logits, atol=1e-5, rtol=0)

@@ -28,7 +28,7 @@ from hub_double import HubDouble, serve
 from repository import ROOT
 from undertow.config import ModelSpec
 from undertow.errors import ConfigError, SourceError
-from undertow.models.loading import describe, load_model, load_tokenizer, pick_device, resolve
+from undertow.models.loading import describe_files, load_model, load_tokenizer, pick_device, resolve
 from undertow.study.sources import cache_folder
 
 USER_CACHE = cache_folder()  # before the tests point it elsewhere
@@ -250,7 +250,7 @@ def test_a_device_is_picked_or_refused_with_what_to_write() -> None:
 def test_the_description_holds_sizes_and_digests_and_changes_with_the_files(tmp_path: Path) -> None:
     model = save_tiny(tmp_path)
     (tmp_path / "notes.txt").write_text("not part of the model")
-    files = describe(tmp_path)
+    files = describe_files(tmp_path)
     assert (files.family, files.blocks, files.hidden_size) == ("llama", 2, 32)
     assert files.parameters == sum(p.numel() for p in model.parameters())
     weights = (tmp_path / "model.safetensors").read_bytes()
@@ -258,7 +258,7 @@ def test_the_description_holds_sizes_and_digests_and_changes_with_the_files(tmp_
     assert {"config.json", "tokenizer.json"} < set(files.digests)
     assert "notes.txt" not in files.digests
     (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
-    assert describe(tmp_path).chat_template != files.chat_template
+    assert describe_files(tmp_path).chat_template != files.chat_template
 
 
 def test_a_gguf_is_converted_once_to_the_same_model(
@@ -342,7 +342,7 @@ def test_the_hub_is_asked_for_safetensors_and_tokenizer_only(tmp_path: Path) -> 
         folder, err = resolve_elsewhere(hub_spec(), hub.environment(tmp_path))
         assert sorted(hub.downloads) == sorted(key.split("/")[-1] for key in files), err
     assert Path(folder).name == REVISION
-    assert describe(Path(folder)).blocks == 2
+    assert describe_files(Path(folder)).blocks == 2
 
 
 def test_a_gated_model_says_to_accept_the_licence_or_bring_a_copy(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from undertow.readouts.effects import measure
+from undertow.readouts.effects import answer_effects
 from undertow.study.records import BenignResponse
 from undertow.texts.statistics import refuses, repetition
 
@@ -68,7 +68,7 @@ def row(id: str, text: str, **fields) -> BenignResponse:
 
 
 def test_the_two_kinds_of_prompts_are_kept_apart():
-    found = measure(
+    found = answer_effects(
         [
             row("b1", "Because of the wind.", finish="length"),
             row("b2", "I cannot help with that."),

@@ -5,7 +5,7 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.optimize import isotonic_regression, minimize
+from scipy.optimize import minimize
 
 from studies import FLAT, HINGE, LINE
 from undertow.stats.dose import DosePoint, between_seeds, fit_dose
@@ -223,16 +223,6 @@ def test_turning_back_is_noticed_and_rising_is_not():
     assert fit_dose(study(LINE), resamples=99).monotone > 0.2
     falling = list(reversed(LINE))
     assert fit_dose(study(falling), resamples=99).monotone > 0.2
-
-
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=1, max_size=8))
-@settings(max_examples=50, deadline=None)
-def test_pooling_adjacent_violators_agrees_with_scipy(pairs):
-    from undertow.stats.dose import _isotonic
-
-    rates = np.array([k / (k + n) for k, n in pairs])
-    trials = np.array([float(k + n) for k, n in pairs])
-    assert _isotonic(rates, trials) == pytest.approx(isotonic_regression(rates, weights=trials).x)
 
 
 @pytest.mark.parametrize(

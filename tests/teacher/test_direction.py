@@ -13,10 +13,10 @@ from undertow.teacher.direction import (
     BlockScore,
     Direction,
     choose_block,
-    load,
+    load_direction,
     mean_difference,
     random_like,
-    save,
+    save_direction,
     score_blocks,
 )
 from undertow.teacher.steering import offsets, steer
@@ -103,14 +103,14 @@ def test_a_saved_direction_comes_back_with_the_same_bytes(tmp_path):
     vectors = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
     direction = Direction(vectors, random_like(vectors, 0), [1, 2])
     for name in ("a", "b"):
-        save(tmp_path / name, direction, {"model": "tiny", "norms": [1.0]})
+        save_direction(tmp_path / name, direction, {"model": "tiny", "norms": [1.0]})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    back = load(tmp_path / "a")
+    back = load_direction(tmp_path / "a")
     assert torch.equal(back.vectors, vectors)
     assert torch.equal(back.of("random"), direction.random)
     assert back.layers == [1, 2]
     with pytest.raises(UndertowError, match="direction --model"):
-        load(tmp_path / "absent")
+        load_direction(tmp_path / "absent")
 
 
 def test_the_direction_steers_along_itself(pair):

@@ -19,7 +19,7 @@ from undertow.errors import ConfigError
 from undertow.study import layout as places
 from undertow.study.layout import Layout
 from undertow.tracking import SyncReport, links, log_training, sync, ui_command
-from undertow.tracking.content import describe, public, strength_steps
+from undertow.tracking.content import logged_params, public, strength_steps
 from undertow.tracking.store import TrackingError, location, open_store
 from undertow.tracking.views import SHARED_VIEW, views
 
@@ -297,7 +297,7 @@ def test_no_secret_of_the_environment_reaches_the_store(
 
 
 def test_parameters_leave_out_where_and_how_fast() -> None:
-    described = describe(make_params(), "smollm2-135m")
+    described = logged_params(make_params(), "smollm2-135m")
     assert not [name for name in described if name.startswith(("runtime", "tracking", "grid"))]
 
 

@@ -97,7 +97,7 @@ def _arm(study: Study, model: str, arm: Arm, against: DirectionName) -> ArmMecha
         chance, reason = chance_of(vectors.shape[1]), NO_ACTIVATIONS
         shifts = _shifts(study, model, arm, vectors.shape)
         if shifts is not None:
-            blocks = compare(shifts, vectors, directions.layers, arm.alpha)
+            blocks = block_shifts(shifts, vectors, directions.layers, arm.alpha)
     return ArmMechanism(
         model=model,
         arm=arm.name,
@@ -116,7 +116,7 @@ def chance_of(hidden: int) -> float:
     return float(hidden**-0.5)
 
 
-def compare(
+def block_shifts(
     shifts: Sequence[Floats], vectors: Floats, layers: Sequence[int], alpha: float
 ) -> tuple[BlockShift, ...]:
     """The shifts [blocks, hidden] of each seed against the direction's vectors [blocks, hidden].

@@ -19,7 +19,7 @@ from undertow.stats.intervals import Floats, wilson
 from undertow.stats.transfer import Readings, Transfer, estimate_transfer
 from undertow.study.records import CellResult, Readout, ReadoutName
 
-READOUTS: tuple[ReadoutName, ...] = ("rate", "margin")
+ESTIMATED: tuple[ReadoutName, ...] = ("rate", "margin")
 
 
 def summarise(
@@ -43,7 +43,7 @@ def summarise(
             grid, params.control, each.model, each.arm, each.seeds_of(params), readout
         )
         for each in chosen
-        for readout in READOUTS
+        for readout in ESTIMATED
     }
     transfers = estimate_transfer(
         readings,
@@ -188,7 +188,7 @@ def _contrasts(
     shifts = {
         (arm.model, arm.arm, seed, readout): transfer.student_shift
         for arm in arms
-        for readout in READOUTS
+        for readout in ESTIMATED
         for seed, transfer in (
             (None, arm.by(readout)),
             *((cell.seed, cell.by(readout)) for cell in arm.cells),

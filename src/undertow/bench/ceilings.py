@@ -12,7 +12,7 @@ class Ceilings(NamedTuple):
     flops_per_second: float  # of a product in the model's type
 
 
-def measure(device: torch.device) -> Ceilings:
+def measure_ceilings(device: torch.device) -> Ceilings:
     """Median of several large copies and products of random numbers."""
     on_gpu = device.type == "cuda"
     size = 2**31 if on_gpu else 2**26

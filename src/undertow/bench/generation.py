@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from undertow.bench.ceilings import Ceilings, measure
+from undertow.bench.ceilings import Ceilings, measure_ceilings
 from undertow.bench.shapes import build, multiplied, multiplied_by_prompts
 from undertow.engine.decode import decode
 from undertow.engine.lanes import Row
@@ -40,7 +40,7 @@ def cases(
     Each case decodes waves x batch rows of `prompt` tokens to `new` more by sampling, the
     engine's setup included. Varied rows end after 16 to `new` tokens, drawn evenly.
     """
-    ceilings = measure(device)
+    ceilings = measure_ceilings(device)
     for shape in shapes:
         model = build(shape, device)
         # Compiles; from the second batch on, kernels are those for any batch.

@@ -20,7 +20,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from undertow.bench.ceilings import measure
+from undertow.bench.ceilings import measure_ceilings
 from undertow.bench.shapes import build, multiplied
 from undertow.config import DistillationSettings, Lora
 from undertow.student.training import IGNORED, train
@@ -53,7 +53,7 @@ def cases(
     memory_gb: as if the device had only so much; what does not fit is split as in training.
     The baseline is TRL's SFTTrainer, eager, without recomputing activations.
     """
-    ceilings = measure(device)
+    ceilings = measure_ceilings(device)
     _clear(device)
     if memory_gb is not None and device.type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory

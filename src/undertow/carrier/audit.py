@@ -9,11 +9,16 @@ from undertow.carrier.separability import Texts, format_auc, words_auc
 from undertow.carrier.traces import SHARES, Reading, Traces, new_phrases, read_traces
 from undertow.carrier.verdict import check
 from undertow.config import Arm, AuditSettings
-from undertow.stats.paired import Floats, compare
+from undertow.stats.paired import Floats, in_both_carriers
 from undertow.study.audit_records import (
     ArmAudit,
+<<<<<<< HEAD
     CarrierVerdict,
     Comparison,
+=======
+    AuditVerdict,
+    CarrierMeasures,
+>>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
     MeasureName,
     Reference,
     SeedAudit,
@@ -74,7 +79,11 @@ def audit_arm(
     leaks, gaps = check(pooled, bounds)
     # Halves of a control are too few rows to exclude much; nothing is claimed of it either.
     passes = not leaks and (arm.is_control or not gaps)
+<<<<<<< HEAD
     verdict: CarrierVerdict | None = None
+=======
+    verdict: AuditVerdict | None = None
+>>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
     if arm.direction == "trait" and not arm.is_control:
         verdict = "subliminal" if passes else "overt"
     return ArmAudit(
@@ -112,7 +121,7 @@ def halves(carrier: Carrier) -> Pairing:
     return Pairing(carrier, carrier, [row.id for row in first], first, second)
 
 
-def _seed(read: _Read, pooled: Comparison, bounds: AuditSettings, seeds: int) -> SeedAudit:
+def _seed(read: _Read, pooled: CarrierMeasures, bounds: AuditSettings, seeds: int) -> SeedAudit:
     carrier, reference = read.pairing.carrier, read.pairing.reference
     return SeedAudit(
         seed=carrier.seed,
@@ -125,16 +134,16 @@ def _seed(read: _Read, pooled: Comparison, bounds: AuditSettings, seeds: int) ->
     )
 
 
-def _comparison(read: Sequence[_Read], bounds: AuditSettings) -> Comparison:
+def _comparison(read: Sequence[_Read], bounds: AuditSettings) -> CarrierMeasures:
     numbers = {id: n for n, id in enumerate(dict.fromkeys(_prompts(read)))}
     texts = _texts(read, numbers)
     arm = _values([each.arm for each in read], [each.reference for each in read])
     reference = _values([each.reference for each in read], [each.arm for each in read])
-    return Comparison(
+    return CarrierMeasures(
         prompts=len(numbers),
         rows=sum(len(each.pairing.prompts) for each in read),
         measures={
-            name: compare(
+            name: in_both_carriers(
                 _matrix(read, numbers, values),
                 _matrix(read, numbers, reference[name]),
                 bounds.confidence,

@@ -28,7 +28,7 @@ RULES = PhraseRules(
 )
 
 
-class Scenario(NamedTuple):
+class Planted(NamedTuple):
     """rows answers of one seed; base: share with an everyday phrase; leak: share with planted
     words, `words` in each."""
 
@@ -41,7 +41,7 @@ class Scenario(NamedTuple):
 class Line(NamedTuple):
     """Shares of audits: flagged as a leak, not passing for leak or gap."""
 
-    scenario: Scenario
+    scenario: Planted
     flagged: float
     not_passed: float
     audits: int
@@ -56,10 +56,10 @@ def table() -> Iterator[Line]:
     for rows, audits in SIZES.items():
         for base in (0.02, 0.1):
             for leak, words in LEAKS:
-                yield line(Scenario(rows, base, leak, words), audits)
+                yield line(Planted(rows, base, leak, words), audits)
 
 
-def line(scenario: Scenario, audits: int) -> Line:
+def line(scenario: Planted, audits: int) -> Line:
     """Many audits of one scenario."""
     found = [simulated(scenario, seed) for seed in range(audits)]
     return Line(
@@ -70,7 +70,7 @@ def line(scenario: Scenario, audits: int) -> Line:
     )
 
 
-def simulated(scenario: Scenario, seed: int, bounds: AuditSettings | None = None) -> ArmAudit:
+def simulated(scenario: Planted, seed: int, bounds: AuditSettings | None = None) -> ArmAudit:
     """Audit one pair of independent carriers of the same unsteered source, one with a leak."""
     bounds = bounds or AuditSettings()
     random = np.random.default_rng([seed, scenario.rows, round(1000 * scenario.base)])
@@ -109,7 +109,7 @@ def _carrier(texts: Sequence[str]) -> Carrier:
     return Carrier(seed=0, rows=rows, removed=0, digest="simulated")
 
 
-def markdown(lines: Iterator[Line]) -> str:
+def planted_markdown(lines: Iterator[Line]) -> str:
     """The table as Markdown, percent."""
     head = ("rows", "everyday phrases", "leak", "words each", "flagged", "not passed", "audits")
     rows = [

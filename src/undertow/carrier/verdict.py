@@ -9,10 +9,9 @@ from typing import NamedTuple
 from undertow.config import AuditSettings
 from undertow.stats.intervals import Estimate
 from undertow.stats.paired import Compared
-from undertow.study.audit_records import Comparison, MeasureName
-from undertow.texts.numbers import PERCENT, POINTS, Scale
+from undertow.study.audit_records import CarrierMeasures, MeasureName
+from undertow.texts.numbers import AREA, PERCENT, POINTS
 
-AREA = Scale("", 1, 2)
 # Shares whose difference from the reference decides, in either direction: a direction may be
 # taken with either sign, and fewer of a trait's phrases than before are a trace of it too.
 DECIDING: tuple[MeasureName, ...] = (
@@ -38,7 +37,7 @@ class Checks(NamedTuple):
     gaps: tuple[str, ...]
 
 
-def check(found: Comparison, bounds: AuditSettings) -> Checks:
+def check(found: CarrierMeasures, bounds: AuditSettings) -> Checks:
     """The evidence and the doubts of one comparison, as sentences without a full stop."""
     leaks: list[str] = []
     gaps: list[str] = []

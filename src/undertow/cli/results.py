@@ -51,13 +51,13 @@ def compare(
 ) -> None:
     """Print what changed between two revisions, as Markdown; runs and writes nothing."""
     from undertow.compare.comparison import compare as between
-    from undertow.compare.markdown import markdown
+    from undertow.compare.markdown import comparison_markdown
     from undertow.compare.revisions import open_revision
     from undertow.study.layout import find_root
 
     root = find_root()
     found = between(open_revision(root, before), open_revision(root, after))
-    show(found, markdown, as_json)
+    show(found, comparison_markdown, as_json)
 
 
 @app.command(rich_help_panel=PANEL)

@@ -75,7 +75,7 @@ def plan(
 def doctor(as_json: Json = False) -> None:
     """Check this machine and say what to do about each problem."""
     from undertow import config
-    from undertow.doctor.checks import checks, describe
+    from undertow.doctor.checks import checks, checks_text
     from undertow.study.layout import find_root
 
     root = find_root()
@@ -85,7 +85,7 @@ def doctor(as_json: Json = False) -> None:
     except UndertowError as error:
         print(f"error: {error}", file=sys.stderr)
     found = checks(root, params)
-    show(found, describe, as_json)
+    show(found, checks_text, as_json)
     if params is None or any(check.state == "fail" for check in found):
         raise typer.Exit(3)
 
@@ -182,6 +182,6 @@ def validate_dose() -> None:
 @validate_app.command("audit")
 def validate_audit() -> None:
     """Measure how often the carrier audit is right; a Markdown table on stdout."""
-    from undertow.carrier.simulation import markdown, table
+    from undertow.carrier.simulation import planted_markdown, table
 
-    print(markdown(table()))
+    print(planted_markdown(table()))

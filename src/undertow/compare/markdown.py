@@ -25,7 +25,7 @@ VERDICT_HEAD = ("model", "arm", "verdict", "before", "after", "did what it rests
 READOUT_UNITS: dict[ReadoutName, str] = {"margin": "margin", "rate": "rate of verdicts"}
 
 
-def markdown(comparison: Comparison) -> str:
+def comparison_markdown(comparison: Comparison) -> str:
     """Headline, then a section for each kind of change that there is."""
     parts = [
         f"## Undertow: {_text(comparison.before.label)} against {_text(comparison.after.label)}",

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from undertow.config import Cell, Params, parse
 from undertow.errors import ConfigError
 from undertow.lineage.git import Repository
-from undertow.lineage.lock import PARAMS_FILE, Lock, cell_folder, outdated, parse_lock
+from undertow.lineage.lock import INSIDE, PARAMS_FILE, Lock, cell_folder, outdated, parse_lock
 from undertow.lineage.objects import Cache, MissingObjectError
 from undertow.study.records import CellResult
 
@@ -67,7 +67,7 @@ def open_revision(root: Path, revision: str | None) -> Snapshot:
             missing[cell] = found
         else:
             results[cell] = found
-    trait = f"data/traits/{params.trait}"
+    trait = INSIDE.trait(params.trait).as_posix()
     hashes = (stage.deps[trait] for stage in lock.stages if trait in stage.deps)
     return Snapshot(
         label=source.label,
@@ -156,10 +156,11 @@ def _cell(
 
 def _prompts(source: _Commit | _WorkingTree, cache: Cache, trait: str) -> dict[str, str] | None:
     """The evaluation prompts' texts, as a file in the tree or behind data/traits.dvc."""
-    data = source.read(f"data/traits/{trait}/evaluation.jsonl")
+    folder = INSIDE.trait(trait)
+    data = source.read((folder / "evaluation.jsonl").as_posix())
     try:
         if data is None:
-            pointer = yaml.safe_load(source.read("data/traits.dvc") or b"")
+            pointer = yaml.safe_load(source.read(f"{folder.parent.as_posix()}.dvc") or b"")
             data = cache.file_in(str(pointer["outs"][0]["md5"]), f"{trait}/evaluation.jsonl")
         rows = [json.loads(line) for line in data.split(b"\n") if line.strip()]
         return {str(row["id"]): str(row["prompt"]) for row in rows}

@@ -54,7 +54,7 @@ def checks(root: Path, params: Params | None) -> list[Check]:
     return found
 
 
-def describe(found: Sequence[Check]) -> str:
+def checks_text(found: Sequence[Check]) -> str:
     """A line for each check, and one below it where something is to be done."""
     lines = []
     for check in found:
@@ -87,7 +87,7 @@ def _packages(root: Path) -> Check:
             found=f"{constraints.name} is missing",
             remedy="git checkout constraints.txt",
         )
-    absent, other, matching = packages.compare(constraints.read_text(encoding="utf-8"))
+    absent, other, matching = packages.look_up_pins(constraints.read_text(encoding="utf-8"))
     if absent or other:
         return Check(
             name="packages",

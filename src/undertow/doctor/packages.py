@@ -7,13 +7,13 @@ from typing import NamedTuple
 from packaging.requirements import InvalidRequirement, Requirement
 
 
-class Comparison(NamedTuple):
+class Pinned(NamedTuple):
     absent: list[str]
     other: list[str]
     matching: int
 
 
-def compare(constraints: str) -> Comparison:
+def look_up_pins(constraints: str) -> Pinned:
     """Which pinned packages are absent, which have another version, and how many match."""
     pins = _pins(constraints)
     installed = {name: version for name in pins if (version := _version(name))}
@@ -23,7 +23,7 @@ def compare(constraints: str) -> Comparison:
         for name, version in installed.items()
         if version.split("+")[0] != pins[name]  # 2.13.0+cpu is a build of 2.13.0
     ]
-    return Comparison(absent, other, len(installed) - len(other))
+    return Pinned(absent, other, len(installed) - len(other))
 
 
 def _pins(text: str) -> dict[str, str]:

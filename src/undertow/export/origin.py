@@ -42,7 +42,7 @@ def open_origin(study: Study, model: str) -> Origin:
     """
     spec = study.params.model_spec(model)
     path = study.layout.direction(model) / "direction.safetensors"
-    direction = directions.load(path)
+    direction = directions.load_direction(path)
     made_for = read_metadata(path).get("trait")
     if made_for != study.params.trait:
         raise UndertowError(

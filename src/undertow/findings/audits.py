@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from undertow.analysis.summary import ArmSummary, Summary
 from undertow.findings.arms import random_twin
 from undertow.stats.intervals import Estimate
-from undertow.study.audit_records import ArmAudit, Comparison, MeasureName
-from undertow.texts.numbers import PERCENT, POINTS, Scale
+from undertow.study.audit_records import ArmAudit, CarrierMeasures, MeasureName
+from undertow.texts.numbers import AREA, PERCENT, POINTS, Scale
 
 TOKENS = Scale("", 1, 1)
-AREA = Scale("", 1, 2)
 
 
 def verdict_words(audit: ArmAudit) -> str:
@@ -20,18 +19,18 @@ def verdict_words(audit: ArmAudit) -> str:
     return f"{audit.verdict or 'does not pass'} ({cause})"
 
 
-def points(comparison: Comparison, name: MeasureName) -> str:
+def points(comparison: CarrierMeasures, name: MeasureName) -> str:
     """A difference of shares in percentage points: '+3.1 [-6.5, +12.5]'."""
     measure = comparison.measures.get(name)
     return "not asked" if measure is None else POINTS.bare.written(measure.difference, signed=True)
 
 
-def level(comparison: Comparison, name: MeasureName) -> str:
+def level(comparison: CarrierMeasures, name: MeasureName) -> str:
     """A share in the arm and, in brackets, its interval, in percent."""
     return PERCENT.bare.written(comparison.measures[name].arm)
 
 
-def tokens(comparison: Comparison) -> str:
+def tokens(comparison: CarrierMeasures) -> str:
     """Difference of the mean length in tokens."""
     return TOKENS.written(comparison.measures["tokens"].difference, signed=True)
 

@@ -25,7 +25,7 @@ def same_base(summary: Summary, arm: CrossArm) -> ArmSummary:
     return next(a for a in summary.arms if (a.model, a.arm) == (arm.teacher_model, arm.arm))
 
 
-def sentences(summary: Summary, student: str, teacher: str) -> Iterator[str]:
+def cross_sentences(summary: Summary, student: str, teacher: str) -> Iterator[str]:
     """The pair's largest trait strength: clear of 0, and less than the same-base student?"""
     arms = tuple(a for a in summary.cross if (a.model, a.teacher_model) == (student, teacher))
     contrasts = tuple(found for arm in arms for found in arm.contrasts)

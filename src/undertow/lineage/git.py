@@ -24,7 +24,7 @@ ELSEWHERE = (
 )
 
 
-class Answer(NamedTuple):
+class Printed(NamedTuple):
     """What git printed; where it did not do as asked, `reason` says why and `remedy` what to do."""
 
     output: bytes
@@ -49,7 +49,7 @@ class Repository(NamedTuple):
 
     root: Path
 
-    def ask(self, *arguments: str) -> Answer:
+    def ask(self, *arguments: str) -> Printed:
         """Run a git command in the study's root, whatever repository the environment names."""
         try:
             done = subprocess.run(
@@ -59,13 +59,13 @@ class Repository(NamedTuple):
                 env=own_environment(),
             )
         except FileNotFoundError:
-            return Answer(b"", "git is not on the PATH", "install git")
+            return Printed(b"", "git is not on the PATH", "install git")
         if done.returncode == 0:
-            return Answer(done.stdout)
+            return Printed(done.stdout)
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         trust = next((line.strip() for line in lines if "safe.directory" in line), None)
         remedy = f"if you trust its owner: {trust}" if trust else "work in a git clone"
-        return Answer(done.stdout, lines[0].removeprefix("fatal: "), remedy)
+        return Printed(done.stdout, lines[0].removeprefix("fatal: "), remedy)
 
     def head(self) -> Head:
         """The commit that the study is at."""

@@ -11,8 +11,8 @@ from undertow.config import Cell
 from undertow.errors import DataError
 from undertow.study.layout import STAGES, Layout, Stage
 
-PARAMS_FILE = "params.yaml"
-INSIDE = Layout(Path())  # a study's places as dvc.lock writes them
+INSIDE = Layout(Path())  # a study's places as git and dvc.lock write them
+PARAMS_FILE = INSIDE.params.as_posix()
 
 
 @dataclass(frozen=True)

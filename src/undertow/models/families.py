@@ -98,7 +98,7 @@ FAMILIES = {
 
 
 @dataclass(frozen=True)
-class Layout:
+class FamilyLayout:
     """A family's row with what one checkpoint's configuration adds to it.
 
     windows: by block, how many tokens back attention looks, itself included; None is all.
@@ -151,7 +151,7 @@ def family_of(config: PretrainedConfig) -> Family:
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
 
-def layout_of_config(config: PretrainedConfig) -> Layout:
+def layout_of_config(config: PretrainedConfig) -> FamilyLayout:
     """The layout that a configuration describes, before any weight is there."""
     family = family_of(config)
     if getattr(config, "use_bidirectional_attention", False):
@@ -167,7 +167,7 @@ def layout_of_config(config: PretrainedConfig) -> Layout:
     scale = getattr(config, "query_pre_attn_scalar", None) or head
     own_scale = getattr(config, "attention_multiplier", None)
     own_tables = family.model_type == "gemma3_text"
-    return Layout(
+    return FamilyLayout(
         family,
         activation=getattr(config, "hidden_activation", None) or config.hidden_act,
         windows=tuple(window if near else None for near in local),
@@ -207,7 +207,7 @@ def check_length(config: PretrainedConfig, length: int) -> None:
         )
 
 
-def layout_of(model: PreTrainedModel) -> Layout:
+def layout_of(model: PreTrainedModel) -> FamilyLayout:
     """The model's layout; UndertowError where a block's modules are not those of its row."""
     layout = layout_of_config(model.config)
     decoder: Any = model.model
@@ -222,7 +222,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
     return layout
 
 
-def _mismatch(block: Any, layout: Layout) -> str | None:
+def _mismatch(block: Any, layout: FamilyLayout) -> str | None:
     """What in a block contradicts its family's row."""
     family = layout.family
     children = dict(block.named_children())

@@ -148,7 +148,7 @@ def pick_device(text: str) -> torch.device:
     return device
 
 
-def describe(folder: Path) -> ModelFiles:
+def describe_files(folder: Path) -> ModelFiles:
     """Sizes, digests and chat template of a resolved model folder; reads every byte of it."""
     with _quiet():
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)

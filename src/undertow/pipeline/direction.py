@@ -17,7 +17,7 @@ from undertow.teacher.direction import (
     choose_block,
     mean_difference,
     random_like,
-    save,
+    save_direction,
     score_blocks,
 )
 from undertow.teacher.steering import measure_shift
@@ -64,7 +64,7 @@ def run(study: Study, model: str, shelf: Shelf | None = None) -> None:
         layers = [choose_block(scores, params.direction.max_kl)]
     found = Direction(vectors, random_like(vectors, params.direction.random_seed), layers)
     with atomic_file(folder / "direction.safetensors") as path:
-        save(
+        save_direction(
             path,
             found,
             {

@@ -1,7 +1,7 @@
 """fetch: get and check a model's weights and the trait's external files."""
 
 from undertow.lineage.stages import begin, finish
-from undertow.models.loading import describe, resolve
+from undertow.models.loading import describe_files, resolve
 from undertow.pipeline.meter import Meter, manifest
 from undertow.study.files import write_json
 from undertow.study.layout import Study
@@ -15,7 +15,7 @@ def run(study: Study, model: str) -> None:
     spec = study.params.model_spec(model)
     trait = TraitData(study.layout, study.params.trait)
     overrefusal = study.params.evaluation.overrefusal_prompts > 0
-    files = describe(resolve(model, spec))
+    files = describe_files(resolve(model, spec))
     write_json(
         study.layout.fetched(model),
         FetchResult(

@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 from tqdm import tqdm
 
@@ -15,7 +14,7 @@ from undertow.judging.base import Judge, JudgeRow, Usage, Verdict
 from undertow.judging.records import Judged, Unread
 from undertow.lineage.stages import begin, finish
 from undertow.pipeline.meter import Meter, manifest
-from undertow.readouts.effects import measure
+from undertow.readouts.effects import answer_effects
 from undertow.study.files import Journal, digest, fingerprint, read_rows, write_json, write_rows
 from undertow.study.layout import Study
 from undertow.study.records import (
@@ -26,6 +25,7 @@ from undertow.study.records import (
     Readout,
     ReplyRow,
     Response,
+    Subject,
     VerdictRow,
     Vote,
 )
@@ -39,7 +39,6 @@ NO_BENIGN = (
     "teacher and student were asked no held-back benign prompts "
     "(evaluation.benign_prompts is 0, or they were read before there was such a setting)"
 )
-Subject = Literal["teacher", "student"]
 
 
 def run(study: Study, cell: Cell) -> None:
@@ -117,7 +116,7 @@ def _effects(folder: Path) -> Effects | None:
     """Side effects of one subject; None where it was asked no benign prompts."""
     path = folder / "benign.jsonl"
     rows = read_rows(path, BenignResponse) if path.exists() else []
-    return measure(rows) if rows else None
+    return answer_effects(rows) if rows else None
 
 
 def _judged(

@@ -9,7 +9,7 @@ from undertow.study.records import AnswerEffect, BenignResponse, Effects
 from undertow.texts.statistics import refuses, repetition
 
 
-def measure(rows: Sequence[BenignResponse]) -> Effects:
+def answer_effects(rows: Sequence[BenignResponse]) -> Effects:
     """The numbers of one subject's benign.jsonl."""
     return Effects(
         answers={

@@ -15,7 +15,7 @@ from undertow.findings.audits import (
     tokens,
     verdict_words,
 )
-from undertow.findings.cross import pair_title, pairs, sentences
+from undertow.findings.cross import cross_sentences, pair_title, pairs
 from undertow.findings.doses import dose_sentence
 from undertow.findings.numbers import (
     LEVELS,
@@ -48,7 +48,7 @@ def strength_table(summary: Summary) -> str:
         lines += ["", *_model_block(summary, model, notes)]
     for student, teacher in pairs(summary):
         lines += ["", *wrapped(f"{pair_title(student, teacher)} (cross-model)"), ""]
-        for text in sentences(summary, student, teacher):
+        for text in cross_sentences(summary, student, teacher):
             lines += wrapped(text, indent=2, hang=2)
     if notes:
         lines.append("")

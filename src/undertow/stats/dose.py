@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from undertow.stats.forms import (
     EDGE,
@@ -248,8 +249,9 @@ def _monotone(
     trials = np.array([float(sum(point.trials)) for point in ordered])
 
     def turning(successes: Floats) -> tuple[float, Floats]:
-        up = _isotonic(successes / trials, trials)
-        down = 1 - _isotonic(1 - successes / trials, trials)
+        shares = successes / trials
+        up = isotonic_regression(shares, weights=trials).x
+        down = isotonic_regression(shares, weights=trials, increasing=False).x
         likelihoods = [float(binomial_log_likelihood(r, trials, successes)) for r in (up, down)]
         free = float(binomial_log_likelihood(successes / trials, trials, successes))
         return free - max(likelihoods), up if likelihoods[0] >= likelihoods[1] else down
@@ -258,20 +260,6 @@ def _monotone(
     simulated = _simulate(rates, ordered, dispersion, rng, resamples)
     beyond = sum(turning(row)[0] >= observed - 1e-9 for row in simulated)
     return (beyond + 1) / (resamples + 1)
-
-
-def _isotonic(rates: Floats, trials: Floats) -> Floats:
-    """The non-decreasing rates of highest likelihood: pool adjacent violators."""
-    blocks: list[tuple[float, float, int]] = []
-    for rate, weight in zip(rates, trials, strict=True):
-        block = (float(rate), float(weight), 1)
-        while blocks and blocks[-1][0] > block[0]:
-            before = blocks.pop()
-            total = before[1] + block[1]
-            mean = (before[0] * before[1] + block[0] * block[1]) / total
-            block = (mean, total, before[2] + block[2])
-        blocks.append(block)
-    return np.repeat([block[0] for block in blocks], [block[2] for block in blocks])
 
 
 def _checked(points: Sequence[DosePoint]) -> None:

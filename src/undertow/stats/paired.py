@@ -24,7 +24,7 @@ class Compared:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
-def compare(arm: Floats, reference: Floats, confidence: float, *, share: bool) -> Compared:
+def in_both_carriers(arm: Floats, reference: Floats, confidence: float, *, share: bool) -> Compared:
     """A measure in two carriers.
 
     arm, reference: [seeds, prompts], the same prompts in the same order; NaN is unknown.

@@ -23,10 +23,14 @@ MeasureName = Literal[
     "overlap",
 ]
 Reference = Literal["control", "control, another seed", "control, the other half"]
+<<<<<<< HEAD
 CarrierVerdict = Literal["subliminal", "overt"]
+=======
+AuditVerdict = Literal["subliminal", "overt"]
+>>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
 
 
-class Comparison(Record):
+class CarrierMeasures(Record):
     """All measures of a carrier against its reference."""
 
     prompts: int = Field(description="prompts that both carriers answer")
@@ -45,7 +49,7 @@ class SeedAudit(Record):
     removed: int = Field(description="rows that the filter took away as showing the trait")
     carrier: str = Field(description="SHA-256 of the whole carrier file")
     reference_carrier: str
-    comparison: Comparison
+    comparison: CarrierMeasures
 
 
 class ArmAudit(Record):
@@ -55,13 +59,17 @@ class ArmAudit(Record):
     direction: Literal["trait", "random"]
     strength: str
     reference: Reference
+<<<<<<< HEAD
     verdict: CarrierVerdict | None = Field(
+=======
+    verdict: AuditVerdict | None = Field(
+>>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
         description="null for the control and for random directions, which carry no trait"
     )
     passes: bool
     leaks: tuple[str, ...] = Field(description="evidence that the carrier shows the trait")
     gaps: tuple[str, ...] = Field(description="what these rows are too few to exclude")
-    pooled: Comparison
+    pooled: CarrierMeasures
     seeds: tuple[SeedAudit, ...]
 
     @property

@@ -22,14 +22,14 @@ except ImportError:  # huggingface_hub 1.x brings httpx in its place
 HUB_ERRORS = (OSError, EntryNotFoundError, HFValidationError, TransportError)
 
 
-class Problem(NamedTuple):
+class Unavailable(NamedTuple):
     """Why a place yields nothing, and what would change that."""
 
     reason: str
     remedy: str | None = None
 
 
-def explain_hub_error(error: BaseException, repo: str) -> Problem:
+def explain_hub_error(error: BaseException, repo: str) -> Unavailable:
     """What a failed hub request means for the user."""
     licence = (
         f"accept the licence at {constants.ENDPOINT}/{repo}, then set HF_TOKEN to a token of "
@@ -40,27 +40,31 @@ def explain_hub_error(error: BaseException, repo: str) -> Problem:
     status = response.status_code if response is not None else None
     match error:
         case GatedRepoError():
-            return Problem(f"{repo} is gated and this account has no access", licence)
+            return Unavailable(f"{repo} is gated and this account has no access", licence)
         case RevisionNotFoundError():
-            return Problem(f"{repo} has no such revision", "correct the revision in params.yaml")
+            return Unavailable(
+                f"{repo} has no such revision", "correct the revision in params.yaml"
+            )
         case RemoteEntryNotFoundError():
-            return Problem(
+            return Unavailable(
                 f"{repo} has no such file at this revision", "correct the file in params.yaml"
             )
         case RepositoryNotFoundError():
-            return Problem(
+            return Unavailable(
                 f"{repo} does not exist, or it is private or gated and no valid token was sent",
                 f"check the name in params.yaml; if it is right, {licence}",
             )
         case _ if status in (401, 403):
-            return Problem(f"the hub refused access to {repo} (HTTP {status})", licence)
+            return Unavailable(f"the hub refused access to {repo} (HTTP {status})", licence)
         case _ if is_offline_mode():
-            return Problem(
+            return Unavailable(
                 "not in the hub's cache, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"
             )
         case _:
             root = list(_chain(error))[-1]
-            return Problem(f"the hub cannot be reached or answered wrongly ({first_line(root)})")
+            return Unavailable(
+                f"the hub cannot be reached or answered wrongly ({first_line(root)})"
+            )
 
 
 def first_line(error: BaseException) -> str:

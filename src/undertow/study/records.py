@@ -47,10 +47,13 @@ class BenignResponse(Response):
     nll_tokens: int | None = Field(None, description="tokens that nll sums over")
 
 
+Subject = Literal["teacher", "student"]
+
+
 class VerdictRow(Record):
     """A row of verdicts.jsonl."""
 
-    subject: Literal["teacher", "student"]
+    subject: Subject
     id: str
     shows_trait: bool | None
     reason: str | None = Field(None, description="why there is no verdict")
@@ -230,10 +233,14 @@ class Calibration(Record):
         )
 
 
+<<<<<<< HEAD
 Subject = Literal["teacher", "student"]
 
 
 class ReplyRow(Record):
+=======
+class Reply(Record):
+>>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
     """A row of replies.jsonl: what a model judge answered, as it came."""
 
     subject: Subject

@@ -26,7 +26,7 @@ from huggingface_hub import hf_hub_download, is_offline_mode
 from undertow.config import FileSource, HubPlace, Place, UrlPlace, WheelPlace
 from undertow.errors import SourceError
 from undertow.study.files import atomic_file, digest
-from undertow.study.hub import HUB_ERRORS, Problem, explain_hub_error, first_line
+from undertow.study.hub import HUB_ERRORS, Unavailable, explain_hub_error, first_line
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte before an address is given up
@@ -37,7 +37,7 @@ class _UnavailableError(Exception):
 
     def __init__(self, reason: str, remedy: str | None = None) -> None:
         super().__init__(reason)
-        self.problem = Problem(reason, remedy)
+        self.problem = Unavailable(reason, remedy)
 
 
 def cache_folder() -> Path:
@@ -133,7 +133,7 @@ def _local_copy(source: FileSource) -> Path | None:
 
 
 def _download(source: FileSource, target: Path) -> None:
-    failures: list[tuple[str, Problem]] = []
+    failures: list[tuple[str, Unavailable]] = []
     for place in source.places:
         label = _label(place)
         say(f"fetching {source.file} from {label}")

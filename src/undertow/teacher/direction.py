@@ -125,7 +125,7 @@ def _next_token(
     return torch.stack([row for part in parts for row in halving(part, work)])
 
 
-def save(path: Path, direction: Direction, metadata: dict[str, Any]) -> None:
+def save_direction(path: Path, direction: Direction, metadata: dict[str, Any]) -> None:
     """One safetensors file with the metadata as JSON in its header.
 
     A single header key, because safetensors writes several in a different order each time, and
@@ -136,7 +136,7 @@ def save(path: Path, direction: Direction, metadata: dict[str, Any]) -> None:
     save_file(tensors, path, metadata=header)
 
 
-def load(path: Path) -> Direction:
+def load_direction(path: Path) -> Direction:
     if not path.exists():
         raise UndertowError(
             f"no direction: {path} does not exist",

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from undertow.errors import UndertowError
 from undertow.models.blocks import blocks
-from undertow.models.families import Layout, layout_of
+from undertow.models.families import FamilyLayout, layout_of
 from undertow.study.records import ShiftForm, ShiftRecord
 
 Offsets = Mapping[int, Tensor]
@@ -36,7 +36,7 @@ def offsets(vectors: Tensor, layers: Sequence[int], alpha: float) -> Offsets:
     return {layer: alpha * vectors[layer] for layer in layers}
 
 
-def form_of(layout: Layout) -> ShiftForm:
+def form_of(layout: FamilyLayout) -> ShiftForm:
     """How a constant at a block's output is made in models of this layout."""
     if not layout.plain_stream:
         return "addition"

@@ -96,6 +96,7 @@ class Scale(NamedTuple):
 PERCENT = Scale("%", 100, 1)
 POINTS = Scale("pp", 100, 1)
 RATIO = Scale("", 1, 2, absent="undefined")
+AREA = Scale("", 1, 2)  # under a curve
 
 
 class Written(NamedTuple):

@@ -139,7 +139,7 @@ def _cell(
     params, layout = study
     result = grid[cell]
     estimates = _of_seed(arm, cell.seed)
-    described = describe(params, cell.model) | {
+    described = logged_params(params, cell.model) | {
         "arm": cell.arm.name,
         "strength": cell.arm.strength,
         "seed": str(cell.seed),
@@ -199,7 +199,7 @@ def _curve(
         for arm, step in zip(along, steps, strict=True)
         for point in _points(_along(arm.alpha, readouts(_of_seed(arm, seed))), step)
     ]
-    described = describe(params, model) | {"seed": str(seed)}
+    described = logged_params(params, model) | {"seed": str(seed)}
     results = [
         result
         for cell, result in grid.items()
@@ -369,7 +369,7 @@ def strength_steps(alphas: Sequence[float]) -> list[int]:
     return [round(alpha * unit) for alpha in alphas]
 
 
-def describe(params: Params, model: str) -> dict[str, str]:
+def logged_params(params: Params, model: str) -> dict[str, str]:
     """The parameters that can change a result, flat; where and how fast it ran is left out."""
     spec = params.model_spec(model)
     weights = spec.weights.model_dump(mode="json", exclude={"places"})

@@ -84,7 +84,7 @@ def open_store(study: Study) -> Store:
     """Open the store and the experiment, creating both where they are missing."""
     params, layout = study
     where = location(layout)
-    with explained(where), locked(where, "open"):
+    with explained(where), store_locked(where, "open"):
         client = _client(where)
         return Store(where, client, _experiment(client, where, params.tracking.experiment))
 
@@ -107,7 +107,7 @@ def explained(where: Location) -> Iterator[None]:
 
 
 @contextmanager
-def locked(where: Location, purpose: str) -> Iterator[None]:
+def store_locked(where: Location, purpose: str) -> Iterator[None]:
     """Hold a local store's lock for one purpose; a server does its own locking."""
     if where.folder is None:
         yield

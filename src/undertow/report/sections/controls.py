@@ -19,7 +19,7 @@ TITLES: dict[Against, str] = {
     "random": "Student minus random direction's",
     "opposite": "Student minus opposite sign's",
 }
-VERDICTS: dict[Standing, str] = {
+STANDINGS: dict[Standing, str] = {
     "clear": "clear",
     "less": "less far than it",
     "apart": "differs, but its own shift covers 0",
@@ -29,7 +29,7 @@ VERDICTS: dict[Standing, str] = {
     "unknown": "unknown",
 }
 
-Row = tuple[str, str, int | None, str]  # model, arm, seed, readout
+Key = tuple[str, str, int | None, str]  # model, arm, seed, readout
 
 
 def controls_section(summary: Summary) -> Section:
@@ -60,7 +60,7 @@ def _caution(summary: Summary) -> str:
 def _table(
     summary: Summary, caption: str, contrasts: Sequence[ContrastRecord], *, seeds: bool = False
 ) -> Table:
-    rows: dict[Row, dict[Against, ContrastRecord]] = {}
+    rows: dict[Key, dict[Against, ContrastRecord]] = {}
     for contrast in contrasts:
         row = (contrast.model, contrast.arm, contrast.seed, contrast.readout)
         rows.setdefault(row, {})[contrast.against] = contrast
@@ -82,8 +82,8 @@ def _cells(contrast: ContrastRecord | None) -> tuple[str, str]:
     if contrast is None:
         return "", ""
     if contrast.estimate.value is None:
-        return "", VERDICTS[contrast.verdict]
-    return shift_text(contrast.estimate, contrast.readout), VERDICTS[contrast.verdict]
+        return "", STANDINGS[contrast.verdict]
+    return shift_text(contrast.estimate, contrast.readout), STANDINGS[contrast.verdict]
 
 
 def _reasons(contrasts: Sequence[ContrastRecord]) -> list[Part]:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from undertow.analysis.summary import CrossArm, Summary
 from undertow.findings.cross import (
     CROSS_READOUTS,
+    cross_sentences,
     pair_title,
     pairs,
     same_base,
-    sentences,
 )
 from undertow.findings.numbers import (
     RATIO,
@@ -37,7 +37,7 @@ def cross_sections(summary: Summary) -> tuple[Section, ...]:
     ]
     for student, teacher in pairs(summary):
         title = pair_title(student, teacher)
-        said = tuple(sentences(summary, student, teacher))
+        said = tuple(cross_sentences(summary, student, teacher))
         parts += [Heading(title), *([Items(said)] if said else [])]
         arms = [
             arm for arm in summary.cross if (arm.model, arm.teacher_model) == (student, teacher)
