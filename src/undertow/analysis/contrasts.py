@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from undertow.config import Arm
 from undertow.stats.intervals import Estimate
-from undertow.stats.transfer import Readings, Transfer, estimate_transfer
+from undertow.stats.transfer import Readings, estimate_transfer
 from undertow.study.records import ReadoutName, Record
 
 Against = Literal["control", "random", "opposite"]
@@ -67,7 +67,10 @@ class _Key(NamedTuple):
     seed: int | None
     readout: ReadoutName
     against: Against
-    reference: str
+    reference: str | None
+
+    def record(self, estimate: Estimate, verdict: Standing) -> ContrastRecord:
+        return ContrastRecord(**self._asdict(), estimate=estimate, verdict=verdict)
 
 
 ReadingsOf = Callable[[str, Arm, Arm, tuple[int, ...], ReadoutName], Readings]
@@ -109,13 +112,19 @@ def contrast_records(
     records: list[ContrastRecord] = []
     for model, arm, one, readout in chosen:
         own = shifts[model, arm.name, one, readout]
-        records.append(_control(model, arm, one, readout, own, control))
+        key = _Key(model, arm.name, one, readout, "control", control)
+        records.append(key.record(own, standing(own, own)))
         if random_twin(arms, arm) is None:
-            records.append(_missing(model, arm, one, readout))
+            key = key._replace(against="random", reference=None)
+            records.append(key.record(Estimate.unknown(NO_RANDOM), "unknown"))
         for against, reference in _references(arm, arms):
-            key = _Key(model, arm.name, one, readout, against, reference.name)
-            theirs = shifts[model, reference.name, one, readout]
-            records.append(_record(key, found[key], own, theirs))
+            key = key._replace(against=against, reference=reference.name)
+            estimate = found[key].student_shift
+            if against == "opposite":
+                verdict = mirror(own, shifts[model, reference.name, one, readout])
+            else:
+                verdict = standing(own, estimate)
+            records.append(key.record(estimate, verdict))
     return tuple(records)
 
 
@@ -136,48 +145,6 @@ def _students(arms: Readings) -> Readings:
     """The two arms' students alone: what a teacher was not read on may still be compared."""
     return Readings(
         base=arms.control[0], teacher=arms.student, control=arms.control, student=arms.student
-    )
-
-
-def _control(
-    model: str,
-    arm: Arm,
-    seed: int | None,
-    readout: ReadoutName,
-    own: Estimate,
-    control: str,
-) -> ContrastRecord:
-    return ContrastRecord(
-        model=model,
-        arm=arm.name,
-        seed=seed,
-        readout=readout,
-        against="control",
-        reference=control,
-        estimate=own,
-        verdict=standing(own, own),
-    )
-
-
-def _missing(model: str, arm: Arm, seed: int | None, readout: ReadoutName) -> ContrastRecord:
-    return ContrastRecord(
-        model=model,
-        arm=arm.name,
-        seed=seed,
-        readout=readout,
-        against="random",
-        reference=None,
-        estimate=Estimate.unknown(NO_RANDOM),
-        verdict="unknown",
-    )
-
-
-def _record(key: _Key, transfer: Transfer, own: Estimate, theirs: Estimate) -> ContrastRecord:
-    estimate = transfer.student_shift
-    return ContrastRecord(
-        **key._asdict(),
-        estimate=estimate,
-        verdict=mirror(own, theirs) if key.against == "opposite" else standing(own, estimate),
     )
 
 

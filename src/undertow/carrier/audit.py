@@ -12,13 +12,8 @@ from undertow.config import Arm, AuditSettings
 from undertow.stats.paired import Floats, in_both_carriers
 from undertow.study.audit_records import (
     ArmAudit,
-<<<<<<< HEAD
-    CarrierVerdict,
-    Comparison,
-=======
-    AuditVerdict,
     CarrierMeasures,
->>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
+    CarrierVerdict,
     MeasureName,
     Reference,
     SeedAudit,
@@ -79,11 +74,7 @@ def audit_arm(
     leaks, gaps = check(pooled, bounds)
     # Halves of a control are too few rows to exclude much; nothing is claimed of it either.
     passes = not leaks and (arm.is_control or not gaps)
-<<<<<<< HEAD
     verdict: CarrierVerdict | None = None
-=======
-    verdict: AuditVerdict | None = None
->>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
     if arm.direction == "trait" and not arm.is_control:
         verdict = "subliminal" if passes else "overt"
     return ArmAudit(

@@ -5,13 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from undertow.stats.dose import DoseVerdict
-<<<<<<< HEAD
 from undertow.stats.validate import CoverageRow, DoseVerdictRow
 from undertow.stats.validate_family import FamilyRow
 from undertow.stats.validate_moderation import ModerationRow
-=======
-from undertow.stats.validate import CoverageRow, VerdictShares
->>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
 from undertow.texts.tables import markdown_table
 
 VERDICTS: tuple[DoseVerdict, ...] = ("threshold", "continuous", "none", "undecided")
@@ -49,11 +45,7 @@ def _coverage(rows: Sequence[CoverageRow]) -> str:
     return cell + (f", {undefined:.0f} undefined" if undefined >= 0.5 else "")
 
 
-<<<<<<< HEAD
 def dose_markdown(rows: Sequence[DoseVerdictRow]) -> str:
-=======
-def dose_markdown(rows: Sequence[VerdictShares]) -> str:
->>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
     """Shares of the verdicts in percent, the right one in bold."""
     lines = []
     for row in rows:

@@ -86,7 +86,7 @@ def _checkpoint(study: Study, cell: Cell, carrier: Sequence[Response]) -> Path:
     return study.layout.journal / key
 
 
-class Trained(NamedTuple):
+class Finished(NamedTuple):
     """A finished training: (step, loss) pairs and what it cost; the adapter is on disk."""
 
     losses: list[tuple[int, float]]
@@ -95,13 +95,13 @@ class Trained(NamedTuple):
 
 def _trained(
     study: Study, cell: Cell, carrier: Sequence[Response], checkpoint: Path, shelf: Shelf
-) -> Trained:
+) -> Finished:
     """Train, or take up the adapter that a killed run of this very stage has finished."""
     record = checkpoint / "training.json"
     if record.exists():
         kept = json.loads(record.read_text(encoding="utf-8"))
         costs = Costs.model_validate(kept["costs"])
-        return Trained([(step, loss) for step, loss in kept["losses"]], costs)
+        return Finished([(step, loss) for step, loss in kept["losses"]], costs)
     params = study.params
     settings = params.distillation
     loaded = shelf.load(study, cell.model, nf4=settings.quantization == "nf4")
@@ -109,7 +109,7 @@ def _trained(
     check_length(loaded.model.config, max(len(row["input_ids"]) for row in rows))
     if not processes.is_main():
         train(loaded.model, loaded.tokenizer, rows, settings, cell.seed, checkpoint, _ignore)
-        return Trained([], loaded.meter.costs())
+        return Finished([], loaded.meter.costs())
     with (
         atomic_folder(checkpoint) as staged,
         log_training(study, cell, checkpoint.name) as tracker,
@@ -123,7 +123,7 @@ def _trained(
         costs = _of_all_processes(loaded.meter.costs())
         kept = {"losses": done.losses, "costs": costs.model_dump(mode="json")}
         write_json(staged / "training.json", kept)
-    return Trained(done.losses, costs)
+    return Finished(done.losses, costs)
 
 
 def _ignore(_step: int, _loss: float, _rate: float) -> None:

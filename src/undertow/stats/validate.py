@@ -169,11 +169,7 @@ def all_truths() -> tuple[Truth, ...]:
 
 
 @dataclass(frozen=True)
-<<<<<<< HEAD
 class DoseVerdictRow:
-=======
-class VerdictShares:
->>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
     """Shares of the verdicts over simulated studies of one truth."""
 
     truth: str
@@ -196,11 +192,7 @@ def dose_table(
     seed_sds: Sequence[float] = (0.0, 0.3, 0.6),
     studies: int = 500,
     seed: int = 0,
-<<<<<<< HEAD
 ) -> list[DoseVerdictRow]:
-=======
-) -> list[VerdictShares]:
->>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
     """Verdicts on studies shaped like the reference: control, six strengths, 100 prompts.
 
     Every model of a study is judged by itself, so a study of two models is two such draws.
@@ -218,11 +210,7 @@ def dose_table(
 
 def verdict_shares(
     truth: Truth, prompts: int, seeds: int, seed_sd: float, studies: int, seed: int
-<<<<<<< HEAD
 ) -> DoseVerdictRow:
-=======
-) -> VerdictShares:
->>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
     """Verdicts over simulated studies of this truth."""
     rng = np.random.default_rng(
         [seed, sum(truth.name.encode()), prompts, seeds, round(1000 * seed_sd)]
@@ -237,11 +225,7 @@ def verdict_shares(
     cells = x.size * seeds
     batch = fit_batch(x, trials, counts.sum(axis=2), dispersion, cells)
     found = [judge_forms(aicc, cells).verdict for aicc in batch.aicc]
-<<<<<<< HEAD
     return DoseVerdictRow(
-=======
-    return VerdictShares(
->>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
         truth=truth.name,
         right=truth.right,
         prompts=prompts,

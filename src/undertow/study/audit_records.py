@@ -23,11 +23,7 @@ MeasureName = Literal[
     "overlap",
 ]
 Reference = Literal["control", "control, another seed", "control, the other half"]
-<<<<<<< HEAD
 CarrierVerdict = Literal["subliminal", "overt"]
-=======
-AuditVerdict = Literal["subliminal", "overt"]
->>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
 
 
 class CarrierMeasures(Record):
@@ -59,11 +55,7 @@ class ArmAudit(Record):
     direction: Literal["trait", "random"]
     strength: str
     reference: Reference
-<<<<<<< HEAD
     verdict: CarrierVerdict | None = Field(
-=======
-    verdict: AuditVerdict | None = Field(
->>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
         description="null for the control and for random directions, which carry no trait"
     )
     passes: bool

@@ -233,14 +233,7 @@ class Calibration(Record):
         )
 
 
-<<<<<<< HEAD
-Subject = Literal["teacher", "student"]
-
-
 class ReplyRow(Record):
-=======
-class Reply(Record):
->>>>>>> 381b7ae (Give each public name one meaning: a compare, a describe, a Finished and a Verdict apiece; SciPy's isotonic regression; a trait's places from Layout)
     """A row of replies.jsonl: what a model judge answered, as it came."""
 
     subject: Subject

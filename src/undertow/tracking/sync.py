@@ -46,7 +46,7 @@ def sync(study: Study, summary: Summary, grid: Mapping[Cell, CellResult]) -> Syn
     if not usable(params):
         return SyncReport(0, 0, 0)
     store = open_store(study)
-    with explained(store.location), locked(store.location, "sync"):
+    with explained(store.location), store_locked(store.location, "sync"):
         runs = list(_runs(store))
         complete = {key: run for run in runs if (key := run.data.tags.get("undertow.key"))}
         open_runs = [run for run in runs if "undertow.key" not in run.data.tags]
