@@ -16,7 +16,7 @@ from undertow.config import Cell
 from undertow.study.layout import Study
 from undertow.study.records import CellResult
 from undertow.tracking.content import DatasetInput, RunContent, contents
-from undertow.tracking.store import Store, explained, open_store, usable
+from undertow.tracking.store import Store, explained, open_store, store_locked, usable
 from undertow.tracking.views import seed_experiment
 
 if TYPE_CHECKING:
