@@ -12,7 +12,7 @@ from undertow.models.prompts import encode, render
 from undertow.pipeline import direction, distill, steer
 from undertow.readouts.activations import mean_activations
 from undertow.readouts.perplexity import answer_likelihoods
-from undertow.student.training import student_of
+from undertow.student.adapter import student_of
 from undertow.study.files import read_rows
 from undertow.study.layout import Study
 from undertow.study.records import BenignResponse, Response

@@ -13,14 +13,10 @@ from undertow.engine.generate import generate
 from undertow.engine.sampling import Sampling
 from undertow.errors import DataError
 from undertow.models.prompts import RenderedPrompt, encode, end_of_turn, render
-from undertow.student.training import (
-    IGNORED,
-    Attempt,
-    build_trainer,
-    student_of,
-    train,
-    training_rows,
-)
+from undertow.student.adapter import student_of
+from undertow.student.rows import IGNORED, training_rows
+from undertow.student.trainer import Attempt, build_trainer
+from undertow.student.training import train
 from undertow.study.records import Response
 
 SETTINGS = DistillationSettings(

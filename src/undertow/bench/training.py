@@ -23,7 +23,8 @@ from trl import SFTConfig, SFTTrainer
 from undertow.bench.ceilings import measure_ceilings
 from undertow.bench.shapes import build, multiplied
 from undertow.config import DistillationSettings, Lora
-from undertow.student.training import IGNORED, train
+from undertow.student.rows import IGNORED
+from undertow.student.training import train
 
 PROMPT = 64  # tokens of a row that are not learned
 SHORTEST = 80  # of the varied rows

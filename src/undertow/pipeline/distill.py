@@ -14,7 +14,9 @@ from undertow.pipeline.loading import Shelf
 from undertow.pipeline.meter import manifest
 from undertow.pipeline.reading import Reader, scored
 from undertow.readouts.activations import save_activations
-from undertow.student.training import student_of, train, training_rows
+from undertow.student.adapter import student_of
+from undertow.student.rows import training_rows
+from undertow.student.training import train
 from undertow.study.files import (
     atomic_file,
     atomic_folder,

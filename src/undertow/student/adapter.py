@@ -1,0 +1,55 @@
+"""The adapter as a folder that plain PEFT loads: its settings, how it is saved and put on."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from undertow.config import Lora
+
+
+def lora_config(lora: Lora) -> LoraConfig:
+    """PEFT's settings for ours."""
+    modules = lora.target_modules
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        task_type="CAUSAL_LM",
+    )
+
+
+def finish_folder(adapter: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make a folder that PEFT has written the same in every run, and add the tokenizer."""
+    (adapter / "README.md").unlink(missing_ok=True)
+    path = adapter / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # The base's place on this machine means nothing elsewhere; the manifest names the model.
+    config["base_model_name_or_path"] = None
+    # PEFT keeps them in a set, whose order differs from run to run and would change the hash.
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    tokenizer.save_pretrained(adapter)
+
+
+@contextmanager
+def student_of(model: PreTrainedModel, adapter: Path) -> Iterator[PreTrainedModel]:
+    """The model with a saved adapter on, in evaluation mode; the model itself comes back bare.
+
+    What is measured is what was saved, not what was still in memory. On a GPU the adapter's
+    products are taken in the model's own type, as autocast took them in training.
+    """
+    student = PeftModel.from_pretrained(
+        model, str(adapter), autocast_adapter_dtype=model.device.type != "cuda"
+    )
+    student.eval()
+    adapted: Any = student.get_base_model()
+    try:
+        yield adapted
+    finally:
+        student.unload()
