@@ -232,6 +232,11 @@ class RuntimeSettings(Settings):
 
     device: str = Field("auto", description="auto, cpu or cuda; CUDA_VISIBLE_DEVICES names the GPU")
     batch_size: int = Field(gt=0, description="rows generated together; halved on out-of-memory")
+    training: Literal["auto", "trl", "together"] = Field(
+        "auto",
+        description="trl: TRL's trainer, the reference, one student at a time; together: students "
+        "of a model in the same steps; auto: together on a GPU where the model's family allows it",
+    )
 
 
 class TrackingSettings(Settings):

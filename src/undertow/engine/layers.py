@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from undertow.engine.fused import fused
+from undertow.models.fused import fused
 from undertow.engine.joined import together
 
 

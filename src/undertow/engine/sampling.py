@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from undertow.engine.fused import fused
+from undertow.models.fused import fused
 
 STRETCH = 512  # tokens whose mass is summed before one of them is looked for
 

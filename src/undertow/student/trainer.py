@@ -3,7 +3,7 @@
 Loss falls on the answer's tokens and its end of turn alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +29,7 @@ from undertow.student import packing
 from undertow.student.adapter import lora_config
 from undertow.student.rows import IGNORED, Row
 from undertow.student.sharding import BlanksLast, blanks
-
-LossHook = Callable[[int, float, float], None]
-"""(step, loss, learning rate) after every optimizer step."""
+from undertow.student.trained import LossHook
 
 
 class Attempt(NamedTuple):

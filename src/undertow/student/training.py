@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -20,18 +20,11 @@ from undertow.models.blocks import blocks
 from undertow.models.memory import free_memory
 from undertow.student.adapter import finish_folder
 from undertow.student.rows import Row
-from undertow.student.trainer import Attempt, LossHook, build_trainer
+from undertow.student.trained import LossHook, Trained
+from undertow.student.trainer import Attempt, build_trainer
 
 # Floating-point operations of a training that takes a minute without compiled blocks.
 WORTH_COMPILING = 1e16
-
-
-class Trained(NamedTuple):
-    """What training left behind: the adapter is on disk, the losses are nats per token."""
-
-    losses: list[tuple[int, float]]
-    tokens: int
-    seconds: float
 
 
 def train(

@@ -14,6 +14,7 @@ from undertow.stats.judge_error import Confusion
 
 Half = Literal["all", "develop", "test"]
 ReadoutName = Literal["rate", "margin"]
+Trainer = Literal["trl", "together"]
 
 
 class Record(BaseModel):
@@ -115,6 +116,9 @@ class Manifest(Record):
     outputs: dict[str, str | None] = Field({}, description="SHA-256 of the files it wrote")
     shift: ShiftRecord | None = Field(
         None, description="how the model was steered; null where the stage steers nothing"
+    )
+    trainer: Trainer | None = Field(
+        None, description="distill only: TRL's, or ours for students trained together"
     )
 
 

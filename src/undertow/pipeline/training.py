@@ -1,0 +1,211 @@
+"""The training of cells, alone or in groups: kept whole, outside of DVC's outputs, until the
+student has been read. A killed training leaves nothing; a finished one is taken up.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from undertow.config import Cell
+from undertow.errors import ConfigError
+from undertow.models import processes
+from undertow.models.families import check_length
+from undertow.models.loading import pick_device
+from undertow.pipeline.loading import Bench, Loaded
+from undertow.student.rows import Row, training_rows
+from undertow.student.together import Student, Together, why_alone
+from undertow.student.training import train
+from undertow.study.files import atomic_folder, digest, fingerprint, write_json
+from undertow.study.layout import Study
+from undertow.study.records import Costs, Response, Trainer
+from undertow.tracking import log_training
+
+
+class Due(NamedTuple):
+    """A cell whose student is to be trained on `carrier`, and where its training is kept."""
+
+    cell: Cell
+    carrier: Sequence[Response]
+    checkpoint: Path
+
+
+class Finished(NamedTuple):
+    """A finished training: (step, loss) pairs and what it cost; the adapter is on disk."""
+
+    losses: list[tuple[int, float]]
+    costs: Costs
+    trainer: Trainer
+
+
+def checkpoint_of(study: Study, cell: Cell, carrier: Sequence[Response]) -> Path:
+    """Where a finished training is kept, keyed by all it depends on."""
+    params = study.params
+    key = fingerprint(
+        "distill",
+        cell,
+        params.model_spec(cell.model),
+        carrier,
+        params.distillation,
+        params.prompting,
+        params.runtime.device,
+    )
+    return study.layout.journal / key
+
+
+def finished(checkpoint: Path) -> Finished | None:
+    """The training that this stage has finished before it was killed, or a group has."""
+    record = checkpoint / "training.json"
+    if not record.exists():
+        return None
+    kept = json.loads(record.read_text(encoding="utf-8"))
+    losses = [(step, loss) for step, loss in kept["losses"]]
+    return Finished(losses, Costs.model_validate(kept["costs"]), kept["trainer"])
+
+
+def trainer_of(study: Study, loaded: Loaded) -> Trainer:
+    """Which trainer the parameters and the model call for; ConfigError where they disagree."""
+    wanted = study.params.runtime.training
+    if not may_be_together(study):
+        return "trl"
+    reason = why_alone(loaded.model, study.params.distillation)
+    if reason is None:
+        return "together"
+    if wanted == "together":
+        raise ConfigError(
+            f"runtime.training: together was asked for, and {reason}",
+            "set runtime.training to auto or trl",
+        )
+    return "trl"
+
+
+def may_be_together(study: Study) -> bool:
+    """What can be said before the model is loaded: a CPU gains nothing from it."""
+    runtime = study.params.runtime
+    if runtime.training == "auto":
+        return pick_device(runtime.device).type == "cuda"
+    return runtime.training == "together"
+
+
+def train_alone(study: Study, due: Due, bench: Bench) -> Finished:
+    """Train one student, by itself or as a group of one.
+
+    Of several processes all train, and the main one keeps what came of it.
+    """
+    loaded = _load(study, due.cell.model, bench)
+    rows = rows_of(study, loaded, due)
+    if trainer_of(study, loaded) == "together":
+        trainer = Together(
+            loaded.model,
+            loaded.tokenizer,
+            study.params.distillation,
+            [(rows, due.cell.seed)],
+            size=1,
+        )
+        try:
+            return train_group(study, [due], [rows], loaded, trainer)[0]
+        finally:
+            trainer.close()
+    settings, seed = study.params.distillation, due.cell.seed
+    if not processes.is_main():
+        train(loaded.model, loaded.tokenizer, rows, settings, seed, due.checkpoint, _ignore)
+        return Finished([], loaded.meter.costs(), "trl")
+    with (
+        atomic_folder(due.checkpoint) as staged,
+        log_training(study.params, study.layout, due.cell, due.checkpoint.name) as tracker,
+    ):
+        adapter = staged / "adapter"
+        done = train(loaded.model, loaded.tokenizer, rows, settings, seed, adapter, tracker.loss)
+        loaded.meter.add_training(done.tokens, done.seconds)
+        made = Finished(done.losses, _of_all_processes(loaded.meter.costs()), "trl")
+        _keep(study, due, made, staged)
+    return made
+
+
+def train_group(
+    study: Study,
+    group: Sequence[Due],
+    rows: Sequence[Sequence[Row]],
+    loaded: Loaded,
+    trainer: Together,
+) -> list[Finished]:
+    """Train a group's students; a killed or failed group leaves nothing of any of them."""
+    made = []
+    with ExitStack() as stack:
+        students, folders = [], []
+        for due, own in zip(group, rows, strict=True):
+            folder = stack.enter_context(atomic_folder(due.checkpoint))
+            tracker = stack.enter_context(
+                log_training(study.params, study.layout, due.cell, due.checkpoint.name)
+            )
+            students.append(Student(own, due.cell.seed, folder / "adapter", tracker.loss))
+            folders.append(folder)
+        trained = [one for part in trainer.train(students) for one in part]
+        whole = loaded.meter.costs()
+        for due, folder, one in zip(group, folders, trained, strict=True):
+            costs = _share(whole, len(group), one.tokens, one.seconds)
+            made.append(Finished(one.losses, costs, "together"))
+            _keep(study, due, made[-1], folder)
+    return made
+
+
+def rows_of(study: Study, loaded: Loaded, due: Due) -> list[Row]:
+    """The carrier as token ids and labels; an error where the model cannot take their length."""
+    rows = training_rows(loaded.tokenizer, due.carrier, study.params.prompting)
+    check_length(loaded.model.config, max(len(row["input_ids"]) for row in rows))
+    return rows
+
+
+def _load(study: Study, model: str, bench: Bench) -> Loaded:
+    return bench.load(study, model, nf4=study.params.distillation.quantization == "nf4")
+
+
+def _keep(study: Study, due: Due, made: Finished, folder: Path) -> None:
+    write_json(folder / "adapter" / "undertow.json", _provenance(study, due.cell, len(due.carrier)))
+    kept: dict[str, Any] = {
+        "losses": made.losses,
+        "costs": made.costs.model_dump(mode="json"),
+        "trainer": made.trainer,
+    }
+    write_json(folder / "training.json", kept)
+
+
+def _share(whole: Costs, students: int, tokens: int, seconds: float) -> Costs:
+    """A student's share of what its group took."""
+    held = whole.gpu_seconds
+    return whole.model_copy(
+        update={
+            "seconds": round(whole.seconds / students, 3),
+            "load_seconds": round(whole.load_seconds / students, 3),
+            "gpu_seconds": None if held is None else round(held / students, 3),
+            "tokens_trained": tokens,
+            "trained_per_second": round(tokens / seconds, 1),
+        }
+    )
+
+
+def _ignore(_step: int, _loss: float, _rate: float) -> None:
+    """The main process has the same losses and logs them."""
+
+
+def _of_all_processes(costs: Costs) -> Costs:
+    """Each process holds a device of its own while it trains."""
+    held = costs.gpu_seconds
+    return costs.model_copy(
+        update={"gpu_seconds": None if held is None else held * processes.count()}
+    )
+
+
+def _provenance(study: Study, cell: Cell, rows: int) -> dict[str, object]:
+    """What a reader of the adapter alone needs to know."""
+    return {
+        "command": cell.command("distill"),
+        "cell": cell.key,
+        "trait": study.params.trait,
+        "model": study.params.model_spec(cell.model).model_dump(mode="json"),
+        "distillation": study.params.distillation.model_dump(mode="json"),
+        "carrier_sha256": digest(study.layout.stage(cell, "steer") / "carrier.jsonl"),
+        "carrier_filter": study.params.carrier.filter,
+        "carrier_rows": rows,
+    }

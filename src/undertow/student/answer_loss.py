@@ -1,0 +1,78 @@
+"""The loss of answer tokens, with the output layer's products a stretch of targets at a time.
+
+The output layer is frozen, so a target's gradient is known as soon as its logits are: both are
+taken in one pass, and logits of a large vocabulary never stand in memory for all targets at once.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from undertow.models.fused import fused
+
+AT_ONCE = 2**28  # logits
+
+
+class AnswerLoss(torch.autograd.Function):
+    """[S]: each student's sum of weight x negative log-likelihood.
+
+    hidden: [S x N, width]; head: [vocabulary, width]; targets, weights: [S x N]; divisor and cap
+    of the logits as the family has them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        students: int,
+        divisor: float,
+        cap: float | None,
+    ) -> Tensor:
+        losses, gradients = [], []
+        size = _stretch(len(targets), head.shape[0])
+        for part, target, weight in zip(
+            hidden.split(size), targets.split(size), weights.split(size), strict=True
+        ):
+            loss, gradient = _loss_and_gradient(linear(part, head), target, weight, divisor, cap)
+            losses.append(loss)
+            gradients.append(gradient @ head)
+        ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(losses).view(students, -1).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        each = outer[0].repeat_interleave(gradient.shape[0] // outer[0].shape[0])
+        return (gradient * each[:, None].to(gradient.dtype), *[None] * 6)
+
+
+def _stretch(targets: int, vocabulary: int) -> int:
+    """Targets to a stretch: all stretches are of one size, so that one compilation serves."""
+    stretches = -(-targets * vocabulary // AT_ONCE)
+    while targets % stretches:
+        stretches += 1
+    return targets // stretches
+
+
+@fused
+def _loss_and_gradient(
+    logits: Tensor, targets: Tensor, weights: Tensor, divisor: float, cap: float | None
+) -> tuple[Tensor, Tensor]:
+    """Weighted losses [targets] float32, and their gradient by `logits` in the logits' type."""
+    exact = logits.float()
+    slope: Tensor | float = 1.0
+    if divisor != 1:
+        exact, slope = exact / divisor, 1 / divisor
+    if cap is not None:
+        bent = torch.tanh(exact / cap)
+        exact, slope = bent * cap, slope * (1 - bent * bent)
+    total = exact.logsumexp(-1, keepdim=True)
+    losses = (total - exact.gather(1, targets[:, None]))[:, 0] * weights
+    chosen = torch.arange(exact.shape[1], device=exact.device) == targets[:, None]
+    gradient = ((exact - total).exp() - chosen.float()) * weights[:, None] * slope
+    return losses, gradient.to(logits.dtype)

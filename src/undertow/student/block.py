@@ -1,0 +1,318 @@
+"""A decoder block as a plain function of its weights, for several students on one frozen base.
+
+Because the weights are arguments and not modules, one compilation serves all blocks of a kind, all
+students and all groups of a process. Each student's adapter is one row of a flat tensor; the
+frozen products see the students' tokens together, the adapters' are batched by student.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+
+from undertow.models.families import Layout
+
+QUERY_KEY_VALUE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
+OUTPUT, DOWN = "self_attn.o_proj", "mlp.down_proj"
+JOINED = {QUERY_KEY_VALUE: ("self_attn.qkv_proj",), GATE_UP: ("mlp.gate_up_proj",)}
+
+Weights = Mapping[str, Tensor]
+"""By name within the block, as in "mlp.down_proj.weight"."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A linear layer with an adapter: its name in the block, and its widths."""
+
+    name: str
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Kind:
+    """All that tells one block's arithmetic from another's, apart from weights.
+
+    norms: before and after attention, before and after the MLP; None where none stands. window:
+    how many tokens back attention looks, itself included. adapted: in the order of the layers.
+    """
+
+    norms: tuple[str | None, str | None, str | None, str | None]
+    norm_adds_one: bool
+    query_key_norm: str
+    joined: bool
+    activation: str
+    epsilon: float
+    head_size: int
+    attention_scale: float
+    residual_multiplier: float
+    window: int | None
+    rotates: bool
+    rank: int
+    scaling: float
+    adapted: tuple[Adapted, ...]
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The block's linear layers, those of one input together."""
+        joined = JOINED if self.joined else {}
+        return (
+            joined.get(QUERY_KEY_VALUE, QUERY_KEY_VALUE),
+            (OUTPUT,),
+            joined.get(GATE_UP, GATE_UP),
+            (DOWN,),
+        )
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers one block's adapter has."""
+        return sum(self.rank * (one.inputs + one.outputs) for one in self.adapted)
+
+
+class Places(NamedTuple):
+    """Where tokens stand.
+
+    cosine, sine: [S, T, rotary size]; bounds: [rows + 1] in S x T, and the longest row, for the
+    variable-length attention; row: [S, T], which row a token is of, for the masked one.
+    """
+
+    cosine: Tensor
+    sine: Tensor
+    bounds: Tensor
+    longest: int
+    row: Tensor
+
+
+def kinds_of(
+    model: PreTrainedModel, layout: Layout, rank: int, scaling: float, adapted: Sequence[Adapted]
+) -> list[Kind]:
+    """The kind of each block."""
+    config, norms = model.config, layout.family.norms
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return [
+        Kind(
+            norms=(
+                norms.before_attention,
+                norms.after_attention,
+                norms.before_mlp,
+                norms.after_mlp,
+            ),
+            norm_adds_one=layout.family.norm_adds_one,
+            query_key_norm=layout.family.query_key_norm,
+            joined=layout.family.joined,
+            activation=layout.activation,
+            epsilon=config.rms_norm_eps,
+            head_size=size,
+            attention_scale=layout.attention_scale,
+            residual_multiplier=layout.residual_multiplier,
+            window=window,
+            rotates=rotates,
+            rank=rank,
+            scaling=scaling,
+            adapted=tuple(adapted),
+        )
+        for window, rotates in zip(layout.windows, layout.rotates, strict=True)
+    ]
+
+
+def run_block(
+    kind: Kind, hidden: Tensor, adapters: Tensor, places: Places, weights: Weights
+) -> Tensor:
+    """The residual stream [S, T, hidden] after the block; adapters: [S, kind.numbers].
+
+    Compiled on a GPU, once for each kind and S; T may change.
+    """
+    if hidden.device.type == "cuda":
+        return _compiled(kind)(hidden, adapters, places, weights)
+    return _block(kind, hidden, adapters, places, weights)
+
+
+@cache
+def _compiled(kind: Kind) -> Callable[[Tensor, Tensor, Places, Weights], Tensor]:
+    # Another model or another S is another compilation, not a reason for symbolic widths.
+    config: Any = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 64)
+
+    def block(hidden: Tensor, adapters: Tensor, places: Places, weights: Weights) -> Tensor:
+        return _block(kind, hidden, adapters, places, weights)
+
+    compiled: Any = torch.compile(block, dynamic=False)
+
+    def marked(hidden: Tensor, adapters: Tensor, places: Places, weights: Weights) -> Tensor:
+        for tensor in (hidden, places.cosine, places.sine, places.row):
+            torch._dynamo.maybe_mark_dynamic(tensor, 1)
+        return cast(Tensor, compiled(hidden, adapters, places, weights))
+
+    return marked
+
+
+def _block(
+    kind: Kind, hidden: Tensor, adapters: Tensor, places: Places, weights: Weights
+) -> Tensor:
+    before_attention, after_attention, before_mlp, after_mlp = kind.norms
+    multiplier = kind.residual_multiplier
+    linear = _Linear(kind, adapters, weights)
+
+    x = _norm(kind, hidden, before_attention, weights)
+    branch = _norm(kind, _attention(kind, x, places, linear, weights), after_attention, weights)
+    hidden = hidden + (branch if multiplier == 1 else branch * multiplier)
+    x = _norm(kind, hidden, before_mlp, weights)
+    gate, up = linear.gate_up(x)
+    (branch,) = linear(ACT2FN[kind.activation](gate) * up, (DOWN,))
+    branch = _norm(kind, branch, after_mlp, weights)
+    return hidden + (branch if multiplier == 1 else branch * multiplier)
+
+
+class _Linear:
+    """The block's linear layers with each student's adapter on (Hu et al. 2021).
+
+    A student's row holds, for each set of layers with one input, first all A [rank, inputs], so
+    that they are one product, then all B [outputs, rank].
+    """
+
+    def __init__(self, kind: Kind, adapters: Tensor, weights: Weights) -> None:
+        self._kind, self._adapters, self._weights = kind, adapters, weights
+
+    def __call__(self, x: Tensor, names: tuple[str, ...]) -> list[Tensor]:
+        """Each layer's [S, T, outputs] from x [S, T, inputs]."""
+        kind, weights = self._kind, self._weights
+        students = x.shape[0]
+        plain = [
+            functional.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+            for name in names
+        ]
+        here = {part.layer.name: part for part in parts_of(kind) if part.layer.name in names}
+        if not here:
+            return plain
+        parts = list(here.values())
+        start, inputs = parts[0].down, parts[0].layer.inputs
+        whole = self._adapters[:, start : start + len(parts) * kind.rank * inputs]
+        low = torch.bmm(x, whole.view(students, -1, inputs).transpose(1, 2))
+        lows = dict(zip(here, low.split(kind.rank, dim=2), strict=True))
+        found = []
+        for name, value in zip(names, plain, strict=True):
+            if name not in here:
+                found.append(value)
+                continue
+            part = here[name]
+            end = part.up + part.layer.outputs * kind.rank
+            up = self._adapters[:, part.up : end].view(students, -1, kind.rank)
+            found.append(value + torch.bmm(lows[name], up.transpose(1, 2)) * kind.scaling)
+        return found
+
+    def query_key_value(self, x: Tensor) -> list[Tensor]:
+        (names, *_) = self._kind.groups
+        found = self(x, names)
+        if not self._kind.joined:
+            return found
+        outputs = self._weights[f"{OUTPUT}.weight"].shape[1]
+        shared = (found[0].shape[-1] - outputs) // 2
+        return list(found[0].split([outputs, shared, shared], dim=-1))
+
+    def gate_up(self, x: Tensor) -> Sequence[Tensor]:
+        found = self(x, self._kind.groups[2])
+        return found[0].chunk(2, dim=-1) if self._kind.joined else found
+
+
+class Part(NamedTuple):
+    """Where a layer's A and B begin in a student's row of numbers."""
+
+    layer: Adapted
+    down: int
+    up: int
+
+
+@cache
+def parts_of(kind: Kind) -> tuple[Part, ...]:
+    """A's of one input first and side by side, then their B's."""
+    parts: list[Part] = []
+    at = 0
+    for names in kind.groups:
+        layers = [layer for name in names for layer in kind.adapted if layer.name == name]
+        ups = at + sum(kind.rank * layer.inputs for layer in layers)
+        for layer in layers:
+            parts.append(Part(layer, at, ups))
+            at += kind.rank * layer.inputs
+            ups += kind.rank * layer.outputs
+        at = ups
+    return tuple(parts)
+
+
+def _attention(kind: Kind, x: Tensor, places: Places, linear: _Linear, weights: Weights) -> Tensor:
+    query, key, value = linear.query_key_value(x)
+    if kind.query_key_norm == "whole":
+        query = _norm(kind, query, "self_attn.q_norm", weights)
+        key = _norm(kind, key, "self_attn.k_norm", weights)
+    query, key, value = (
+        part.view(*part.shape[:2], -1, kind.head_size) for part in (query, key, value)
+    )
+    if kind.query_key_norm == "head":
+        query = _norm(kind, query, "self_attn.q_norm", weights)
+        key = _norm(kind, key, "self_attn.k_norm", weights)
+    if kind.rotates:
+        query, key = _rotated(query, places), _rotated(key, places)
+    attended = _attended(kind, query, key, value, places)
+    (output,) = linear(attended.flatten(2), (OUTPUT,))
+    return output
+
+
+def _rotated(x: Tensor, places: Places) -> Tensor:
+    """Rotary positions (Su et al. 2021) on as much of each head as the tables are wide."""
+    cosine, sine = places.cosine[:, :, None], places.sine[:, :, None]
+    size = cosine.shape[-1]
+    turned, rest = x[..., :size], x[..., size:]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cosine + torch.cat([-second, first], dim=-1) * sine
+    return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
+
+
+def _attended(kind: Kind, query: Tensor, key: Tensor, value: Tensor, places: Places) -> Tensor:
+    """[S, T, heads, size]; causal within each row (Dao 2023 where there is a GPU)."""
+    groups = query.shape[2] // key.shape[2]
+    if query.device.type == "cuda" and query.dtype != torch.float32:
+        attended: Any = varlen_attn(
+            query.flatten(0, 1),
+            key.repeat_interleave(groups, dim=2).flatten(0, 1),
+            value.repeat_interleave(groups, dim=2).flatten(0, 1),
+            places.bounds,
+            places.bounds,
+            places.longest,
+            places.longest,
+            scale=kind.attention_scale,
+            window_size=(-1 if kind.window is None else kind.window - 1, 0),
+        )
+        return cast(Tensor, attended.view_as(query))
+    row = places.row
+    seen = (row[:, :, None] == row[:, None]).tril()
+    if kind.window is not None:
+        seen = seen.triu(1 - kind.window)
+    attended = functional.scaled_dot_product_attention(
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        seen[:, None],
+        scale=kind.attention_scale,
+        enable_gqa=groups > 1,
+    )
+    return cast(Tensor, attended.transpose(1, 2))
+
+
+def _norm(kind: Kind, x: Tensor, name: str | None, weights: Weights) -> Tensor:
+    return x if name is None else rms_norm(kind, x, weights[f"{name}.weight"])
+
+
+def rms_norm(kind: Kind, x: Tensor, weight: Tensor) -> Tensor:
+    """RMS norm (Zhang and Sennrich 2019), taken in float32."""
+    exact = x.float()
+    normed = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + kind.epsilon)
+    if kind.norm_adds_one:
+        return (normed * (1 + weight.float())).to(x.dtype)
+    return weight * normed.to(x.dtype)

@@ -1,0 +1,113 @@
+"""The frozen base of a group: its blocks' weights by name, unpacked from NF4 where they are packed.
+
+Packed weights are unpacked once for good where memory allows, and otherwise once forward and once
+backward for all students of a step: what autograd would keep is the packed weight.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from undertow.student.block import Adapted
+
+
+class _Unpacked(NamedTuple):
+    """What autograd keeps in place of an unpacked weight: which one, and how it was viewed."""
+
+    layer: Any
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+
+class FrozenBase:
+    """The weights of a model whose blocks `families` describes; keep: unpack NF4 for good."""
+
+    def __init__(self, model: Any, *, keep: bool) -> None:
+        self.embed: Any = model.model.embed_tokens
+        self.rotary: Any = model.model.rotary_emb
+        self.norm: Tensor = model.model.norm.weight.detach()
+        self.head: Tensor = model.lm_head.weight.detach()
+        self._dtype = model.dtype
+        self._plain: list[dict[str, Tensor]] = []
+        self._packed: list[dict[str, Any]] = []
+        for block in model.model.layers:
+            packed = {name: layer for name, layer in block.named_modules() if is_packed(layer)}
+            plain = {
+                name: weight.detach()
+                for name, weight in block.named_parameters()
+                if name.removesuffix(".weight") not in packed
+            }
+            if keep:
+                plain |= {f"{name}.weight": self._unpack(layer) for name, layer in packed.items()}
+                packed = {}
+            self._plain.append(plain)
+            self._packed.append(packed)
+        self._live: dict[int, Any] = {}  # packed layers by the storage of their unpacked weight
+
+    def weights(self, number: int) -> dict[str, Tensor]:
+        """The weights of a block, by name."""
+        found = dict(self._plain[number])
+        for name, layer in self._packed[number].items():
+            weight = self._unpack(layer)
+            self._live[weight.untyped_storage().data_ptr()] = layer
+            found[f"{name}.weight"] = weight
+        return found
+
+    @contextmanager
+    def kept_packed(self) -> Iterator[None]:
+        """Within it, autograd keeps packed weights packed."""
+        if not any(self._packed):
+            yield
+            return
+        with torch.autograd.graph.saved_tensors_hooks(self._pack, self._again):
+            yield
+        self._live.clear()
+
+    def _pack(self, tensor: Tensor) -> Tensor | _Unpacked:
+        layer = self._live.get(tensor.untyped_storage().data_ptr())
+        if layer is None:
+            return tensor
+        return _Unpacked(layer, tensor.size(), tensor.stride(), tensor.storage_offset())
+
+    def _again(self, kept: Tensor | _Unpacked) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        return self._unpack(kept.layer).as_strided(kept.size, kept.stride, kept.offset)
+
+    def _unpack(self, layer: Any) -> Tensor:
+        from bitsandbytes.functional import dequantize_4bit
+
+        with torch.no_grad():
+            weight: Tensor = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        return weight.to(self._dtype)
+
+
+def is_packed(layer: nn.Module) -> bool:
+    """Whether this is a 4-bit linear layer (bitsandbytes), which need not be installed."""
+    return type(layer).__name__ == "Linear4bit"
+
+
+def packed_bytes(model: PreTrainedModel) -> int:
+    """Memory that the packed weights would take unpacked."""
+    return sum(
+        layer.in_features * layer.out_features * model.dtype.itemsize
+        for layer in model.modules()
+        if is_packed(layer) and isinstance(layer, nn.Linear)
+    )
+
+
+def widths(model: Any) -> list[dict[str, Adapted]]:
+    """The linear layers of each block, by name within it."""
+    return [
+        {
+            name: Adapted(name, layer.in_features, layer.out_features)
+            for name, layer in block.named_modules()
+            if isinstance(layer, nn.Linear)
+        }
+        for block in model.model.layers
+    ]

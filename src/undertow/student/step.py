@@ -1,0 +1,212 @@
+"""The step of a group: forward and backward of all its students, clipping and AdamW for each.
+
+On a GPU every pass is one captured CUDA graph for its number of tokens, and so is the update; all
+of them share one pool of memory. What may differ between students is data: tokens, weights of
+targets, the learning rate, and whether a student still learns. Elsewhere the same runs as it is.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from undertow.models.families import Layout
+from undertow.student.answer_loss import AnswerLoss
+from undertow.student.batch import Batch, filled
+from undertow.student.block import Kind, Places, rms_norm, run_block
+from undertow.student.dealing import Sizes
+from undertow.student.frozen import FrozenBase
+
+CLIP = 1.0  # the norm of a student's gradient; transformers' max_grad_norm
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8  # both as transformers sets AdamW (Loshchilov and Hutter 2019)
+WARM_UPS = 3  # before a capture; later shapes need one
+
+
+class Step:
+    """Adapters [blocks, S, numbers], their optimizer's state, and the work of a step on them."""
+
+    def __init__(
+        self,
+        base: FrozenBase,
+        layout: Layout,
+        kinds: Sequence[Kind],
+        sizes: Sizes,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        recompute: bool,
+    ) -> None:
+        self._base, self._layout, self._kinds = base, layout, kinds
+        self._sizes, self._recompute = sizes, recompute
+        students = sizes.students
+        shape = (len(kinds), students, kinds[0].numbers)
+        self.adapters = torch.zeros(shape, device=device)
+        # What the products take; the optimizer's copy stays in float32.
+        half = dtype != torch.float32
+        self._taken = torch.zeros(shape, device=device, dtype=dtype) if half else self.adapters
+        self._gradient = torch.zeros(shape, device=device)
+        self._mean = torch.zeros(shape, device=device)
+        self._square = torch.zeros(shape, device=device)
+        self._loss = torch.zeros(students, device=device)
+        self.loss = torch.zeros(students, device=device)
+        """[S]: each student's loss in the step that was updated last."""
+        self._rates = torch.zeros(3, students, device=device)
+        self._rates[1:] = 1
+        lengths = sorted({tokens for step in sizes.tokens for tokens in step}, reverse=True)
+        blank = [None] * students
+        self._batches = {length: _on(filled(blank, length, sizes), device) for length in lengths}
+        self._passes = {length: self._pass_of(length) for length in lengths}
+        self._update = self._updated
+        if device.type == "cuda":
+            self._capture(lengths, device)
+
+    def start(self, adapters: Tensor) -> None:
+        """Begin anew with these adapters [blocks, S, numbers]."""
+        self.adapters.copy_(adapters)
+        if self._taken is not self.adapters:
+            self._taken.copy_(adapters)
+        for state in (self._gradient, self._mean, self._square, self._loss, self.loss):
+            state.zero_()
+
+    def accumulate(self, batch: Batch) -> None:
+        """Add the losses and gradients of one pass to those of the step."""
+        length = batch.ids.shape[1]
+        self._batches[length].copy_(batch)
+        self._passes[length]()
+
+    def update(self, rates: Tensor) -> None:
+        """Clip and apply the step's gradients; rates: [3, S], see `adam_rates`."""
+        self._rates.copy_(rates, non_blocking=True)
+        self._update()
+
+    def _pass_of(self, length: int) -> Callable[[], None]:
+        return lambda: self._accumulated(self._batches[length])
+
+    def _accumulated(self, batch: Batch) -> None:
+        base, layout = self._base, self._layout
+        leaves = [block.detach().requires_grad_() for block in self._taken]
+        with torch.no_grad():
+            hidden = base.embed(batch.ids)
+            if layout.embedding_multiplier != 1:
+                hidden = hidden * layout.embedding_multiplier
+            places = self._places(hidden, batch)
+        # The first block then runs the same compiled code as the others.
+        hidden = hidden.detach().requires_grad_()
+        with base.kept_packed():
+            for number, (kind, leaf) in enumerate(zip(self._kinds, leaves, strict=True)):
+                hidden = self._block(number, kind, hidden, leaf, places[layout.rope_kinds[number]])
+            picked = hidden.flatten(0, 1).index_select(0, batch.predictors)
+            losses: Tensor = AnswerLoss.apply(  # type: ignore[no-untyped-call]
+                rms_norm(self._kinds[0], picked, base.norm),
+                base.head,
+                batch.targets,
+                batch.weights,
+                self._sizes.students,
+                layout.logit_divisor,
+                layout.logit_cap,
+            )
+            found = torch.autograd.grad(losses.sum(), leaves)
+        for total, gradient in zip(self._gradient, found, strict=True):
+            total += gradient
+        self._loss += losses.detach()
+
+    def _block(
+        self, number: int, kind: Kind, hidden: Tensor, leaf: Tensor, places: Places
+    ) -> Tensor:
+        def run(hidden: Tensor, leaf: Tensor) -> Tensor:
+            return run_block(kind, hidden, leaf, places, self._base.weights(number))
+
+        if not self._recompute:
+            return run(hidden, leaf)
+        again: Tensor = checkpoint(run, hidden, leaf, use_reentrant=False, preserve_rng_state=False)
+        return again
+
+    def _places(self, hidden: Tensor, batch: Batch) -> dict[str | None, Places]:
+        """By name of the rotary table."""
+        found = {}
+        for kind in dict.fromkeys(self._layout.rope_kinds):
+            named = {} if kind is None else {"layer_type": kind}
+            cosine, sine = self._base.rotary(hidden, position_ids=batch.positions, **named)
+            found[kind] = Places(cosine, sine, batch.bounds, self._sizes.longest, batch.row)
+        return found
+
+    @torch.no_grad()
+    def _updated(self) -> None:
+        step_size, root, decay = self._rates[:, None, :, None]
+        gradient = self._gradient
+        norm = torch.linalg.vector_norm(gradient, dim=(0, 2), keepdim=True)
+        gradient.mul_((CLIP / (norm + 1e-6)).clamp(max=1.0))
+        first, second = BETAS
+        self._mean.lerp_(gradient, 1 - first)
+        self._square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        self.adapters.mul_(decay)
+        spread = (self._square.sqrt() / root).add_(EPSILON)
+        self.adapters.sub_(step_size * (self._mean / spread))
+        if self._taken is not self.adapters:
+            self._taken.copy_(self.adapters)
+        gradient.zero_()
+        self.loss.copy_(self._loss)
+        self._loss.zero_()
+
+    def _capture(self, lengths: Sequence[int], device: torch.device) -> None:
+        """Capture every pass and the update. All of it runs on blanks, which change nothing."""
+        torch.cuda.set_device(device)  # graphs are the current device's
+        works = [self._passes[length] for length in lengths]
+        stream: Any = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), _repeatable():
+            for number, work in enumerate(works):
+                for _ in range(WARM_UPS if number == 0 else 1):
+                    work()
+            for _ in range(WARM_UPS):
+                self._updated()
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()  # what the warm-up held is the graphs' to take
+        pool = torch.cuda.graph_pool_handle()
+        for length, work in zip(lengths, works, strict=True):
+            self._passes[length] = _captured(work, pool)
+        self._update = _captured(self._updated, pool)
+
+
+def adam_rates(rates: Sequence[float | None], step: int, weight_decay: float) -> Tensor:
+    """[3, S]: AdamW's step size and root of its second correction at this step (from 1), and
+    what decay leaves of the weights; None is a student that learns no more.
+    """
+    first, second = (1 - beta**step for beta in BETAS)
+    columns = [
+        (0.0, 1.0, 1.0) if rate is None else (rate / first, second**0.5, 1 - rate * weight_decay)
+        for rate in rates
+    ]
+    return torch.tensor(columns).t().contiguous()
+
+
+def _on(batch: Batch, device: torch.device) -> Batch:
+    return Batch(*(tensor.to(device) for tensor in batch))
+
+
+def _captured(work: Callable[[], None], pool: Any) -> Callable[[], None]:
+    graph = torch.cuda.CUDAGraph()
+    with _repeatable(), torch.cuda.graph(graph, pool=pool):
+        work()
+    return graph.replay
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """The attention's backward sums in a fixed order: a student's bytes are then its own."""
+    before = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # PyTorch asks for it by name
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill

@@ -1,0 +1,307 @@
+"""Students of one model, trained in the same steps: own adapters and rows, one frozen base.
+
+The same training as TRL's, row for row (tests compare every step's loss), near the limit of a GPU:
+a step of a small model is otherwise thousands of launches of tiny kernels. Says itself where it
+does not apply; `training` is the way then.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from undertow.config import DistillationSettings
+from undertow.errors import UndertowError
+from undertow.models import processes
+from undertow.models.families import Layout, layout_of
+from undertow.models.memory import free_memory
+from undertow.student import stack
+from undertow.student.batch import Share, filled
+from undertow.student.block import Kind, kinds_of
+from undertow.student.dealing import Passes, Sizes, deal, rates, sizes_of
+from undertow.student.frozen import FrozenBase, packed_bytes
+from undertow.student.rows import IGNORED, Row
+from undertow.student.step import Step, adam_rates
+from undertow.student.trained import LossHook, Trained
+
+ENOUGH = 2.5e13  # weights x tokens of a step, beyond which a larger group is no faster
+MOST_TOKENS = 16384  # of a step, however small the model
+FIXED_ROPES = ("default", "linear", "llama3", "proportional")
+READ_EVERY = 10  # steps; reading a loss waits for the device
+
+
+class Student(NamedTuple):
+    """Who is trained: rows, seed of adapter and row order, where the adapter goes, who listens."""
+
+    rows: Sequence[Row]
+    seed: int
+    adapter: Path
+    on_loss: LossHook
+
+
+def why_alone(model: PreTrainedModel, settings: DistillationSettings) -> str | None:
+    """Why students of this model cannot be trained together, or None."""
+    if processes.count() > 1:
+        return "several processes share each student"
+    if settings.lora.dropout:
+        return "dropout draws its own numbers for each student"
+    try:
+        layout = layout_of(model)
+    except UndertowError as error:
+        return error.message
+    if layout.attention_cap is not None:
+        return f"the attention of {layout.family.title} is capped"
+    scaling = getattr(model.config, "rope_parameters", None) or {}
+    tables = scaling.values() if any(isinstance(v, dict) for v in scaling.values()) else [scaling]
+    if any(table.get("rope_type", "default") not in FIXED_ROPES for table in tables):
+        return "its rotary positions depend on the length of the rows"
+    layers = stack.adapted_layers(model, settings.lora)
+    return layers if isinstance(layers, str) else None
+
+
+class Together:
+    """A trainer of groups; what it has captured serves all groups of the run.
+
+    run: (rows, seed) of every student of the run, those included that are trained already or
+    elsewhere: the shapes are theirs, so that a student's bytes do not depend on what is still due.
+    size: of a group, as large as memory allows where it is None.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: DistillationSettings,
+        run: Sequence[tuple[Sequence[Row], int]],
+        *,
+        size: int | None = None,
+    ) -> None:
+        layers = stack.adapted_layers(model, settings.lora)
+        if isinstance(layers, str):
+            raise ValueError(layers)
+        self._model, self._tokenizer, self._settings, self._run = model, tokenizer, settings, run
+        self._layout: Layout = layout_of(model)
+        lora = settings.lora
+        self._kinds: list[Kind] = kinds_of(
+            model, self._layout, lora.rank, lora.alpha / lora.rank, layers
+        )
+        self._at_once, self._recompute = settings.batch_size, False
+        whole = sizes_of(run, settings, 1, self._at_once)
+        self.size = size or evenly(len(run), _group_that_fits(model, whole, self._kinds[0]))
+        self._step: Step | None = None
+        self._sizes = whole
+        self._base: FrozenBase | None = None
+
+    def train(
+        self,
+        students: Sequence[Student],
+        watch: Callable[[int], None] = lambda _: None,
+    ) -> Iterator[list[Trained]]:
+        """Train the students, group by group, each list as its group's adapters are on disk.
+
+        The seconds of a student are its share of its group's. watch: called after each step.
+        Where memory runs out, groups are halved, then a batch's rows go through in parts, then
+        activations are recomputed; OutOfMemoryError where that is not enough.
+        """
+        waiting = list(students)
+        while waiting:
+            group = waiting[: self.size]
+            started = time.perf_counter()
+            losses = self._fitted(group, watch)
+            if losses is None:
+                self._smaller()
+                continue
+            share = (time.perf_counter() - started) / len(group)
+            waiting = waiting[len(group) :]
+            yield [
+                Trained(list(enumerate(own, 1)), _tokens(student, self._settings), share)
+                for student, own in zip(group, losses, strict=True)
+            ]
+
+    def close(self) -> None:
+        """Let go of what was captured and of all memory beside the model's own."""
+        self._step = self._base = None
+        free_memory()
+
+    def _fitted(
+        self, group: Sequence[Student], watch: Callable[[int], None]
+    ) -> list[list[float]] | None:
+        """Losses by student, or None where memory did not suffice."""
+        try:
+            return self._trained(group, watch)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            # A capture that runs out of memory ends in an error about the capture.
+            if not isinstance(error, torch.OutOfMemoryError) and not isinstance(
+                error.__context__, torch.OutOfMemoryError
+            ):
+                raise
+        self.close()
+        return None
+
+    def _smaller(self) -> None:
+        """Take up less memory from now on."""
+        if self.size > 1:
+            self.size = -(-self.size // 2)
+        elif self._at_once > 1:
+            self._at_once = -(-self._at_once // 2)
+        elif not self._recompute:
+            self._recompute = True
+        else:
+            raise torch.OutOfMemoryError(
+                "one row at a time does not fit, recomputing activations; set "
+                "distillation.quantization: nf4 or a smaller carrier.max_new_tokens"
+            )
+        how = f"groups of {self.size}, {self._at_once} rows of each at a time"
+        also = ", recomputing activations" if self._recompute else ""
+        print(f"out of memory in training: starting again with {how}{also}", file=sys.stderr)
+
+    def _trained(self, group: Sequence[Student], watch: Callable[[int], None]) -> list[list[float]]:
+        model, settings = self._model, self._settings
+        made = [stack.fresh(model, settings.lora, student.seed) for student in group]
+        step = self._step = self._step or self._prepared()
+        sizes = self._sizes
+        adapters = torch.zeros_like(step.adapters, device="cpu")
+        for number, one in enumerate(made):
+            stack.write_row(adapters[:, number], self._kinds[0], one.tensors)
+        step.start(adapters.to(step.adapters.device))
+
+        lessons = [_Lesson(student, settings, self._at_once) for student in group]
+        missing = sizes.students - len(group)
+        count = max(len(lesson.steps) for lesson in lessons)
+        ledger = _Ledger(lessons, count, step.loss)
+        for number in range(count):
+            for place, tokens in enumerate(sizes.tokens[number]):
+                shares = [lesson.share(number, place) for lesson in lessons]
+                if any(shares):
+                    step.accumulate(filled([*shares, *[None] * missing], tokens, sizes))
+            now = [lesson.rate(number) for lesson in lessons] + [None] * missing
+            step.update(_pinned(adam_rates(now, number + 1, settings.weight_decay)))
+            ledger.note(number)
+            watch(number + 1)
+        losses = ledger.closed()
+        for number, (student, one) in enumerate(zip(group, made, strict=True)):
+            rows = step.adapters[:, number].cpu()
+            tensors = stack.read_row(rows, self._kinds[0], one.tensors)
+            stack.save(one._replace(tensors=tensors), student.adapter, self._tokenizer)
+        return losses
+
+    def _prepared(self) -> Step:
+        """The step of a group, captured where there is a GPU."""
+        model = self._model
+        self._sizes = sizes_of(self._run, self._settings, self.size, self._at_once)
+        if self._base is None:
+            keep = model.device.type != "cuda" or packed_bytes(model) < 0.4 * _free(model.device)
+            self._base = FrozenBase(model, keep=keep)
+        return Step(
+            self._base,
+            self._layout,
+            self._kinds,
+            self._sizes,
+            model.device,
+            model.dtype,
+            recompute=self._recompute,
+        )
+
+
+class _Lesson:
+    """What one student does in each step."""
+
+    def __init__(self, student: Student, settings: DistillationSettings, at_once: int) -> None:
+        self.student = student
+        self.steps: list[Passes] = deal(len(student.rows), settings, student.seed, at_once)
+        # By optimizer step, and the one after the last, which is what transformers reports.
+        self.rates = rates(len(self.steps), settings)
+
+    def rate(self, number: int) -> float | None:
+        return self.rates[number] if number < len(self.steps) else None
+
+    def share(self, number: int, place: int) -> Share | None:
+        """Its rows in one pass of a step, None where it has none."""
+        if number >= len(self.steps) or place >= len(self.steps[number]):
+            return None
+        rows = self.student.rows
+        passes = self.steps[number]
+        count = sum(_learned(rows[row]) for part in passes for row in part)
+        return Share([rows[row] for row in passes[place]], max(count, 1))
+
+
+class _Ledger:
+    """Every student's loss at every step: kept on the device, handed on some steps at a time."""
+
+    def __init__(self, lessons: Sequence[_Lesson], steps: int, loss: Tensor) -> None:
+        self._lessons, self._loss = lessons, loss
+        self._kept = torch.zeros(steps, len(loss), device=loss.device)
+        self._every = READ_EVERY if loss.device.type == "cuda" else 1
+        self._losses: list[list[float]] = [[] for _ in lessons]
+        self._done = 0
+        what = "distill" if len(lessons) == 1 else f"distill {len(lessons)} students"
+        self._bar: Any = tqdm(total=steps, desc=what, unit="step", disable=None)
+
+    def note(self, number: int) -> None:
+        """The device has been told to do this step."""
+        self._kept[number].copy_(self._loss)
+        if (number + 1) % self._every == 0:
+            self._hand_on(number + 1)
+
+    def closed(self) -> list[list[float]]:
+        """The losses by student, once the last step is done."""
+        self._hand_on(len(self._kept))
+        self._bar.close()
+        return self._losses
+
+    def _hand_on(self, until: int) -> None:
+        for number, losses in enumerate(self._kept[self._done : until].tolist(), self._done):
+            for own, lesson, loss in zip(self._losses, self._lessons, losses, strict=False):
+                if number < len(lesson.steps):
+                    own.append(loss)
+                    lesson.student.on_loss(number + 1, loss, lesson.rates[number + 1])
+        self._bar.update(until - self._done)
+        self._done = until
+
+
+def evenly(students: int, most: int) -> int:
+    """The size of groups of at most `most` that leaves the fewest places empty."""
+    groups = -(-students // most)
+    return -(-students // groups)
+
+
+def _group_that_fits(model: PreTrainedModel, sizes: Sizes, kind: Kind) -> int:
+    """How many students the device holds, and no more than make its products faster."""
+    if model.device.type != "cuda":
+        return 1
+    tokens, blocks = sizes.most_tokens, int(model.config.num_hidden_layers)
+    weights = sum(one.inputs * one.outputs for one in kind.adapted) * blocks
+    useful = min(MOST_TOKENS, ENOUGH / max(weights, 1)) / tokens
+    config = model.config
+    # What autograd keeps of a token in a block: about five of its width and five of the MLP's.
+    kept = 5 * (config.hidden_size + config.intermediate_size) * model.dtype.itemsize
+    # Adapter, gradient and AdamW's two in float32, the copy that is taken, an update's own needs.
+    state = kind.numbers * blocks * 30
+    free = 0.85 * _free(model.device) - packed_bytes(model) - 2**31
+    fits = free / (tokens * kept * blocks + state)
+    return max(1, int(min(useful, fits)))
+
+
+def _free(device: torch.device) -> int:
+    """Memory that this process can still get on a CUDA device."""
+    free, _ = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + held)
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor.pin_memory() if torch.cuda.is_available() else tensor
+
+
+def _learned(row: Row) -> int:
+    return sum(label != IGNORED for label in row["labels"][1:])
+
+
+def _tokens(student: Student, settings: DistillationSettings) -> int:
+    return sum(len(row["input_ids"]) for row in student.rows) * settings.epochs
