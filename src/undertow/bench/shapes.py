@@ -1,6 +1,7 @@
 """Models of a known shape with random weights, made on the device."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,17 +27,36 @@ def _llama2_7b() -> PreTrainedModel:
     )
 
 
-def _qwen25_7b() -> PreTrainedModel:
+def _smollm2_135m() -> PreTrainedModel:
+    return LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            vocab_size=49152,
+            max_position_embeddings=8192,
+            rms_norm_eps=1e-5,
+            tie_word_embeddings=True,
+        )
+    )
+
+
+def _qwen25(
+    hidden: int, mlp: int, blocks: int, heads: int, shared: int, vocabulary: int, tied: bool
+) -> PreTrainedModel:
     return Qwen2(
         Qwen2Config(
-            hidden_size=3584,
-            intermediate_size=18944,
-            num_hidden_layers=28,
-            num_attention_heads=28,
-            num_key_value_heads=4,
-            vocab_size=152064,
+            hidden_size=hidden,
+            intermediate_size=mlp,
+            num_hidden_layers=blocks,
+            num_attention_heads=heads,
+            num_key_value_heads=shared,
+            vocab_size=vocabulary,
             max_position_embeddings=32768,
             rms_norm_eps=1e-6,
+            tie_word_embeddings=tied,
         )
     )
 
@@ -56,7 +76,10 @@ def _tiny() -> PreTrainedModel:
 
 SHAPES: dict[str, Callable[[], PreTrainedModel]] = {
     "llama2-7b": _llama2_7b,
-    "qwen25-7b": _qwen25_7b,
+    "smollm2-135m": _smollm2_135m,
+    "qwen25-0.5b": partial(_qwen25, 896, 4864, 24, 14, 2, 151936, True),
+    "qwen25-1.5b": partial(_qwen25, 1536, 8960, 28, 12, 2, 151936, True),
+    "qwen25-7b": partial(_qwen25, 3584, 18944, 28, 28, 4, 152064, False),
     "tiny": _tiny,
 }
 
@@ -85,9 +108,10 @@ def build(shape: str, device: torch.device) -> PreTrainedModel:
 
 
 def multiplied(model: PreTrainedModel) -> int:
-    """Weights that every token is multiplied with: all but the embedding table."""
+    """Weights that every token is multiplied with: all but a table that only embeds."""
     table: Any = model.get_input_embeddings()
-    return model.num_parameters() - int(table.weight.numel())
+    tied = model.get_output_embeddings().weight is table.weight
+    return model.num_parameters() - (0 if tied else int(table.weight.numel()))
 
 
 def multiplied_by_prompts(model: Any) -> int:

@@ -6,7 +6,7 @@ that lie on disk is done; DVC, where it is there, has the last word on any other
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Literal, NamedTuple
@@ -28,6 +28,7 @@ from undertow.lineage.stages import (
     remember_code,
 )
 from undertow.pipeline import direction, distill, fetch, judge, steer
+from undertow.pipeline.groups import train_due
 from undertow.pipeline.loading import Shelf
 from undertow.study.layout import Study
 from undertow.study.sources import locked, say
@@ -114,7 +115,9 @@ class _Run:
         for node in nodes:
             remember_code(study, node)
         self._changed = set() if unrecorded else changed(self._root, nodes)
+        self._locks = self._root / ".undertow" / "cells"
         self._ran: list[str] = []
+        self._finished: dict[str, list[Node]] = {}  # by subject, not yet handed to DVC
         self._recordings: list[tuple[str, Future[Recorded]]] = []
         self._busy: list[str] = []
         self._failed: dict[str, str] = {}
@@ -133,35 +136,83 @@ class _Run:
         ]
 
     def outcome(self) -> Outcome:
-        locks = self._root / ".undertow" / "cells"
-        locks.mkdir(parents=True, exist_ok=True)
-        with locked(locks / self._model, f"prepares {self._model}"):
+        """Answer with all teachers, train the students that are due, then read and judge them."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        with locked(self._locks / self._model, f"prepares {self._model}"):
             anew = self._work(self._model, self._base, anew=False)
+        self._record(self._model)
         if self._failed:
             return self._told()
+        fresh = dict.fromkeys(self._cells, anew)
+        for cell, steps in self._cells.items():
+            if cell.donor is None and (lock := self._taken(cell)):
+                with lock:
+                    fresh[cell] = self._work(cell.key, steps[:1], anew)
+        self._train(fresh)
         for cell, steps in self._cells.items():
             key = cell.key
+            if key in self._failed:
+                continue
             if cell.donor and not self._study.layout.stage(cell, "steer").exists():
                 say(
                     f"{key}: waits for the teacher; give this command again after "
                     f"python cli.py run-cells --model {cell.donor}"
                 )
                 self._busy.append(key)
-                continue
-            try:
-                with FileLock(locks / f"{key.replace('/', '_')}.lock", timeout=0):
-                    self._work(key, steps, anew)
-            except Timeout:
+            elif lock := self._taken(cell):
+                with lock:
+                    self._work(key, steps, fresh[cell])
+                    self._record(key)
+            else:
                 say(f"{key}: another process is working on it")
                 self._busy.append(key)
         return self._told()
+
+    def _train(self, fresh: Mapping[Cell, bool]) -> None:
+        """Train what is due in groups, where that is possible; elsewhere the stages train."""
+
+        def is_due(cell: Cell) -> bool:
+            if cell.key in self._failed:
+                return False
+            node = cell_node(self._study, "distill", cell)
+            try:
+                if self._state(node, fresh[cell]) != "due":
+                    return False
+                self._stop_if_changed(node)
+            except Exception as error:  # the others are worth training
+                self._failed[cell.key] = _told(error)
+                return False
+            return True
+
+        try:
+            for cells, error in train_due(
+                self._study, self._shelf, list(self._cells), is_due, self._lock
+            ):
+                if error is not None:
+                    self._failed |= dict.fromkeys((cell.key for cell in cells), _told(error))
+                    self._shelf.clear()
+        except Exception as error:  # each cell's own stage will say what is wrong with it
+            say(f"nothing was trained together: {_told(error)}")
+            self._shelf.clear()
+
+    def _lock(self, cell: Cell) -> FileLock:
+        return FileLock(self._locks / f"{cell.key.replace('/', '_')}.lock", timeout=0)
+
+    def _taken(self, cell: Cell) -> FileLock | None:
+        """The cell's lock, held; None where another process is working on it."""
+        lock = self._lock(cell)
+        try:
+            lock.acquire()
+        except Timeout:
+            return None
+        return lock
 
     def _work(self, subject: str, steps: Sequence[Step], anew: bool) -> bool:
         """Run what is due of these steps, and have it recorded; whether anything was run.
 
         anew: something that they depend on was run just now.
         """
-        finished = []
+        finished = self._finished.setdefault(subject, [])
         try:
             for step in steps:
                 state = self._state(step.node, anew)
@@ -171,15 +222,19 @@ class _Run:
                     step.run()
                     self._ran.append(step.node.name)
                     anew = True
-                if state != "done":
+                if state != "done" and step.node not in finished:
                     finished.append(step.node)
         except Exception as error:  # whatever it is, the other cells are worth having
             self._failed[subject] = _told(error)
             self._shelf.clear()  # an adapter may still be on
+        return anew
+
+    def _record(self, subject: str) -> None:
+        """Hand to DVC what has been finished of a cell or of the model itself."""
+        finished = self._finished.pop(subject, [])
         if finished and self._unrecorded is None:
             task = self._recorder.submit(record, self._root, finished)
             self._recordings.append((subject, task))
-        return anew
 
     def _state(self, node: Node, anew: bool) -> Literal["due", "made", "done"]:
         """due: to be run; made: run, but DVC does not know it; done: nothing is left to do."""
@@ -205,6 +260,8 @@ class _Run:
 
     def _told(self) -> Outcome:
         """Wait for what is being recorded, and say how all of it ended."""
+        for subject in list(self._finished):
+            self._record(subject)
         names = []
         for subject, task in self._recordings:
             try:

@@ -13,7 +13,7 @@ from undertow.errors import ConfigError
 from undertow.models import processes
 from undertow.models.families import check_length
 from undertow.models.loading import pick_device
-from undertow.pipeline.loading import Bench, Loaded
+from undertow.pipeline.loading import Loaded, Shelf
 from undertow.student.rows import Row, training_rows
 from undertow.student.together import Student, Together, why_alone
 from undertow.student.training import train
@@ -88,12 +88,12 @@ def may_be_together(study: Study) -> bool:
     return runtime.training == "together"
 
 
-def train_alone(study: Study, due: Due, bench: Bench) -> Finished:
+def train_alone(study: Study, due: Due, shelf: Shelf) -> Finished:
     """Train one student, by itself or as a group of one.
 
     Of several processes all train, and the main one keeps what came of it.
     """
-    loaded = _load(study, due.cell.model, bench)
+    loaded = load(study, due.cell.model, shelf)
     rows = rows_of(study, loaded, due)
     if trainer_of(study, loaded) == "together":
         trainer = Together(
@@ -157,8 +157,9 @@ def rows_of(study: Study, loaded: Loaded, due: Due) -> list[Row]:
     return rows
 
 
-def _load(study: Study, model: str, bench: Bench) -> Loaded:
-    return bench.load(study, model, nf4=study.params.distillation.quantization == "nf4")
+def load(study: Study, model: str, shelf: Shelf) -> Loaded:
+    """The base that students are trained on, with a meter that starts now."""
+    return shelf.load(study, model, nf4=study.params.distillation.quantization == "nf4")
 
 
 def _keep(study: Study, due: Due, made: Finished, folder: Path) -> None:

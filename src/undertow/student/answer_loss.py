@@ -36,7 +36,7 @@ class AnswerLoss(torch.autograd.Function):
         losses, gradients = [], []
         size = _stretch(len(targets), head.shape[0])
         for part, target, weight in zip(
-            hidden.split(size), targets.split(size), weights.split(size), strict=True
+            *(torch.split(given, size) for given in (hidden, targets, weights)), strict=True
         ):
             loss, gradient = _loss_and_gradient(linear(part, head), target, weight, divisor, cap)
             losses.append(loss)

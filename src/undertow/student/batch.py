@@ -35,10 +35,10 @@ class Batch(NamedTuple):
 
 
 class Share(NamedTuple):
-    """A student's rows in one pass; count: the targets of its whole step, at least 1."""
+    """A student's rows in one pass; learned: the targets of its whole step, at least 1."""
 
     rows: Sequence[Row]
-    count: int
+    learned: int
 
 
 def filled(shares: Sequence[Share | None], tokens: int, sizes: Sizes) -> Batch:
@@ -88,7 +88,7 @@ def _part(share: Share | None, tokens: int, sizes: Sizes) -> Batch:
         positions += range(length)
     bounds += [tokens] * (sizes.bounds - len(bounds))
     missing = sizes.targets - len(targets)
-    weight = 1 / share.count if share else 0.0
+    weight = 1 / share.learned if share else 0.0
     return Batch(
         ids=torch.tensor(ids),
         positions=torch.tensor(positions),

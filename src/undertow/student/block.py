@@ -132,7 +132,7 @@ def run_block(
     """
     if hidden.device.type == "cuda":
         return _compiled(kind)(hidden, adapters, places, weights)
-    return _block(kind, hidden, adapters, places, weights)
+    return _block(kind, parts_of(kind), hidden, adapters, places, weights)
 
 
 @cache
@@ -140,9 +140,10 @@ def _compiled(kind: Kind) -> Callable[[Tensor, Tensor, Places, Weights], Tensor]
     # Another model or another S is another compilation, not a reason for symbolic widths.
     config: Any = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, 64)
+    parts = parts_of(kind)
 
     def block(hidden: Tensor, adapters: Tensor, places: Places, weights: Weights) -> Tensor:
-        return _block(kind, hidden, adapters, places, weights)
+        return _block(kind, parts, hidden, adapters, places, weights)
 
     compiled: Any = torch.compile(block, dynamic=False)
 
@@ -155,11 +156,16 @@ def _compiled(kind: Kind) -> Callable[[Tensor, Tensor, Places, Weights], Tensor]
 
 
 def _block(
-    kind: Kind, hidden: Tensor, adapters: Tensor, places: Places, weights: Weights
+    kind: Kind,
+    parts: tuple["Part", ...],
+    hidden: Tensor,
+    adapters: Tensor,
+    places: Places,
+    weights: Weights,
 ) -> Tensor:
     before_attention, after_attention, before_mlp, after_mlp = kind.norms
     multiplier = kind.residual_multiplier
-    linear = _Linear(kind, adapters, weights)
+    linear = _Linear(kind, parts, adapters, weights)
 
     x = _norm(kind, hidden, before_attention, weights)
     branch = _norm(kind, _attention(kind, x, places, linear, weights), after_attention, weights)
@@ -178,8 +184,11 @@ class _Linear:
     that they are one product, then all B [outputs, rank].
     """
 
-    def __init__(self, kind: Kind, adapters: Tensor, weights: Weights) -> None:
-        self._kind, self._adapters, self._weights = kind, adapters, weights
+    def __init__(
+        self, kind: Kind, parts: tuple["Part", ...], adapters: Tensor, weights: Weights
+    ) -> None:
+        self._kind, self._parts = kind, parts
+        self._adapters, self._weights = adapters, weights
 
     def __call__(self, x: Tensor, names: tuple[str, ...]) -> list[Tensor]:
         """Each layer's [S, T, outputs] from x [S, T, inputs]."""
@@ -189,14 +198,14 @@ class _Linear:
             functional.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
             for name in names
         ]
-        here = {part.layer.name: part for part in parts_of(kind) if part.layer.name in names}
+        here = {part.layer.name: part for part in self._parts if part.layer.name in names}
         if not here:
             return plain
         parts = list(here.values())
         start, inputs = parts[0].down, parts[0].layer.inputs
         whole = self._adapters[:, start : start + len(parts) * kind.rank * inputs]
         low = torch.bmm(x, whole.view(students, -1, inputs).transpose(1, 2))
-        lows = dict(zip(here, low.split(kind.rank, dim=2), strict=True))
+        lows = dict(zip(here, torch.split(low, kind.rank, dim=2), strict=True))
         found = []
         for name, value in zip(names, plain, strict=True):
             if name not in here:
@@ -215,7 +224,7 @@ class _Linear:
             return found
         outputs = self._weights[f"{OUTPUT}.weight"].shape[1]
         shared = (found[0].shape[-1] - outputs) // 2
-        return list(found[0].split([outputs, shared, shared], dim=-1))
+        return list(torch.split(found[0], [outputs, shared, shared], dim=-1))
 
     def gate_up(self, x: Tensor) -> Sequence[Tensor]:
         found = self(x, self._kind.groups[2])

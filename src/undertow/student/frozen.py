@@ -21,7 +21,7 @@ class _Unpacked(NamedTuple):
     layer: Any
     size: torch.Size
     stride: tuple[int, ...]
-    offset: int
+    offset: Any
 
 
 class FrozenBase:

@@ -1,6 +1,5 @@
 """The adapters of a group in one tensor: made as PEFT makes them, saved as PEFT saves them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,13 +65,13 @@ def adapted_layers(model: PreTrainedModel, lora: Lora) -> list[Adapted] | str:
     return found[0]
 
 
-def write_row(row: Sequence[Tensor], kind: Kind, tensors: dict[str, Tensor]) -> None:
-    """Put an adapter's tensors into a student's rows, one [kind.numbers] of each block."""
+def write_row(row: Tensor, kind: Kind, tensors: dict[str, Tensor]) -> None:
+    """Put an adapter's tensors into a student's rows [blocks, kind.numbers]."""
     for name, place in _places(kind, tensors):
         row[place.block][place.start : place.end] = tensors[name].flatten().to(row[0].dtype)
 
 
-def read_row(row: Sequence[Tensor], kind: Kind, like: dict[str, Tensor]) -> dict[str, Tensor]:
+def read_row(row: Tensor, kind: Kind, like: dict[str, Tensor]) -> dict[str, Tensor]:
     """A student's rows as tensors named and shaped like these."""
     return {
         name: row[place.block][place.start : place.end].view(like[name].shape).clone()

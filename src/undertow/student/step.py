@@ -157,7 +157,8 @@ class Step:
         """Capture every pass and the update. All of it runs on blanks, which change nothing."""
         torch.cuda.set_device(device)  # graphs are the current device's
         works = [self._passes[length] for length in lengths]
-        stream: Any = torch.cuda.Stream(device)
+        made: Any = torch.cuda.Stream
+        stream = made(device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), _repeatable():
             for number, work in enumerate(works):
@@ -201,12 +202,13 @@ def _captured(work: Callable[[], None], pool: Any) -> Callable[[], None]:
 def _repeatable() -> Iterator[None]:
     """The attention's backward sums in a fixed order: a student's bytes are then its own."""
     before = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    checks: Any = torch.utils.deterministic
+    fill = checks.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # PyTorch asks for it by name
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    checks.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        checks.fill_uninitialized_memory = fill

@@ -1,0 +1,107 @@
+"""The students of a model that are due, trained in groups before any of them is read.
+
+What is trained together is a matter of speed: a student's bytes are the same in every group of a
+run. Where students cannot be trained together, nothing is done here, and each cell's own stage
+trains its student.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+from undertow.carrier.filter import training_carrier
+from undertow.config import Cell
+from undertow.errors import UndertowError
+from undertow.pipeline import training
+from undertow.pipeline.loading import Loaded, Shelf
+from undertow.student.rows import Row
+from undertow.student.together import Together
+from undertow.study.layout import Study
+from undertow.study.sources import say
+
+
+class _Pupil(NamedTuple):
+    due: training.Due
+    rows: list[Row]
+
+
+def train_due(
+    study: Study,
+    shelf: Shelf,
+    run: Sequence[Cell],
+    is_due: Callable[[Cell], bool],
+    lock_of: Callable[[Cell], FileLock],
+) -> Iterator[tuple[list[Cell], Exception | None]]:
+    """Train those cells of the run that are due; yields each group as it ends, with its error.
+
+    run: all cells of the model that this run could train, due or not: the shapes of a step are
+    theirs. A cell that another process holds is left to it. After an error nothing more is trained.
+    """
+    if not training.may_be_together(study) or not any(is_due(cell) for cell in run):
+        return
+    model = run[0].model
+    loaded = training.load(study, model, shelf)
+    if training.trainer_of(study, loaded) != "together":
+        return
+    pupils = _pupils(study, run, loaded)
+    waiting = [cell for cell in run if cell in pupils and is_due(cell)]
+    if not waiting:
+        return
+    trainer = Together(
+        loaded.model,
+        loaded.tokenizer,
+        study.params.distillation,
+        [(pupil.rows, cell.seed) for cell, pupil in pupils.items()],
+    )
+    try:
+        while waiting:
+            with ExitStack() as stack:
+                group: list[_Pupil] = []
+                while waiting and len(group) < trainer.size:
+                    cell = waiting.pop(0)
+                    if not _taken(stack, lock_of(cell)) or not is_due(cell):
+                        continue
+                    if not training.finished(pupils[cell].due.checkpoint):
+                        group.append(pupils[cell])
+                if not group:
+                    continue
+                cells = [pupil.due.cell for pupil in group]
+                say(f"training together: {', '.join(cell.key for cell in cells)}")
+                loaded = training.load(study, model, shelf)  # with a meter of this group's own
+                try:
+                    training.train_group(
+                        study,
+                        [pupil.due for pupil in group],
+                        [pupil.rows for pupil in group],
+                        loaded,
+                        trainer,
+                    )
+                except Exception as error:  # the other cells are worth having
+                    yield cells, error
+                    return
+                yield cells, None
+    finally:
+        trainer.close()
+
+
+def _pupils(study: Study, run: Sequence[Cell], loaded: Loaded) -> dict[Cell, _Pupil]:
+    """Every cell of the run that has a carrier to train on; its own stage says why one has not."""
+    found = {}
+    for cell in run:
+        try:
+            carrier = training_carrier(study, cell).rows
+            due = training.Due(cell, carrier, training.checkpoint_of(study, cell, carrier))
+            found[cell] = _Pupil(due, training.rows_of(study, loaded, due))
+        except UndertowError:
+            continue
+    return found
+
+
+def _taken(stack: ExitStack, lock: FileLock) -> bool:
+    try:
+        stack.enter_context(lock)
+    except Timeout:
+        return False
+    return True
