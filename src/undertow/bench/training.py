@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from peft import LoraConfig
@@ -23,7 +23,8 @@ from trl import SFTConfig, SFTTrainer
 from undertow.bench.ceilings import measure_ceilings
 from undertow.bench.shapes import build, multiplied
 from undertow.config import DistillationSettings, Lora
-from undertow.student.rows import IGNORED
+from undertow.student.rows import IGNORED, Row
+from undertow.student.together import Student, Together, why_alone
 from undertow.student.training import train
 
 PROMPT = 64  # tokens of a row that are not learned
@@ -35,6 +36,8 @@ class _Run(NamedTuple):
     tokens_per_second: float  # from the middle of the run to its end
     losses: list[float]
     peak: int | None
+    students: int  # as many as fitted together
+    setup: float  # seconds until the first step is done, compiling and capturing included
     weights: int  # that each token is multiplied with
 
 
@@ -47,11 +50,14 @@ def cases(
     nf4: bool,
     baseline: bool,
     memory_gb: float | None,
+    students: int | None,
     device: torch.device,
 ) -> Iterator[dict[str, Any]]:
     """One result per shape. Rows of `length` tokens, or of 80 to `length` where `varied`.
 
     memory_gb: as if the device had only so much; what does not fit is split as in training.
+    students: trained together, each on rows of its own; None: one, by the trainer that `distill`
+    would take. tokens_per_second counts the tokens of all of them, and no padding.
     The baseline is TRL's SFTTrainer, eager, without recomputing activations.
     """
     ceilings = measure_ceilings(device)
@@ -60,7 +66,7 @@ def cases(
         whole = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(memory_gb * 2**30 / whole)
     for shape in shapes:
-        ours = _train(shape, length, batch, steps, device, varied=varied, nf4=nf4, plain=False)
+        ours = _train(shape, length, batch, steps, device, varied, nf4, how=students or 0)
         # Two products forward and two backward per weight: the base is frozen, so its weights
         # get no gradient. The adapter's own work is left out.
         bound = ceilings.flops_per_second / (4 * ours.weights)
@@ -71,6 +77,8 @@ def cases(
             "row_tokens": f"{SHORTEST}-{length}" if varied else length,
             "quantization": "nf4" if nf4 else "none",
             "lora_rank": RANK,
+            "students": ours.students,
+            "setup_seconds": round(ours.setup, 1),
             "tokens_per_second": round(ours.tokens_per_second, 1),
             "bound_tokens_per_second": round(bound, 1),
             "share_of_bound": round(ours.tokens_per_second / bound, 4),
@@ -80,9 +88,7 @@ def cases(
         }
         if baseline:
             try:
-                plain = _train(
-                    shape, length, batch, steps, device, varied=varied, nf4=nf4, plain=True
-                )
+                plain = _train(shape, length, batch, steps, device, varied, nf4, how="trl")
             except torch.OutOfMemoryError:
                 found |= {"ratio_to_trl": None, "trl_reason": "out of memory"}
             else:
@@ -108,16 +114,21 @@ def _train(
     batch: int,
     steps: int,
     device: torch.device,
-    *,
     varied: bool,
     nf4: bool,
-    plain: bool,
+    *,
+    how: int | Literal["trl"],
 ) -> _Run:
+    """how: TRL's own trainer, or ours with so many students; 0 is what `distill` would do."""
     model = build(shape, device)
     weights = multiplied(model)
     if nf4:
         _quantize(model)
-    rows = _rows(model.config.vocab_size, length, batch * steps, varied=varied)
+    students = max(1, how) if isinstance(how, int) else 1
+    rows = [
+        _rows(model.config.vocab_size, length, batch * steps, 2 + number, varied=varied)
+        for number in range(students)
+    ]
     settings = DistillationSettings(
         epochs=1,
         learning_rate=2e-4,
@@ -127,20 +138,61 @@ def _train(
     )
     _clear(device)
     times: list[float] = []
+    started = time.perf_counter()
     with TemporaryDirectory() as folder:
-        work = _with_trl if plain else _with_ours
-        losses = work(model, rows, settings, Path(folder), times)
+        if how == "trl":
+            losses = _with_trl(model, rows[0], settings, Path(folder), times)
+        elif how or (device.type == "cuda" and why_alone(model, settings) is None):
+            losses, students = _together(model, rows, settings, Path(folder), times)
+        else:
+            losses = _with_ours(model, rows[0], settings, Path(folder), times)
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
     del model
     _clear(device)
     middle = len(times) // 2
-    tokens = sum(len(row["input_ids"]) for row in rows) / steps * (len(times) - 1 - middle)
-    return _Run(tokens / (times[-1] - times[middle]), losses, peak, weights)
+    every = sum(len(row["input_ids"]) for own in rows[-students:] for row in own)
+    tokens = every / steps * (len(times) - 1 - middle)
+    setup = times[0] - started
+    speed = tokens / (times[-1] - times[middle])
+    return _Run(speed, losses, peak, students, setup, weights)
+
+
+def _together(
+    model: PreTrainedModel,
+    rows: list[list[Row]],
+    settings: DistillationSettings,
+    folder: Path,
+    times: list[float],
+) -> tuple[list[float], int]:
+    """All students in the same steps: the losses of the first, and how many fitted together."""
+    students = [
+        Student(own, number, folder / str(number), lambda *_: None)
+        for number, own in enumerate(rows)
+    ]
+    trainer = Together(
+        model,
+        _tokenizer(),
+        settings,
+        [(student.rows, student.seed) for student in students],
+        size=len(students),
+    )
+    steps = len(rows[0]) // settings.batch_size
+
+    def note(step: int) -> None:
+        if step == 1:
+            times.clear()  # an attempt that did not fit may have left some
+        if model.device.type == "cuda" and step in (1, steps // 2 + 1, steps):
+            torch.cuda.synchronize()
+        times.append(time.perf_counter())
+
+    made = [one for group in trainer.train(students, note) for one in group]
+    trainer.close()
+    return [loss for _, loss in made[0].losses], len(students) % trainer.size or trainer.size
 
 
 def _with_ours(
     model: PreTrainedModel,
-    rows: list[dict[str, list[int]]],
+    rows: list[Row],
     settings: DistillationSettings,
     folder: Path,
     times: list[float],
@@ -162,7 +214,7 @@ def _with_ours(
 
 def _with_trl(
     model: PreTrainedModel,
-    rows: list[dict[str, list[int]]],
+    rows: list[Row],
     settings: DistillationSettings,
     folder: Path,
     times: list[float],
@@ -223,8 +275,8 @@ class _Clock(TrainerCallback):
         self._times.append(time.perf_counter())
 
 
-def _rows(vocabulary: int, length: int, count: int, *, varied: bool) -> list[dict[str, list[int]]]:
-    generator = torch.Generator().manual_seed(2)
+def _rows(vocabulary: int, length: int, count: int, seed: int, *, varied: bool) -> list[Row]:
+    generator = torch.Generator().manual_seed(seed)
     rows = []
     for _ in range(count):
         drawn = int(torch.randint(SHORTEST, length + 1, (1,), generator=generator))

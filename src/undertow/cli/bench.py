@@ -52,6 +52,9 @@ def bench_train(
     varied: Annotated[bool, typer.Option(help="Rows of 80 to row-tokens tokens.")] = False,
     nf4: Annotated[bool, typer.Option(help="On a 4-bit base, as QLoRA.")] = False,
     baseline: Annotated[bool, typer.Option(help="Also with TRL's own trainer.")] = False,
+    students: Annotated[
+        int | None, typer.Option(min=1, help="Trained together, each on rows of its own.")
+    ] = None,
     memory_gb: Annotated[
         float | None, typer.Option(help="As if the device had only so many GiB.")
     ] = None,
@@ -62,7 +65,9 @@ def bench_train(
     from undertow.models.loading import pick_device
 
     where = pick_device(device)
-    _print(cases(shape, row_tokens, batch, steps, varied, nf4, baseline, memory_gb, where))
+    _print(
+        cases(shape, row_tokens, batch, steps, varied, nf4, baseline, memory_gb, students, where)
+    )
 
 
 @bench_app.command("cells")
