@@ -1,14 +1,25 @@
 """Students trained together are those that TRL trains one by one, whoever stands beside them."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from tiny import tiny_model, tiny_tokenizer
 from undertow.config import DistillationSettings, Lora
+from undertow.models.families import layout_of
+from undertow.student.batch import Share, filled
+from undertow.student.block import kinds_of
+from undertow.student.dealing import sizes_of
+from undertow.student.frozen import FrozenBase
 from undertow.student.rows import IGNORED
-from undertow.student.together import Student, Together
+from undertow.student.stack import adapted_layers
+from undertow.student.step import Step, adam_rates
+from undertow.student.together import Student, Together, why_alone
 from undertow.student.training import train
 
 FAMILIES = pytest.mark.parametrize("family", ["llama2", "qwen2"])

@@ -12,8 +12,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from undertow.models.fused import fused
 from undertow.engine.joined import together
+from undertow.models.fused import fused
 
 
 class Cache(NamedTuple):
