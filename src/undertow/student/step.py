@@ -21,6 +21,10 @@ from undertow.student.block import Kind, Places, rms_norm, run_block
 from undertow.student.dealing import Sizes
 from undertow.student.frozen import FrozenBase
 
+# PyTorch reads it once, at the first product of the process, and refuses deterministic work without
+# it; the value is the workspace that it takes on this generation of GPUs anyway.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 CLIP = 1.0  # the norm of a student's gradient; transformers' max_grad_norm
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8  # both as transformers sets AdamW (Loshchilov and Hutter 2019)
@@ -204,7 +208,6 @@ def _repeatable() -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     checks: Any = torch.utils.deterministic
     fill = checks.fill_uninitialized_memory
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # PyTorch asks for it by name
     torch.use_deterministic_algorithms(True)
     checks.fill_uninitialized_memory = False
     try:
