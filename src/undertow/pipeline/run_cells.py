@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -145,8 +146,8 @@ class _Run:
             return self._told()
         fresh = dict.fromkeys(self._cells, anew)
         for cell, steps in self._cells.items():
-            if cell.donor is None and (lock := self._taken(cell)):
-                with lock:
+            with self._taken(cell) as mine:
+                if mine and cell.donor is None:
                     fresh[cell] = self._work(cell.key, steps[:1], anew)
         self._train(fresh)
         for cell, steps in self._cells.items():
@@ -159,13 +160,14 @@ class _Run:
                     f"python cli.py run-cells --model {cell.donor}"
                 )
                 self._busy.append(key)
-            elif lock := self._taken(cell):
-                with lock:
+                continue
+            with self._taken(cell) as mine:
+                if mine:
                     self._work(key, steps, fresh[cell])
                     self._record(key)
-            else:
-                say(f"{key}: another process is working on it")
-                self._busy.append(key)
+                else:
+                    say(f"{key}: another process is working on it")
+                    self._busy.append(key)
         return self._told()
 
     def _train(self, fresh: Mapping[Cell, bool]) -> None:
@@ -198,14 +200,19 @@ class _Run:
     def _lock(self, cell: Cell) -> FileLock:
         return FileLock(self._locks / f"{cell.key.replace('/', '_')}.lock", timeout=0)
 
-    def _taken(self, cell: Cell) -> FileLock | None:
-        """The cell's lock, held; None where another process is working on it."""
+    @contextmanager
+    def _taken(self, cell: Cell) -> Iterator[bool]:
+        """Hold the cell's lock; False where another process is working on it."""
         lock = self._lock(cell)
         try:
             lock.acquire()
         except Timeout:
-            return None
-        return lock
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def _work(self, subject: str, steps: Sequence[Step], anew: bool) -> bool:
         """Run what is due of these steps, and have it recorded; whether anything was run.

@@ -113,7 +113,7 @@ def train_alone(study: Study, due: Due, shelf: Shelf) -> Finished:
         return Finished([], loaded.meter.costs(), "trl")
     with (
         atomic_folder(due.checkpoint) as staged,
-        log_training(study.params, study.layout, due.cell, due.checkpoint.name) as tracker,
+        log_training(study, due.cell, due.checkpoint.name) as tracker,
     ):
         adapter = staged / "adapter"
         done = train(loaded.model, loaded.tokenizer, rows, settings, seed, adapter, tracker.loss)
@@ -136,9 +136,7 @@ def train_group(
         students, folders = [], []
         for due, own in zip(group, rows, strict=True):
             folder = stack.enter_context(atomic_folder(due.checkpoint))
-            tracker = stack.enter_context(
-                log_training(study.params, study.layout, due.cell, due.checkpoint.name)
-            )
+            tracker = stack.enter_context(log_training(study, due.cell, due.checkpoint.name))
             students.append(Student(own, due.cell.seed, folder / "adapter", tracker.loss))
             folders.append(folder)
         trained = [one for part in trainer.train(students) for one in part]
