@@ -31,7 +31,7 @@ class Due(NamedTuple):
     checkpoint: Path
 
 
-class Finished(NamedTuple):
+class FinishedTraining(NamedTuple):
     """A finished training: (step, loss) pairs and what it cost; the adapter is on disk."""
 
     losses: list[tuple[int, float]]
@@ -54,14 +54,14 @@ def checkpoint_of(study: Study, cell: Cell, carrier: Sequence[Response]) -> Path
     return study.layout.journal / key
 
 
-def finished(checkpoint: Path) -> Finished | None:
+def finished(checkpoint: Path) -> FinishedTraining | None:
     """The training that this stage has finished before it was killed, or a group has."""
     record = checkpoint / "training.json"
     if not record.exists():
         return None
     kept = json.loads(record.read_text(encoding="utf-8"))
     losses = [(step, loss) for step, loss in kept["losses"]]
-    return Finished(losses, Costs.model_validate(kept["costs"]), kept["trainer"])
+    return FinishedTraining(losses, Costs.model_validate(kept["costs"]), kept["trainer"])
 
 
 def trainer_of(study: Study, loaded: Loaded) -> Trainer:
@@ -88,7 +88,7 @@ def may_be_together(study: Study) -> bool:
     return runtime.training == "together"
 
 
-def train_alone(study: Study, due: Due, shelf: Shelf) -> Finished:
+def train_alone(study: Study, due: Due, shelf: Shelf) -> FinishedTraining:
     """Train one student, by itself or as a group of one.
 
     Of several processes all train, and the main one keeps what came of it.
@@ -110,7 +110,7 @@ def train_alone(study: Study, due: Due, shelf: Shelf) -> Finished:
     settings, seed = study.params.distillation, due.cell.seed
     if not processes.is_main():
         train(loaded.model, loaded.tokenizer, rows, settings, seed, due.checkpoint, _ignore)
-        return Finished([], loaded.meter.costs(), "trl")
+        return FinishedTraining([], loaded.meter.costs(), "trl")
     with (
         atomic_folder(due.checkpoint) as staged,
         log_training(study, due.cell, due.checkpoint.name) as tracker,
@@ -118,7 +118,7 @@ def train_alone(study: Study, due: Due, shelf: Shelf) -> Finished:
         adapter = staged / "adapter"
         done = train(loaded.model, loaded.tokenizer, rows, settings, seed, adapter, tracker.loss)
         loaded.meter.add_training(done.tokens, done.seconds)
-        made = Finished(done.losses, _of_all_processes(loaded.meter.costs()), "trl")
+        made = FinishedTraining(done.losses, _of_all_processes(loaded.meter.costs()), "trl")
         _keep(study, due, made, staged)
     return made
 
@@ -129,7 +129,7 @@ def train_group(
     rows: Sequence[Sequence[Row]],
     loaded: Loaded,
     trainer: Together,
-) -> list[Finished]:
+) -> list[FinishedTraining]:
     """Train a group's students; a killed or failed group leaves nothing of any of them."""
     made = []
     with ExitStack() as stack:
@@ -143,7 +143,7 @@ def train_group(
         whole = loaded.meter.costs()
         for due, folder, one in zip(group, folders, trained, strict=True):
             costs = _share(whole, len(group), one.tokens, one.seconds)
-            made.append(Finished(one.losses, costs, "together"))
+            made.append(FinishedTraining(one.losses, costs, "together"))
             _keep(study, due, made[-1], folder)
     return made
 
@@ -160,7 +160,7 @@ def load(study: Study, model: str, shelf: Shelf) -> Loaded:
     return shelf.load(study, model, nf4=study.params.distillation.quantization == "nf4")
 
 
-def _keep(study: Study, due: Due, made: Finished, folder: Path) -> None:
+def _keep(study: Study, due: Due, made: FinishedTraining, folder: Path) -> None:
     write_json(folder / "adapter" / "undertow.json", _provenance(study, due.cell, len(due.carrier)))
     kept: dict[str, Any] = {
         "losses": made.losses,

@@ -17,7 +17,7 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from undertow.models.families import Layout
+from undertow.models.families import FamilyLayout
 
 QUERY_KEY_VALUE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
@@ -92,7 +92,11 @@ class Places(NamedTuple):
 
 
 def kinds_of(
-    model: PreTrainedModel, layout: Layout, rank: int, scaling: float, adapted: Sequence[Adapted]
+    model: PreTrainedModel,
+    layout: FamilyLayout,
+    rank: int,
+    scaling: float,
+    adapted: Sequence[Adapted],
 ) -> list[Kind]:
     """The kind of each block."""
     config, norms = model.config, layout.family.norms

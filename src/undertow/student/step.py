@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from undertow.models.families import Layout
+from undertow.models.families import FamilyLayout
 from undertow.student.answer_loss import AnswerLoss
 from undertow.student.batch import Batch, filled
 from undertow.student.block import Kind, Places, rms_norm, run_block
@@ -37,7 +37,7 @@ class Step:
     def __init__(
         self,
         base: FrozenBase,
-        layout: Layout,
+        layout: FamilyLayout,
         kinds: Sequence[Kind],
         sizes: Sizes,
         device: torch.device,

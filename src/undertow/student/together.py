@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from undertow.config import DistillationSettings
 from undertow.errors import UndertowError
 from undertow.models import processes
-from undertow.models.families import Layout, layout_of
+from undertow.models.families import FamilyLayout, layout_of
 from undertow.models.memory import free_memory
 from undertow.student import stack
 from undertow.student.batch import Share, filled
@@ -86,7 +86,7 @@ class Together:
         if isinstance(layers, str):
             raise ValueError(layers)
         self._model, self._tokenizer, self._settings, self._run = model, tokenizer, settings, run
-        self._layout: Layout = layout_of(model)
+        self._layout: FamilyLayout = layout_of(model)
         lora = settings.lora
         self._kinds: list[Kind] = kinds_of(
             model, self._layout, lora.rank, lora.alpha / lora.rank, layers
