@@ -8,9 +8,9 @@ import pytest
 
 from drawings import Drawn, place
 from factories import Study, make_params, make_study
-from undertow.findings.numbers import READOUTS, transfer_of
+from undertow.findings.numbers import READOUTS
 from undertow.report.charts.layers import Bounds, Place, gaps, ink, intervals, levels, line, points
-from undertow.report.charts.picture import GROUND, RANDOM, TRAIT, Words, draw, nice_domain
+from undertow.report.charts.picture import GROUND, RANDOM, TRAIT, Words, draw_picture, nice_domain
 from undertow.report.charts.rates import dose_figure, scatter_figure
 from undertow.report.charts.shifts import random_figure
 from undertow.report.charts.tau import tau_figure
@@ -37,7 +37,7 @@ def drawn(rows: list[dict[str, object]], id: str = "here") -> str:
         *intervals(place, marks, "y", Bounds("0", "10")),
         points(place, marks),
     ]
-    return str(draw(layers, rows, Words("title", "description"), id))
+    return str(draw_picture(layers, rows, Words("title", "description"), id))
 
 
 def row(x: float, y: float | None = 5, **more: object) -> dict[str, object]:
@@ -49,8 +49,8 @@ def test_every_panel_of_tau_shows_its_own_arms_and_no_others(study: Study) -> No
     seen = set()
     for readout in READOUTS:
         for model in study.summary.models:
-            arms = [arm for arm in study.summary.of_model(model) if not arm.is_control]
-            taus = {id(arm): transfer_of(arm, readout).tau for arm in arms}
+            arms = study.summary.views[model].steered
+            taus = {id(arm): arm.by(readout).tau for arm in arms}
             known = [arm for arm in arms if taus[id(arm)].value is not None]
             missing = [a for a in arms if a.direction == "trait" and taus[id(a)].value is None]
             panel = Drawn(str(next(panels)))

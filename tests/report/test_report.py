@@ -15,7 +15,7 @@ from undertow.analysis.judges import judge_evidence
 from undertow.judging.base import JudgeRow, Verdict
 from undertow.judging.calibration import summarise_calibration, write_calibration
 from undertow.judging.double import ScriptedJudge
-from undertow.report.charts.rates import dose_table
+from undertow.report.charts.rates import fitted_table
 from undertow.report.page import typeset
 from undertow.report.sections.samples import Sample, read_samples
 from undertow.report.tables import rate_table, shift_table, tau_table
@@ -163,7 +163,7 @@ def test_downloads_are_the_plot_tables(study: Study) -> None:
     tables = {
         "tau.csv": tau_table(study.summary),
         "rates.csv": rate_table(study.summary),
-        "dose.csv": dose_table(study.summary),
+        "dose.csv": fitted_table(study.summary),
         "shifts.csv": shift_table(study.summary),
     }
     assert links.keys() == tables.keys()

@@ -13,7 +13,7 @@ from undertow.analysis.costs import totals_of
 from undertow.analysis.doses import DoseArm, DoseRecord, dose_records
 from undertow.analysis.mechanism import ArmMechanism
 from undertow.analysis.side_effects import EffectsSummary, incoherence, summarise_effects
-from undertow.analysis.summary import ArmSummary, CellSummary, RateRecord, Summary
+from undertow.analysis.summary import ArmSummary, CellSummary, RateSummary, Summary
 from undertow.config import Arm, Cell, Params, parse_arm
 from undertow.stats.intervals import Floats, wilson
 from undertow.stats.transfer import Readings, Transfer, estimate_transfer
@@ -250,7 +250,7 @@ def _matrix(subjects: Sequence[Readout], readout: ReadoutName, ids: Sequence[str
     )
 
 
-def _rate(subjects: Sequence[Readout], confidence: float) -> RateRecord:
+def _rate(subjects: Sequence[Readout], confidence: float) -> RateSummary:
     """Wilson treats rows of several seeds as independent; tau's bootstrap does not.
 
     A greedy teacher answers alike whatever the seed: then one seed is all that there is.
@@ -264,6 +264,8 @@ def _rate(subjects: Sequence[Readout], confidence: float) -> RateRecord:
         if verdict is not None
     ]
     if not verdicts:
-        return RateRecord(value=None, low=None, high=None, scored=0)
+        return RateSummary(value=None, low=None, high=None, scored=0)
     low, high = wilson(sum(verdicts), len(verdicts), confidence)
-    return RateRecord(value=sum(verdicts) / len(verdicts), low=low, high=high, scored=len(verdicts))
+    return RateSummary(
+        value=sum(verdicts) / len(verdicts), low=low, high=high, scored=len(verdicts)
+    )

@@ -20,7 +20,7 @@ from undertow.study.layout import Layout
 from undertow.study.records import Costs, ReadoutName, Record, Share
 
 
-class RateRecord(Share):
+class RateSummary(Share):
     """Over all seeds and scored prompts."""
 
     scored: int
@@ -48,8 +48,8 @@ class ArmSummary(Record):
     strength: str
     rate: Transfer
     margin: Transfer
-    teacher_rate: RateRecord
-    student_rate: RateRecord
+    teacher_rate: RateSummary
+    student_rate: RateSummary
     cells: tuple[CellSummary, ...]
     degenerate: str | None = None  # why the teacher counts as incoherent and is left out of fits
     audit: ArmAudit | None = None  # whether the trait can be seen in the carrier
@@ -159,13 +159,6 @@ class Summary(Record):
         copied = super().model_copy(update=update, deep=deep)
         copied.__dict__.pop("views", None)  # they are those of the arms before the update
         return copied
-
-    # For the charts, until they take views.
-    def of_model(self, model: str) -> list[ArmSummary]:
-        return list(self.views[model].arms)
-
-    def dose_of(self, model: str) -> DoseRecord | None:
-        return self.views[model].dose
 
 
 def headline(summary: Summary) -> dict[str, dict[str, dict[str, float | None]]]:

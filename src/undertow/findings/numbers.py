@@ -2,7 +2,6 @@
 
 from undertow.analysis.summary import ArmSummary, Summary
 from undertow.stats.intervals import Estimate
-from undertow.stats.transfer import Transfer
 from undertow.study.records import ReadoutName
 from undertow.texts.numbers import PERCENT as PERCENT
 from undertow.texts.numbers import POINTS
@@ -35,7 +34,3 @@ def titled(name: str) -> str:
 
 def readout_title(summary: Summary, readout: ReadoutName) -> str:
     return "margin" if readout == "margin" else summary.rate_name
-
-
-def transfer_of(arm: ArmSummary, readout: ReadoutName) -> Transfer:
-    return arm.by(readout)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from undertow.analysis.mechanism import SeedRange
-from undertow.analysis.summary import ArmSummary, RateRecord, Summary
+from undertow.analysis.summary import ArmSummary, RateSummary, Summary
 from undertow.config import Cell
 from undertow.findings.numbers import READOUTS
 from undertow.stats.intervals import Estimate
@@ -151,7 +151,7 @@ def _estimate(estimate: Estimate) -> tuple[str, str, str]:
     return _number(estimate.value), _number(estimate.low), _number(estimate.high)
 
 
-def _rate(rate: RateRecord) -> tuple[str, str, str]:
+def _rate(rate: RateSummary) -> tuple[str, str, str]:
     return _number(rate.value), _number(rate.low), _number(rate.high)
 
 

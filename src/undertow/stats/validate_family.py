@@ -27,7 +27,7 @@ SCENARIOS = (
 TAU = 0.6
 
 
-class Study(NamedTuple):
+class FamilyStudy(NamedTuple):
     """One simulated or drawn study of a model, with its truth."""
 
     arms: Mapping[float, Readings]  # by strength
@@ -81,7 +81,7 @@ def family_table(
                     seeds: int = seeds,
                     control_seeds: int = control_seeds,
                     cv: float = cv,
-                ) -> Study:
+                ) -> FamilyStudy:
                     found = simulate_family(
                         rng,
                         scenario,
@@ -93,7 +93,9 @@ def family_table(
                         seed_sd=seed_sd,
                         cv=cv,
                     )
-                    return Study(found.arms, found.shifts, dict.fromkeys(found.arms, TAU), TAU)
+                    return FamilyStudy(
+                        found.arms, found.shifts, dict.fromkeys(found.arms, TAU), TAU
+                    )
 
                 yield _row(scenario.name, seeds, control_seeds, cv, draw, studies, seed)
 
@@ -122,7 +124,7 @@ def students_table(
 
         def draw(
             rng: np.random.Generator = rng, seeds: int = seeds, controls: int = control_seeds
-        ) -> Study:
+        ) -> FamilyStudy:
             prompts = rng.integers(0, len(next(iter(arms.values())).base), size=len(arm.base))
             pool = next(iter(arms.values())).control
             control = pool[rng.integers(0, len(pool), max(seeds, controls))][:, prompts]
@@ -135,7 +137,7 @@ def students_table(
                 )
                 for strength, each in arms.items()
             }
-            return Study(drawn, shifts, taus, float(above / below))
+            return FamilyStudy(drawn, shifts, taus, float(above / below))
 
         yield _row("students", seeds, control_seeds, None, draw, studies, seed)
 
@@ -145,7 +147,7 @@ def _row(
     seeds: int,
     control_seeds: int,
     cv: float | None,
-    draw: Callable[[], Study],
+    draw: Callable[[], FamilyStudy],
     studies: int,
     seed: int,
 ) -> FamilyRow:
@@ -197,7 +199,7 @@ def _row(
 
 
 def _estimated(
-    study: Study, seeds: int, control_seeds: int, seed: int
+    study: FamilyStudy, seeds: int, control_seeds: int, seed: int
 ) -> tuple[Family[float], TransferLine[float]]:
     """Moderated with all control students; alone with as many of them as seeds, as pairs."""
     paired = {k: replace(arm, control=arm.control[:seeds]) for k, arm in study.arms.items()}

@@ -89,9 +89,6 @@ class Scale(NamedTuple):
         parts = (value, self.unit, self.interval(measured, signed=signed))
         return " ".join(part for part in parts if part)
 
-    def estimate(self, measured: Measured) -> str:
-        return self.written(measured, signed=True)  # for the charts, until they say it themselves
-
 
 PERCENT = Scale("%", 100, 1)
 POINTS = Scale("pp", 100, 1)

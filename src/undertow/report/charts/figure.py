@@ -18,7 +18,7 @@ OFFSET = 0.016
 # More digits than a strength has: Vega would round the tick of 0.25 to 0.3.
 EXACT = ".9~g"
 
-Row = dict[str, Any]
+Datum = dict[str, Any]
 
 
 def strength_axis(arms: Iterable[ArmSummary]) -> alt.X:
@@ -42,9 +42,9 @@ def beside(arms: Iterable[ArmSummary], side: int) -> float:
 
 def strength_row(
     arm: ArmSummary, estimate: Estimate, series: Series, shift: float, scale: Scale, name: str
-) -> Row:
+) -> Datum:
     """An arm's estimate over its strength; without a text where there is nothing to draw."""
-    row: Row = {"x": arm.alpha, "y": estimate.value, "series": series.name}
+    row: Datum = {"x": arm.alpha, "y": estimate.value, "series": series.name}
     if estimate.value is None:
         return row
     text = f"{arm_name(arm)} {arm.strength}: {name} {scale.number(estimate.value)}"
@@ -56,7 +56,7 @@ def strength_row(
     }
 
 
-def described(rows: Iterable[Row], more: Iterable[str] = ()) -> str:
+def described(rows: Iterable[Datum], more: Iterable[str] = ()) -> str:
     """The chart in words: every mark's own text, then sentences about what is not drawn."""
     texts = [row["text"] for row in rows if row.get("text")]
     shown = f"{'; '.join(texts)}." if texts else "Nothing could be drawn."

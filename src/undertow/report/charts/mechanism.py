@@ -8,7 +8,7 @@ from markupsafe import Markup
 from undertow.analysis.mechanism import ArmMechanism, BlockShift, SeedRange
 from undertow.analysis.summary import Summary
 from undertow.findings.numbers import RATIO
-from undertow.report.charts.figure import Row, across, with_data
+from undertow.report.charts.figure import Datum, across, with_data
 from undertow.report.charts.layers import (
     Place,
     Series,
@@ -26,7 +26,7 @@ from undertow.report.charts.picture import (
     TEACHER,
     Words,
     bounds_of,
-    draw,
+    draw_picture,
     nice_domain,
     scale_of,
 )
@@ -87,7 +87,7 @@ def _panel(model: str, arms: Sequence[ArmMechanism], id: str) -> Markup:
         alt.Y("y:Q", title=None, scale=scale_of(domain), axis=alt.Axis(tickCount=5)),
     )
     steered = [block.block for block in arms[0].blocks if block.steered]
-    return draw(
+    return draw_picture(
         [
             levels((-chance, 0, chance)),
             levels(steered, "x", "steered"),
@@ -108,10 +108,10 @@ def _labelled(arm: ArmMechanism, arms: Sequence[ArmMechanism]) -> bool:
     return arm.direction == "trait" and abs(float(arm.strength)) in (min(sizes), max(sizes))
 
 
-def _rows(series: Series, arm: ArmMechanism, labelled: bool) -> list[Row]:
+def _rows(series: Series, arm: ArmMechanism, labelled: bool) -> list[Datum]:
     rows = []
     for block in arm.blocks:
-        row: Row = {"x": block.block, "y": None, "series": series.name, "arm": _name(arm)}
+        row: Datum = {"x": block.block, "y": None, "series": series.name, "arm": _name(arm)}
         if block.cosine is not None:
             row |= _known(arm, block, block.cosine)
             if labelled and block.block == len(arm.blocks) - 1:
@@ -120,10 +120,10 @@ def _rows(series: Series, arm: ArmMechanism, labelled: bool) -> list[Row]:
     return rows
 
 
-def _known(arm: ArmMechanism, block: BlockShift, cosine: SeedRange) -> Row:
+def _known(arm: ArmMechanism, block: BlockShift, cosine: SeedRange) -> Datum:
     text = f"{_name(arm)}, block {block.block}: cosine {ranged(cosine)}"
-    row: Row = {"y": cosine.mean, "text": typeset(text)}
-    ends: Row = {"y_low": cosine.low, "y_high": cosine.high}
+    row: Datum = {"y": cosine.mean, "text": typeset(text)}
+    ends: Datum = {"y_low": cosine.low, "y_high": cosine.high}
     return row | (ends if block.steered and arm.seeds > 1 else {})
 
 

@@ -91,7 +91,7 @@ class Words:
     description: str
 
 
-def draw(
+def draw_picture(
     layers: Sequence[alt.Chart],
     rows: Iterable[dict[str, Any]],
     words: Words,

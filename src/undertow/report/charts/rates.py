@@ -6,11 +6,11 @@ from typing import Literal
 import altair as alt
 
 from undertow.analysis.doses import DoseRecord
-from undertow.analysis.summary import ArmSummary, RateRecord, Summary
+from undertow.analysis.summary import ArmSummary, RateSummary, Summary
 from undertow.findings.doses import FORM_NAMES, stated_threshold
 from undertow.findings.numbers import PERCENT, arm_name, titled
 from undertow.report.charts.figure import (
-    Row,
+    Datum,
     across,
     along,
     beside,
@@ -39,7 +39,7 @@ from undertow.report.charts.picture import (
     TRAIT,
     Words,
     bounds_of,
-    draw,
+    draw_picture,
     nice_domain,
     scale_of,
 )
@@ -58,11 +58,11 @@ def dose_figure(summary: Summary) -> Figure:
     domain = nice_domain(_ends(summary))
     panels = []
     for index, model in enumerate(summary.models):
-        arms = summary.of_model(model)
+        arms = summary.views[model].arms
         place = Place(
             strength_axis(arms), alt.Y("y:Q", scale=scale_of(domain), axis=percent_axis(None))
         )
-        curve = fitted_curve(summary.dose_of(model))
+        curve = fitted_curve(summary.views[model].dose)
         rows = [
             strength_row(arm, _estimate(arm, subject), series, beside(arms, side), PERCENT, subject)
             for series, direction, subject, side in GROUPS
@@ -70,7 +70,7 @@ def dose_figure(summary: Summary) -> Figure:
         ]
         named = [*(group[0] for group in GROUPS), *([FITTED] if curve else [])]
         panels.append(
-            draw(
+            draw_picture(
                 [*rate_layers(place, ink(named, GROUND), bounds_of(domain)), *_fit(place)],
                 [*rows, *curve],
                 Words(f"{model}: {summary.rate_name}", described([*rows, *curve])),
@@ -84,7 +84,7 @@ def dose_figure(summary: Summary) -> Figure:
         "interval, drawn only where the verdict is a threshold.",
         tuple(panels),
         across(summary),
-        *with_data("dose.csv", "Rates with Wilson intervals, and fitted", dose_table(summary)),
+        *with_data("dose.csv", "Rates with Wilson intervals, and fitted", fitted_table(summary)),
     )
 
 
@@ -124,12 +124,12 @@ def _fit(place: Place) -> list[alt.Chart]:
     ]
 
 
-def fitted_curve(dose: DoseRecord | None) -> list[Row]:
+def fitted_curve(dose: DoseRecord | None) -> list[Datum]:
     """Rows of the best form over the fitted strengths and of its threshold; none without a fit."""
     if dose is None or dose.best is None:
         return []
     text = f"Fitted: {FORM_NAMES[dose.best]}, {dose.verdict}"
-    rows: list[Row] = [{"x": dose.side * point.x, "fit": point.rate} for point in dose.curve]
+    rows: list[Datum] = [{"x": dose.side * point.x, "fit": point.rate} for point in dose.curve]
     threshold = dose.stated_threshold
     if threshold is None or threshold.value is None:
         return [*rows, {"text": text}]
@@ -145,7 +145,7 @@ def fitted_curve(dose: DoseRecord | None) -> list[Row]:
     ]
 
 
-def dose_table(summary: Summary) -> TidyTable:
+def fitted_table(summary: Summary) -> TidyTable:
     """rate_table's rows, and those of the fitted curves under the name of their form."""
     rates = rate_table(summary)
     fitted = [
@@ -178,13 +178,13 @@ def scatter_figure(summary: Summary) -> Figure:
     marks = ink((TRAIT, RANDOM), GROUND)
     panels = []
     for index, model in enumerate(summary.models):
-        arms = summary.of_model(model)
+        arms = summary.views[model].arms
         rows = [
             *_pairs(TRAIT, along(arms, "trait")),
             *_pairs(RANDOM, along(arms, "random")),
         ]
         panels.append(
-            draw(
+            draw_picture(
                 [
                     *_rays(place),
                     *intervals(place, marks, "x", bounds),
@@ -228,7 +228,7 @@ def _leaving(rays: alt.Chart, where: str) -> alt.Chart:
     )
 
 
-def _ray_rows(arms: Sequence[ArmSummary], domain: tuple[float, float]) -> list[Row]:
+def _ray_rows(arms: Sequence[ArmSummary], domain: tuple[float, float]) -> list[Datum]:
     """Where each tau's line starts and where it leaves the picture, to the right or at the top."""
     control = next((arm for arm in arms if arm.is_control), None)
     if control is None:
@@ -236,7 +236,7 @@ def _ray_rows(arms: Sequence[ArmSummary], domain: tuple[float, float]) -> list[R
     base, student = control.teacher_rate.value, control.student_rate.value
     if base is None or student is None:
         return []
-    rows: list[Row] = []
+    rows: list[Datum] = []
     for tau in TAU_LINES:
         x, y = domain[1], student + tau * (domain[1] - base)
         over = y > domain[1]
@@ -250,7 +250,7 @@ def _ray_rows(arms: Sequence[ArmSummary], domain: tuple[float, float]) -> list[R
     return rows
 
 
-def _pairs(series: Series, arms: Sequence[ArmSummary]) -> list[Row]:
+def _pairs(series: Series, arms: Sequence[ArmSummary]) -> list[Datum]:
     """Arms as points; the trait's ends have their strength beside them, more would collide."""
     sizes = [abs(arm.alpha) for arm in arms if arm.direction == "trait"]
     ends = {min(sizes), max(sizes)} if sizes else set()
@@ -261,14 +261,14 @@ def _pairs(series: Series, arms: Sequence[ArmSummary]) -> list[Row]:
     ]
 
 
-def _pair(series: Series, arm: ArmSummary, *, labelled: bool) -> Row:
+def _pair(series: Series, arm: ArmSummary, *, labelled: bool) -> Datum:
     """One arm in the plane of teacher rate and student rate."""
     teacher, student = _estimate(arm, "teacher"), _estimate(arm, "student")
     text = (
         f"{arm_name(arm)} {arm.strength}: teacher {PERCENT.number(teacher.value)} %, "
         f"student {PERCENT.number(student.value)} %"
     )
-    row: Row = {"x": teacher.value, "x_low": teacher.low, "x_high": teacher.high}
+    row: Datum = {"x": teacher.value, "x_low": teacher.low, "x_high": teacher.high}
     row |= {"y": student.value, "y_low": student.low, "y_high": student.high}
     row |= {"series": series.name, "text": typeset(text)}
     return row | ({"label": typeset(arm.strength)} if labelled else {})
@@ -284,7 +284,7 @@ def _estimate(arm: ArmSummary, subject: Subject) -> Estimate:
     return Estimate(rate.value, *_span(rate)) if rate.value is not None else Estimate(None)
 
 
-def _span(rate: RateRecord) -> tuple[float, float]:
+def _span(rate: RateSummary) -> tuple[float, float]:
     return (rate.low or 0.0, 1.0 if rate.high is None else rate.high)
 
 

@@ -1,11 +1,13 @@
 """Student shifts of trait and random control at the same strength, one under the other."""
 
+from collections.abc import Sequence
+
 import altair as alt
 
 from undertow.analysis.summary import ArmSummary, Summary
 from undertow.findings.arms import random_twin
-from undertow.findings.numbers import READOUTS, SCALES, Scale, arm_name, readout_title, transfer_of
-from undertow.report.charts.figure import Row, across, described, with_data
+from undertow.findings.numbers import READOUTS, SCALES, Scale, arm_name, readout_title
+from undertow.report.charts.figure import Datum, across, described, with_data
 from undertow.report.charts.layers import Place, ink, intervals, levels, points
 from undertow.report.charts.picture import (
     GROUND,
@@ -13,7 +15,7 @@ from undertow.report.charts.picture import (
     TRAIT,
     Words,
     bounds_of,
-    draw,
+    draw_picture,
     nice_domain,
     scale_of,
 )
@@ -26,14 +28,14 @@ ROW_HEIGHT, AROUND_ROWS = 26, 128
 
 def random_figure(summary: Summary) -> Figure | None:
     """A panel per model and readout; None without a strength that was run along both."""
-    arms = {model: _paired(summary.of_model(model)) for model in summary.models}
+    arms = {model: _paired(summary.views[model].arms) for model in summary.models}
     if not any(arms.values()):
         return None
     panels = []
     for readout in READOUTS:
         scale = SCALES[readout]
         shifts = {
-            model: [(arm, transfer_of(arm, readout).student_shift) for arm in found]
+            model: [(arm, arm.by(readout).student_shift) for arm in found]
             for model, found in arms.items()
         }
         known = [s for found in shifts.values() for _, s in found if s.value is not None]
@@ -51,7 +53,7 @@ def random_figure(summary: Summary) -> Figure | None:
             place = Place(x, alt.Y("row:N", title=None, sort=None))
             marks = ink((TRAIT, RANDOM), GROUND)
             panels.append(
-                draw(
+                draw_picture(
                     [
                         levels((0,), "x"),
                         *intervals(place, marks, "x", bounds_of(domain), "isValid(datum.x)"),
@@ -73,16 +75,16 @@ def random_figure(summary: Summary) -> Figure | None:
     )
 
 
-def _paired(arms: list[ArmSummary]) -> list[ArmSummary]:
+def _paired(arms: Sequence[ArmSummary]) -> list[ArmSummary]:
     """Every trait arm that has a random twin, followed by it."""
     trait = [arm for arm in arms if arm.direction == "trait" and not arm.is_control]
     twins = [(arm, random_twin(arms, arm)) for arm in trait]
     return [arm for trait, random in twins if random is not None for arm in (trait, random)]
 
 
-def _row(arm: ArmSummary, shift: Estimate, scale: Scale) -> Row:
+def _row(arm: ArmSummary, shift: Estimate, scale: Scale) -> Datum:
     """A line of the chart, also for a shift that is unknown."""
-    row: Row = {
+    row: Datum = {
         "row": f"{arm.direction} {typeset(arm.strength)}",
         "series": (TRAIT if arm.direction == "trait" else RANDOM).name,
     }
@@ -93,5 +95,5 @@ def _row(arm: ArmSummary, shift: Estimate, scale: Scale) -> Row:
         "x": shift.value * scale.factor,
         "x_low": low,
         "x_high": high,
-        "text": typeset(f"{arm_name(arm)} {arm.strength}: {scale.estimate(shift)}"),
+        "text": typeset(f"{arm_name(arm)} {arm.strength}: {scale.written(shift, signed=True)}"),
     }

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import altair as alt
 
 from undertow.analysis.summary import ArmSummary, Summary
-from undertow.findings.numbers import RATIO, READOUTS, arm_name, readout_title, transfer_of
+from undertow.findings.numbers import RATIO, READOUTS, arm_name, readout_title
 from undertow.report.charts.figure import (
-    Row,
+    Datum,
     across,
     along,
     beside,
@@ -33,7 +33,7 @@ from undertow.report.charts.picture import (
     TRAIT,
     Words,
     bounds_of,
-    draw,
+    draw_picture,
     nice_domain,
     scale_of,
 )
@@ -51,11 +51,11 @@ def tau_figure(summary: Summary) -> Figure:
     for readout in READOUTS:
         for index, model in enumerate(summary.models):
             title = f"{model}, by {readout_title(summary, readout)}: tau"
-            arms = [arm for arm in summary.of_model(model) if not arm.is_control]
+            arms = summary.views[model].steered
             rows = _rows(arms, readout)
             place = Place(strength_axis(arms), alt.Y("y:Q", title=None, scale=scale_of(domain)))
             panels.append(
-                draw(
+                draw_picture(
                     tau_layers(place, ink((TRAIT, RANDOM), GROUND), bounds_of(domain)),
                     rows,
                     Words(title, described(rows, undefined(summary, model, readout))),
@@ -93,8 +93,8 @@ def tau_layers(place: Place, ink: Ink, bounds: Bounds, by: Sequence[str] = ()) -
 def undefined(summary: Summary, model: str, readout: ReadoutName) -> tuple[str, ...]:
     """Why tau is undefined, one sentence per reason with the arms that it holds for."""
     arms: dict[str | None, list[str]] = {}
-    for arm in summary.of_model(model):
-        tau = transfer_of(arm, readout).tau
+    for arm in summary.views[model].arms:
+        tau = arm.by(readout).tau
         if tau.value is None and not arm.is_control:
             arms.setdefault(tau.reason, []).append(f"{arm_name(arm)} {arm.strength}")
     return tuple(
@@ -103,7 +103,7 @@ def undefined(summary: Summary, model: str, readout: ReadoutName) -> tuple[str, 
 
 
 def _domain(summary: Summary) -> tuple[float, float]:
-    taus = [transfer_of(arm, r).tau for arm in summary.arms for r in READOUTS]
+    taus = [arm.by(r).tau for arm in summary.arms for r in READOUTS]
     known = [tau for tau in taus if tau.value is not None]
     values = [0.0, 1.0, *(tau.value for tau in known if tau.value is not None)]
     bottom, top = min(values) - ROOM, max(values) + ROOM
@@ -111,11 +111,11 @@ def _domain(summary: Summary) -> tuple[float, float]:
     return nice_domain([*values, *stretched])
 
 
-def _rows(arms: list[ArmSummary], readout: ReadoutName) -> list[Row]:
+def _rows(arms: Sequence[ArmSummary], readout: ReadoutName) -> list[Datum]:
     rows = []
     for series, direction, side in ((TRAIT, "trait", 0), (RANDOM, "random", 1)):
         for arm in along(arms, direction):
-            tau = transfer_of(arm, readout).tau
+            tau = arm.by(readout).tau
             row = strength_row(arm, tau, series, beside(arms, side), RATIO, "tau")
             gap = tau.value is None and direction == "trait"
             rows.append(row | ({"gap": "undefined"} if gap else {}))
