@@ -31,6 +31,10 @@ class Repository:
         self.write_params(params)
 
     def write_params(self, params: dict[str, Any]) -> None:
+        # dvc.yaml names them: without them in params.yaml DVC has nothing to fill in.
+        params["grid"] = {"control_seeds": [], "random_arms": [], "random_seeds": []} | params[
+            "grid"
+        ]
         self.params = params
         text = yaml.safe_dump(params, sort_keys=False)
         (self.root / "params.yaml").write_text(text, encoding="utf-8")

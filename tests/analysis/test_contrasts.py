@@ -158,7 +158,13 @@ def test_counting_the_opposite_verdict_turns_every_difference_round():
 def test_a_further_arm_or_seed_changes_no_other_contrast(summary):
     fewer = study_params(tuple(arm for arm in ARMS if arm != "trait_0.5"))
     without = summary_of(fewer, lambda arm, seed: first(COUNTS[arm] + seed))
-    assert set(without.contrasts) <= set(summary.contrasts)
+    # Over all seeds a further arm tells more of how students differ: intervals, not values.
+    of_a_seed = {each for each in without.contrasts if each.seed is not None}
+    assert of_a_seed <= set(summary.contrasts)
+    values = {(c.arm, c.seed, c.readout, c.against, c.estimate.value) for c in without.contrasts}
+    assert values <= {
+        (c.arm, c.seed, c.readout, c.against, c.estimate.value) for c in summary.contrasts
+    }
     one = summary_of(study_params(seeds=(1,)), lambda arm, seed: first(COUNTS[arm] + seed))
     assert [c for c in one.contrasts if c.seed == 1] == [
         c for c in summary.contrasts if c.seed == 1

@@ -49,6 +49,8 @@ def test_the_headline_has_no_control_and_null_where_tau_is_undefined(tmp_path):
     for model, arms in headline(study.summary).items():
         by_name = {arm.arm: arm for arm in study.summary.views[model].arms}
         assert "trait_0" not in arms
+        pooled = arms.pop("pooled")
+        assert pooled["tau"] == study.summary.views[model].lines["rate"].tau.value
         for name, values in arms.items():
             assert values["tau"] == by_name[name].rate.tau.value
             assert values["tau_margin"] == by_name[name].margin.tau.value

@@ -61,6 +61,22 @@ def test_a_node_is_dvc_yaml_s_stage_with_its_templates_resolved(study: Study):
     assert model_node(study, "direction", "m").manifest == "results/directions/m/manifest.json"
 
 
+def test_further_seeds_are_stages_of_their_own_name_that_do_the_same(study: Study):
+    raw = study.params.model_dump(mode="json")
+    raw["grid"] |= {"arms": ["trait_0", "trait_1", "random_1"], "control_seeds": [3]}
+    raw["grid"] |= {"random_arms": ["random_1"], "random_seeds": [4]}
+    more = Study(Params.model_validate(raw), study.layout)
+    for arm, seed, name in (
+        ("trait_0", 0, "judge@m-trait_0-0"),
+        ("trait_0", 3, "judge-control@m-trait_0-3"),
+        ("random_1", 4, "judge-random@m-random_1-4"),
+    ):
+        node = cell_node(more, "judge", more.params.cell("m", arm, seed))
+        assert node.name == name
+        assert node.outs == (f"results/cells/m/{arm}/{seed}/judge",)
+        assert node.command == f"python cli.py judge --model m --arm {arm} --seed {seed}"
+
+
 def test_every_input_that_changes_is_named_and_no_other(study: Study):
     root = study.layout.root
     node = cell_node(study, "steer", study.params.cells()[1])

@@ -113,6 +113,16 @@ def test_a_saved_direction_comes_back_with_the_same_bytes(tmp_path):
         load_direction(tmp_path / "absent")
 
 
+def test_every_seed_of_a_random_arm_has_a_direction_of_its_own():
+    vectors = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    direction = Direction(vectors, random_like(vectors, 7), [1], 7)
+    first, second, again = (direction.of("random", seed) for seed in (0, 1, 1))
+    assert torch.equal(first, direction.random) and torch.equal(second, again)
+    assert not torch.allclose(first, second)
+    torch.testing.assert_close(second.norm(dim=1), vectors.norm(dim=1))
+    assert torch.equal(direction.of("trait", 5), vectors)
+
+
 def test_the_direction_steers_along_itself(pair):
     """Adding d moves the last-token mean of the trait-absent prompts onto the present ones."""
     model, tokenizer = pair

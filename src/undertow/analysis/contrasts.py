@@ -12,11 +12,13 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from undertow.config import Arm
 from undertow.stats.intervals import Estimate
-from undertow.stats.transfer import Readings, estimate_transfer
+from undertow.stats.seeds import SeedPrior
+from undertow.stats.transfer import Readings, Transfer, estimate_transfer
 from undertow.study.records import ReadoutName, Record
 
 Against = Literal["control", "random", "opposite"]
 Standing = Literal["clear", "less", "apart", "unclear", "opposite way", "same way", "unknown"]
+READOUTS: tuple[ReadoutName, ...] = ("margin", "rate")
 NO_RANDOM = "no random arm of this strength"
 
 
@@ -73,7 +75,8 @@ class _Key(NamedTuple):
         return ContrastRecord(**self._asdict(), estimate=estimate, verdict=verdict)
 
 
-ReadingsOf = Callable[[str, Arm, Arm, tuple[int, ...], ReadoutName], Readings]
+ReadingsOf = Callable[[str, Arm, Arm, int | None, ReadoutName], Readings]
+Priors = Mapping[tuple[str, ReadoutName], SeedPrior | None]
 
 
 def contrast_records(
@@ -82,6 +85,7 @@ def contrast_records(
     seeds: Sequence[int],
     shifts: Mapping[tuple[str, str, int | None, ReadoutName], Estimate],
     readings: ReadingsOf,
+    priors: Priors,
     *,
     resamples: int,
     confidence: float,
@@ -90,8 +94,9 @@ def contrast_records(
     """All contrasts of a grid, over all seeds and for each seed alone.
 
     shifts: (model, arm, seed or None, readout) -> the student's shift against the control
-    student. readings(model, reference, arm, seeds, readout) reads both arms on the same
-    prompts, with the reference's students in the place of the control students.
+    student. readings(model, reference, arm, seed or None, readout) reads both arms on the
+    same prompts, with the reference's students in the place of the control students. priors: of
+    the variances between seeds, by model and readout.
     """
     chosen: list[tuple[str, Arm, int | None, ReadoutName]] = [
         (model, arm, one, readout)
@@ -99,15 +104,26 @@ def contrast_records(
         for arm in arms
         if arm.direction == "trait" and not arm.is_control
         for one in (None, *seeds)
-        for readout in ("margin", "rate")
+        for readout in READOUTS
     ]
     groups: dict[_Key, Readings] = {}
     for model, arm, one, readout in chosen:
         for against, reference in _references(arm, arms):
-            used = tuple(seeds) if one is None else (one,)
             key = _Key(model, arm.name, one, readout, against, reference.name)
-            groups[key] = _students(readings(model, reference, arm, used, readout))
-    found = estimate_transfer(groups, resamples=resamples, confidence=confidence, seed=seed)
+            groups[key] = _students(readings(model, reference, arm, one, readout))
+    found: dict[_Key, Transfer] = {}
+    parts: dict[tuple[str, ReadoutName, bool], dict[_Key, Readings]] = {}
+    for key, each in groups.items():
+        parts.setdefault((key.model, key.readout, key.against == "random"), {})[key] = each
+    for (model, readout, is_random), part in parts.items():
+        found |= estimate_transfer(
+            part,
+            # Random students differ by more than seeds: each may have a direction of its own.
+            prior=None if is_random else priors.get((model, readout)),
+            resamples=resamples,
+            confidence=confidence,
+            seed=seed,
+        )
     control = next(arm.name for arm in arms if arm.is_control)
     records: list[ContrastRecord] = []
     for model, arm, one, readout in chosen:
@@ -121,7 +137,9 @@ def contrast_records(
             key = key._replace(against=against, reference=reference.name)
             estimate = found[key].student_shift
             if against == "opposite":
-                verdict = mirror(own, shifts[model, reference.name, one, readout])
+                whole = shifts[model, reference.name, None, readout]
+                theirs = shifts.get((model, reference.name, one, readout), whole)
+                verdict = mirror(own, theirs)
             else:
                 verdict = standing(own, estimate)
             records.append(key.record(estimate, verdict))

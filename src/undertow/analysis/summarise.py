@@ -4,6 +4,7 @@ The table, metrics.json, plots, report and MLflow all show these values; none co
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +12,15 @@ import numpy as np
 from undertow.analysis.contrasts import ContrastRecord, contrast_records
 from undertow.analysis.costs import totals_of
 from undertow.analysis.doses import DoseArm, DoseRecord, dose_records
+from undertow.analysis.lines import READOUTS, Together, bounds, model_differences, together
 from undertow.analysis.mechanism import ArmMechanism
 from undertow.analysis.side_effects import EffectsSummary, incoherence, summarise_effects
 from undertow.analysis.summary import ArmSummary, CellSummary, RateSummary, Summary
 from undertow.config import Arm, Cell, Params, parse_arm
 from undertow.stats.intervals import Floats, wilson
+from undertow.stats.seeds import SeedPrior
 from undertow.stats.transfer import Readings, Transfer, estimate_transfer
 from undertow.study.records import CellResult, Readout, ReadoutName
-
-ESTIMATED: tuple[ReadoutName, ...] = ("rate", "margin")
 
 
 def summarise(
@@ -31,19 +32,17 @@ def summarise(
 
     mechanism: from mechanism.read_mechanism; it comes from activations, not from cells.
     """
-    settings, seeds = params.statistics, params.grid.seeds
+    settings = params.statistics
     chosen = [
         Chosen(model, arm, seed)
         for model in params.grid.models
         for arm in params.arms
-        for seed in (None, *seeds)
+        for seed in (None, *params.seeds_of(arm))
     ]
     readings = {
-        (each, readout): readings_of(
-            grid, params.control, each.model, each.arm, each.seeds_of(params), readout
-        )
+        (each, readout): _readings(params, grid, params.control, each, readout)
         for each in chosen
-        for readout in ESTIMATED
+        for readout in READOUTS
     }
     transfers = estimate_transfer(
         readings,
@@ -57,6 +56,21 @@ def summarise(
         for model in params.grid.models
         for arm in params.arms
     ]
+    pooled = {
+        (model, readout): together(
+            model,
+            stream,
+            params.arms,
+            params.seeds_of,
+            partial(_one_of, readings, model, readout),
+            readout,
+            [parse_arm(arm.arm) for arm in arms if arm.model == model and arm.degenerate],
+            settings,
+        )
+        for stream, model in enumerate(params.grid.models)
+        for readout in READOUTS
+    }
+    arms = [_moderated(arm, pooled) for arm in arms]
     first = next(iter(grid.values()))
     unscored: dict[str, int] = {}
     for result in grid.values():
@@ -73,8 +87,14 @@ def summarise(
         cost_totals=totals_of(grid),
         unscored=unscored,
         doses=_doses(params, grid, arms),
-        contrasts=_contrasts(params, grid, arms),
+        contrasts=_contrasts(
+            params, grid, arms, {key: found.family.prior for key, found in pooled.items()}
+        ),
         mechanism=mechanism,
+        lines=tuple(found.line for found in pooled.values()),
+        model_differences=model_differences(
+            {key: found.fitted for key, found in pooled.items()}, settings.confidence
+        ),
     )
 
 
@@ -85,8 +105,32 @@ class Chosen(NamedTuple):
     arm: Arm
     seed: int | None
 
-    def seeds_of(self, params: Params) -> tuple[int, ...]:
-        return params.grid.seeds if self.seed is None else (self.seed,)
+    def seeds_of(self, params: Params, other: Arm | None = None) -> tuple[int, ...]:
+        """Those of the arm, or of another that is read beside it: the same seed, if it has it."""
+        seeds = params.seeds_of(other or self.arm)
+        return (self.seed,) if self.seed in seeds else seeds
+
+
+def _one_of(
+    readings: Mapping[tuple[Chosen, ReadoutName], Readings],
+    model: str,
+    readout: ReadoutName,
+    arm: Arm,
+    seed: int | None,
+) -> Readings:
+    return readings[Chosen(model, arm, seed), readout]
+
+
+def _moderated(arm: ArmSummary, pooled: Mapping[tuple[str, ReadoutName], Together]) -> ArmSummary:
+    """The arm with the intervals that all arms of its model give it; the control keeps its own."""
+    if arm.is_control:
+        return arm
+    one = parse_arm(arm.arm)
+    families = {readout: pooled[arm.model, readout].family for readout in READOUTS}
+    return arm.model_copy(
+        update={readout: family.moderated[one] for readout, family in families.items()}
+        | {"bounds": {readout: bounds(family, one) for readout, family in families.items()}}
+    )
 
 
 class SideEffects(NamedTuple):
@@ -106,7 +150,7 @@ def _arm(
     # The control's teacher is the base model: it is what coherence is measured against.
     unsteered = effects[Chosen(model, params.control, None)].teacher
     bound, confidence = params.statistics.coherence, params.statistics.confidence
-    results = _results(grid, model, arm, params.grid.seeds)
+    results = _results(grid, model, arm, params.seeds_of(arm))
     return ArmSummary(
         model=model,
         arm=arm.name,
@@ -124,7 +168,7 @@ def _arm(
                 teacher_effects=effects[one].teacher,
                 student_effects=effects[one].student,
             )
-            for seed in params.grid.seeds
+            for seed in params.seeds_of(arm)
             for one in [Chosen(model, arm, seed)]
         ),
         degenerate=None
@@ -162,7 +206,7 @@ def _doses(
                     teacher_rate=arm.teacher_rate.value,
                     counts=tuple(
                         _count(grid[Cell(model, parse_arm(arm.arm), seed)])
-                        for seed in params.grid.seeds
+                        for seed in params.seeds_of(parse_arm(arm.arm))
                     ),
                     degenerate=arm.degenerate,
                 )
@@ -182,13 +226,16 @@ def _count(result: CellResult) -> tuple[int, int]:
 
 
 def _contrasts(
-    params: Params, grid: Mapping[Cell, CellResult], arms: Sequence[ArmSummary]
+    params: Params,
+    grid: Mapping[Cell, CellResult],
+    arms: Sequence[ArmSummary],
+    priors: Mapping[tuple[str, ReadoutName], SeedPrior | None],
 ) -> tuple[ContrastRecord, ...]:
     """Every trait arm against control, random direction and opposite sign."""
     shifts = {
         (arm.model, arm.arm, seed, readout): transfer.student_shift
         for arm in arms
-        for readout in ESTIMATED
+        for readout in READOUTS
         for seed, transfer in (
             (None, arm.by(readout)),
             *((cell.seed, cell.by(readout)) for cell in arm.cells),
@@ -196,9 +243,9 @@ def _contrasts(
     }
 
     def readings(
-        model: str, reference: Arm, arm: Arm, seeds: tuple[int, ...], readout: ReadoutName
+        model: str, reference: Arm, arm: Arm, seed: int | None, readout: ReadoutName
     ) -> Readings:
-        return readings_of(grid, reference, model, arm, seeds, readout)
+        return _readings(params, grid, reference, Chosen(model, arm, seed), readout)
 
     return contrast_records(
         params.grid.models,
@@ -206,6 +253,7 @@ def _contrasts(
         params.grid.seeds,
         shifts,
         readings,
+        priors,
         resamples=params.statistics.resamples,
         confidence=params.statistics.confidence,
         seed=params.statistics.seed,
@@ -218,6 +266,24 @@ def _results(
     return [grid[Cell(model, arm, seed)] for seed in seeds]
 
 
+def _readings(
+    params: Params,
+    grid: Mapping[Cell, CellResult],
+    reference: Arm,
+    chosen: Chosen,
+    readout: ReadoutName,
+) -> Readings:
+    return readings_of(
+        grid,
+        reference,
+        chosen.model,
+        chosen.arm,
+        chosen.seeds_of(params),
+        readout,
+        chosen.seeds_of(params, reference),
+    )
+
+
 def readings_of(
     grid: Mapping[Cell, CellResult],
     control: Arm,
@@ -225,9 +291,13 @@ def readings_of(
     arm: Arm,
     seeds: Sequence[int],
     readout: ReadoutName,
+    control_seeds: Sequence[int] | None = None,
 ) -> Readings:
-    """One arm's four readouts on the same prompts; verdicts are 0 or 1, NaN is unknown."""
-    controls = _results(grid, model, control, seeds)
+    """One arm's four readouts on the same prompts; verdicts are 0 or 1, NaN is unknown.
+
+    control_seeds: those of the control, where it has others than the arm.
+    """
+    controls = _results(grid, model, control, seeds if control_seeds is None else control_seeds)
     results = _results(grid, model, arm, seeds)
     ids = sorted({id for result in (*controls, *results) for id in result.teacher.margins})
     teacher_of_control = _matrix([result.teacher for result in controls], readout, ids)

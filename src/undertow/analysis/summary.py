@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self
 
+from pydantic import Field
+
 from undertow.analysis.contrasts import Against, ContrastRecord
 from undertow.analysis.costs import CostTotal
 from undertow.analysis.doses import DoseRecord, XName
+from undertow.analysis.lines import Bounds, LineRecord, ModelDifference
 from undertow.analysis.mechanism import ArmMechanism
 from undertow.analysis.side_effects import EffectsSummary
 from undertow.errors import DataError
@@ -40,7 +43,12 @@ class CellSummary(Record):
 
 
 class ArmSummary(Record):
-    """One model and arm, over all seeds."""
+    """One model and arm, over all seeds.
+
+    Intervals of rate and margin rest on the variance between seeds that all arms of the model
+    show together; `bounds` has those of the arm alone and those that hold for all arms at once,
+    and is empty in files from before.
+    """
 
     model: str
     arm: str
@@ -56,6 +64,7 @@ class ArmSummary(Record):
     no_audit: str | None = None  # why audit is null
     teacher_effects: EffectsSummary | None = None
     student_effects: EffectsSummary | None = None
+    bounds: Mapping[ReadoutName, Bounds] = Field(default_factory=dict)
 
     def by(self, readout: ReadoutName) -> Transfer:
         return self.margin if readout == "margin" else self.rate
@@ -93,6 +102,7 @@ class ModelView(NamedTuple):
     arms: tuple[ArmSummary, ...]  # control first, trait by strength, then random
     doses: Mapping[XName, DoseRecord]
     contrasts: Mapping[tuple[str, ReadoutName, Against], ContrastRecord]  # over all seeds
+    lines: Mapping[ReadoutName, LineRecord]  # empty in files from before
 
     @property
     def control(self) -> ArmSummary | None:
@@ -130,6 +140,8 @@ class Summary(Record):
     doses: tuple[DoseRecord, ...] = ()
     contrasts: tuple[ContrastRecord, ...] = ()
     mechanism: tuple[ArmMechanism, ...] = ()
+    lines: tuple[LineRecord, ...] = ()  # the transfer line of every model, by readout
+    model_differences: tuple[ModelDifference, ...] = ()
 
     @property
     def models(self) -> list[str]:
@@ -153,6 +165,7 @@ class Summary(Record):
             tuple(sorted(arms, key=place)),
             {dose.x: dose for dose in self.doses if dose.model == model},
             {(each.arm, each.readout, each.against): each for each in contrasts},
+            {line.readout: line for line in self.lines if line.model == model},
         )
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -164,7 +177,8 @@ class Summary(Record):
 def headline(summary: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
     """metrics.json: model -> arm -> tau by rate and by margin, few enough for `dvc exp show`.
 
-    A model whose verdict is `threshold` has its threshold too, in the place of an arm.
+    The pooled tau stands in the place of an arm, and so does the threshold of a model whose
+    verdict is `threshold`.
     """
     return {
         model: {
@@ -172,8 +186,16 @@ def headline(summary: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
             for arm in view.steered
         }
         | _threshold(view.dose)
+        | _pooled(view.lines)
         for model, view in summary.views.items()
     }
+
+
+def _pooled(lines: Mapping[ReadoutName, LineRecord]) -> dict[str, dict[str, float | None]]:
+    """All strengths together, in the place of an arm."""
+    if not lines:
+        return {}
+    return {"pooled": {"tau": lines["rate"].tau.value, "tau_margin": lines["margin"].tau.value}}
 
 
 def _threshold(dose: DoseRecord | None) -> dict[str, dict[str, float | None]]:

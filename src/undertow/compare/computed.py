@@ -46,7 +46,7 @@ def compute(side: Snapshot, statistics: StatisticsSettings) -> Computed:
         whole = [
             arm
             for arm in params.arms
-            if all(Cell(model, arm, seed) in side.results for seed in params.grid.seeds)
+            if all(Cell(model, arm, seed) in side.results for seed in params.seeds_of(arm))
         ]
         if params.control not in whole:
             continue

@@ -50,13 +50,21 @@ class Params(Settings):
     def control(self) -> Arm:
         return next(arm for arm in self.arms if arm.is_control)
 
+    def seeds_of(self, arm: Arm) -> tuple[int, ...]:
+        """grid.seeds, and the further ones of the control and of grid.random_arms."""
+        if arm.is_control:
+            return self.grid.seeds + self.grid.control_seeds
+        return self.grid.seeds + (
+            self.grid.random_seeds if arm.name in self.grid.random_arms else ()
+        )
+
     def cells(self) -> list[Cell]:
         """All cells of the grid, in the order models, arms, seeds."""
         return [
             Cell(model, arm, seed)
             for model in self.grid.models
             for arm in self.arms
-            for seed in self.grid.seeds
+            for seed in self.seeds_of(arm)
         ]
 
     @property

@@ -1,7 +1,7 @@
 """The sections of params.yaml, judges apart."""
 
 import datetime as dt
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,6 +19,33 @@ class Grid(Settings):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         min_length=1, description="cover adapter init, row order and sampling"
     )
+    control_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (),
+        description="further seeds of the control alone, which all arms share: about "
+        "sqrt(arms) times as many students as an arm has are worth their hour",
+    )
+    random_arms: tuple[str, ...] = Field(
+        (), description="those of the arms that get random_seeds as well"
+    )
+    random_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="their further seeds, each of a direction of its own"
+    )
+
+    @model_validator(mode="after")
+    def _further_seeds_are_others(self) -> Self:
+        for name in ("control_seeds", "random_seeds"):
+            again = sorted(set(getattr(self, name)) & set(self.seeds))
+            if again:
+                raise ValueError(
+                    f"{name} are further seeds, beside grid.seeds: leave out "
+                    f"{', '.join(map(str, again))}"
+                )
+        strange = [arm for arm in self.random_arms if arm not in self.arms or arm[:1] != "r"]
+        if strange:
+            raise ValueError(
+                f"random_arms names {', '.join(strange)}, which is no random arm of grid.arms"
+            )
+        return self
 
     @field_validator("arms")
     @classmethod

@@ -79,13 +79,26 @@ def cell_node(study: Study, stage: str, cell: Cell) -> Node:
     """steer, distill or judge of one cell; a cross cell has no steer of its own."""
     item = {"arm": cell.arm.name, "seed": str(cell.seed)}
     if cell.donor is None or stage == "steer":
-        return _node(study, stage, item | {"model": cell.teacher_model})
+        further = _further(study, cell)
+        return _node(study, stage + further, item | {"model": cell.teacher_model})
     pair = CrossPair(student=cell.model, teacher=cell.donor)
     pairs = study.params.cross.pairs
     # What DVC calls the items of a list; a pair that is tried by hand has no such name.
     name = f"pair{pairs.index(pair)}" if pair in pairs else f"{pair.student}<-{pair.teacher}"
     roles = {"pair": name, "pair.student": pair.student, "pair.teacher": pair.teacher}
     return _node(study, f"cross-{stage}", item | roles)
+
+
+def _further(study: Study, cell: Cell) -> str:
+    """What dvc.yaml adds to the name of a stage of seeds beyond grid.seeds."""
+    grid = study.params.grid
+    if cell.seed in grid.seeds:
+        return ""
+    if cell.arm.is_control and cell.seed in grid.control_seeds:
+        return "-control"
+    if cell.arm.name in grid.random_arms and cell.seed in grid.random_seeds:
+        return "-random"
+    return ""
 
 
 def begin(study: Study, stage: str, subject: str | Cell) -> Work:

@@ -62,7 +62,8 @@ def run(study: Study, model: str, shelf: Shelf | None = None) -> None:
     if params.direction.layers == "auto":
         scores = _scores(study, loaded, trait, vectors, candidates)
         layers = [choose_block(scores, params.direction.max_kl)]
-    found = Direction(vectors, random_like(vectors, params.direction.random_seed), layers)
+    random_seed = params.direction.random_seed
+    found = Direction(vectors, random_like(vectors, random_seed), layers, random_seed)
     with atomic_file(folder / "direction.safetensors") as path:
         save_direction(
             path,
@@ -71,7 +72,7 @@ def run(study: Study, model: str, shelf: Shelf | None = None) -> None:
                 "model": model,
                 "trait": params.trait,
                 "contrast_prompts": count,
-                "random_seed": params.direction.random_seed,
+                "random_seed": random_seed,
                 "norms": [round(norm, 4) for norm in vectors.norm(dim=1).tolist()],
             },
         )

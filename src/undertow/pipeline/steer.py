@@ -22,7 +22,8 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     direction_file = layout.direction(cell.model) / "direction.safetensors"
     direction = directions.load_direction(direction_file)
     loaded = (shelf or Shelf()).load(study, cell.model)
-    added = offsets(direction.of(cell.arm.direction), direction.layers, cell.arm.alpha)
+    vectors = direction.of(cell.arm.direction, cell.seed)
+    added = offsets(vectors, direction.layers, cell.arm.alpha)
     identity = fingerprint(
         params.model_spec(cell.model), direction_file, cell.arm.name, loaded.meter.device
     )

@@ -26,14 +26,21 @@ from undertow.teacher.steering import offsets, steer
 
 
 class Direction(NamedTuple):
-    """vectors and random: [blocks, hidden] float32; layers: 0-based blocks that are steered."""
+    """vectors and random: [blocks, hidden] float32; layers: 0-based blocks that are steered.
+
+    random_seed: that `random` was drawn with; the draw of a later seed follows from it.
+    """
 
     vectors: Tensor
     random: Tensor
     layers: list[int]
+    random_seed: int = 0
 
-    def of(self, name: str) -> Tensor:
-        return self.random if name == "random" else self.vectors
+    def of(self, name: str, seed: int = 0) -> Tensor:
+        """The vectors of an arm; every seed of a random arm draws its own, seed 0 the stored."""
+        if name != "random":
+            return self.vectors
+        return self.random if seed == 0 else random_like(self.vectors, self.random_seed + seed)
 
 
 class BlockScore(Record):
@@ -143,8 +150,13 @@ def load_direction(path: Path) -> Direction:
             "dvc repro, or: python cli.py direction --model MODEL",
         )
     with safe_open(path, framework="pt") as file:
-        layers = json.loads(file.metadata()["undertow"])["layers"]
-        return Direction(file.get_tensor("trait"), file.get_tensor("random"), layers)
+        metadata = json.loads(file.metadata()["undertow"])
+        return Direction(
+            file.get_tensor("trait"),
+            file.get_tensor("random"),
+            metadata["layers"],
+            metadata.get("random_seed", 0),
+        )
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
