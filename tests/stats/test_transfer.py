@@ -313,6 +313,27 @@ def test_shapes_that_do_not_fit_name_the_arm_and_the_shapes():
         assert "'arm'" in str(error.value)
 
 
+def test_resamples_are_computed_in_arrays_not_one_by_one():
+    grid = {name: rates(name, prompts=20) for name in range(4)}
+
+    def calls(resamples: int) -> int:
+        seen = 0
+
+        def count(frame, event, argument):
+            nonlocal seen
+            seen += event in ("call", "c_call")
+
+        sys.setprofile(count)
+        try:
+            estimate_transfer(grid, resamples=resamples)
+        finally:
+            sys.setprofile(None)
+        return seen
+
+    calls(10)  # what is imported or cached on first use
+    assert calls(4000) < 1.1 * calls(200)  # the garbage collector calls too
+
+
 def test_importing_needs_numpy_alone():
     code = (
         "import sys, undertow.stats.transfer; "

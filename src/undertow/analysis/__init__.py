@@ -1,1 +1,3 @@
-"""From a study's records to every number that people read. No words, no torch."""
+"""From a study's records to every number that people read: the Summary, and a module for each
+part of it. No words, no torch.
+"""

@@ -1,4 +1,4 @@
-"""The text between teacher and student: what is kept of it, and whether the trait shows in it.
+"""The text between teacher and student: `filter` drops what shows the trait, `audit` looks for it.
 
 Pure functions on answers that are already in memory; no torch, no files, no network.
 """

@@ -1,1 +1,3 @@
-"""What is measured on a loaded model: margin, perplexity, activations, effects."""
+"""What is measured on a loaded model: margin (log-odds of the trait's openings), perplexity,
+activations, effects of steering on benign answers.
+"""

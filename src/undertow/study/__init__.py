@@ -1,4 +1,4 @@
-"""A study on disk: layout, records, traits, sources, presets. Where measuring and concluding meet.
+"""A study on disk: layout, records, traits, presets. Where measuring and concluding meet.
 
-Knows neither torch nor MLflow.
+`sources` finds a file by its SHA-256. Knows neither torch nor MLflow.
 """

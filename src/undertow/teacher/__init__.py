@@ -1,1 +1,1 @@
-"""What makes the teacher: a direction, and steering along it."""
+"""What makes the teacher: a direction, and the bias on the blocks that steers along it."""

@@ -1,1 +1,4 @@
-"""Everything that speaks to an OpenAI-compatible endpoint: requests, cache, pace, prices."""
+"""Everything that speaks to an OpenAI-compatible endpoint: requests, pace, prices, rubrics.
+
+`cache` keeps the replies that have been paid for.
+"""
