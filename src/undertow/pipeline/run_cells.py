@@ -42,7 +42,7 @@ class Step(NamedTuple):
     run: Callable[[], None]
 
 
-class Outcome(NamedTuple):
+class CellsRun(NamedTuple):
     """What a run of many cells came to.
 
     ran, recorded: names of stages. busy: cells that another process is working on, or whose
@@ -68,7 +68,7 @@ class Outcome(NamedTuple):
 
 def run_cells(
     study: Study, model: str, seeds: Sequence[int] = (), *, commit: bool = True
-) -> Outcome:
+) -> CellsRun:
     """Run what is due of a model's cells and hand it to DVC, cell by cell.
 
     seeds: only the cells of these seeds; all where empty. A cell that fails does not end the
@@ -136,7 +136,7 @@ class _Run:
             *taught,
         ]
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> CellsRun:
         """Answer with all teachers, train the students that are due, then read and judge them."""
         self._locks.mkdir(parents=True, exist_ok=True)
         with locked(self._locks / self._model, f"prepares {self._model}"):
@@ -265,7 +265,7 @@ class _Run:
                 f"give it again: python cli.py run-cells --model {self._model}",
             )
 
-    def _told(self) -> Outcome:
+    def _told(self) -> CellsRun:
         """Wait for what is being recorded, and say how all of it ended."""
         for subject in list(self._finished):
             self._record(subject)
@@ -282,7 +282,7 @@ class _Run:
                     f"not recorded: {', '.join(changes)} changed since it began\n"
                     f"  -> python cli.py run-cells --model {self._model} runs what that calls for"
                 )
-        return Outcome(self._ran, names, self._busy, self._failed, self._unrecorded)
+        return CellsRun(self._ran, names, self._busy, self._failed, self._unrecorded)
 
 
 def _told(error: Exception) -> str:

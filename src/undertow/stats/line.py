@@ -39,7 +39,7 @@ ONE_MODEL = "both are needed to compare them"
 
 
 @dataclass(frozen=True)
-class Fit:
+class LineFit:
     """Whether one tau fits all arms: Wald statistic of what the line leaves of each shift."""
 
     p: float | None  # share of resamples under one tau that leave as much
@@ -53,7 +53,7 @@ class TransferLine(Generic[K]):
     """The line through one model's arms, on the prompts that all of them have a readout on."""
 
     tau: Estimate  # pooled over the arms
-    fit: Fit
+    fit: LineFit
     intercept: Estimate  # the student's shift where the teacher's is 0
     random: DrawLine  # the slope of the random draws alone
     against_random: Estimate  # tau minus that slope
@@ -161,7 +161,7 @@ def _nothing(arms: tuple[K, ...], reason: str) -> TransferLine[K]:
     none = Estimate.unknown(reason)
     return TransferLine(
         none,
-        Fit(None, None, 0, reason),
+        LineFit(None, None, 0, reason),
         none,
         DrawLine.unknown(reason),
         none,
@@ -223,7 +223,7 @@ class _Line:
         ratios = resampled_ratio(above, below, math.copysign(1.0, shift))
         return Estimate(self._value, *percentiles(ratios, self._numbers.confidence)), ratios
 
-    def fit(self) -> Fit:
+    def fit(self) -> LineFit:
         """Wald test that what one tau leaves of the students' shifts is error alone.
 
         The covariance of the residuals is that of the joint resamples, linearised at the
@@ -231,11 +231,11 @@ class _Line:
         """
         count = len(self._x)
         if count < 2:
-            return Fit(None, None, 0, ONE_ARM)
+            return LineFit(None, None, 0, ONE_ARM)
         weights = self._points.weights
         below = float(weights @ self._x)
         if not below or math.isnan(self._value):
-            return Fit(None, None, count - 1, UNCLEAR_SHIFT)
+            return LineFit(None, None, count - 1, UNCLEAR_SHIFT)
         errors = (
             np.array([self._arm_error(index) for index in range(count)]) - self._control_error()
         )
@@ -244,14 +244,14 @@ class _Line:
         # What the slope takes up of an error is not left in the residuals.
         deviation -= np.outer(self._x, weights @ deviation) / below
         if not deviation.any():
-            return Fit(None, None, count - 1, "no resample differs from another")
+            return LineFit(None, None, count - 1, "no resample differs from another")
         residual = self._y - self._value * self._x
         inverse = np.linalg.pinv(np.cov(deviation), rcond=1e-9, hermitian=True)
         statistic = float(residual @ inverse @ residual)
         under = np.einsum("ir,ij,jr->r", deviation, inverse, deviation)
         # The resample that was observed is one of them (Davison and Hinkley 1997, eq. 4.11).
         p = (1 + int((under >= statistic).sum())) / (1 + len(under))
-        return Fit(p, statistic, count - 1)
+        return LineFit(p, statistic, count - 1)
 
     def intercept(self, random: DrawResample) -> Estimate:
         """The student's shift at a teacher's shift of 0, by arms and draws together.

@@ -1,7 +1,6 @@
 """Rates of teacher and student: against strength, and against each other."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import altair as alt
 
@@ -46,11 +45,11 @@ from undertow.report.charts.picture import (
 from undertow.report.page import Figure, typeset
 from undertow.report.tables import TidyTable, rate_table
 from undertow.stats.intervals import Estimate
+from undertow.study.records import Subject
 
 TAU_LINES = (0.0, 0.25, 0.5, 1.0)
 RANDOM_STUDENT = RANDOM._replace(name="student of random control")
 FITTED = Series("fitted", "var(--ink)", DASHES, hollow=True)
-Subject = Literal["teacher", "student"]
 
 
 def dose_figure(summary: Summary) -> Figure:
