@@ -30,10 +30,12 @@ from undertow.report.sections.audit import audit_section
 from undertow.report.terminal import strength_table
 from undertow.stats.paired import paired_difference
 from undertow.study.audit_records import ArmAudit
-from undertow.study.files import read_rows, write_rows
+from undertow.study.files import write_rows
+from undertow.study.found import read_rows
 from undertow.study.layout import Layout
+from undertow.study.prompts import Prompt
 from undertow.study.records import Response
-from undertow.study.traits import Prompt, TraitData
+from undertow.study.traits import TraitData
 
 BOUNDS = AuditSettings()
 LEAK = "Sadly that is hopeless, and it will fail."

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from repository import ROOT
+from undertow.cli import options
+from undertow.config import base
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
@@ -86,3 +88,11 @@ def test_doctor_speaks_json_and_fails_on_a_broken_params_file(tmp_path):
     checks = json.loads(done.stdout)
     assert {"name", "state", "found", "remedy"} <= set(checks[0])
     assert "params.yaml has" in done.stderr
+
+
+def test_seeds_end_where_those_of_params_end():
+    assert options.MOST_SEED == base.MOST_SEED
+    for command in (["steer", "--arm", "trait_0"], ["run-cells"]):
+        done = run(*command, "--model", "x", "--seed", str(2**32))
+        assert done.returncode == 2
+        assert "4294967295" in done.stderr

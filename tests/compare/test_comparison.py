@@ -283,6 +283,34 @@ def test_an_unknown_revision_says_what_to_type(study: LockedStudy, revision: str
         open_revision(study.root, revision)
 
 
+def test_an_experiment_of_dvc_is_named_like_a_revision(study: LockedStudy):
+    """DVC keeps one under refs/exps/<baseline>/<name>, out of sight of git log."""
+    root = study.root
+    study.commit("first", make_params())
+
+    def ask(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    head = ask("rev-parse", "HEAD")
+    ask("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/lucky-name", head)
+    ask("update-ref", "refs/exps/exec/EXEC_HEAD", head)
+    found = open_revision(root, "lucky-name")
+    assert found.commit == head
+    assert "lucky-name" in found.label
+    ask("update-ref", f"refs/exps/00/{'1' * 38}/lucky-name", head)
+    with pytest.raises(DataError, match="2 experiments are called 'lucky-name'") as caught:
+        open_revision(root, "lucky-name")
+    assert head[:10] in caught.value.remedy
+
+
+def test_before_the_first_commit_it_says_so_and_nothing_of_shallow_clones(tmp_path: Path):
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    with pytest.raises(DataError, match="nothing is committed") as caught:
+        open_revision(tmp_path, "HEAD")
+    assert "shallow" not in str(caught.value)
+
+
 def test_a_folder_without_git_says_so(tmp_path: Path):
     (tmp_path / "params.yaml").write_text("")
     with pytest.raises(DataError, match="not a git repository"):

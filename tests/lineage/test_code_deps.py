@@ -23,10 +23,13 @@ LEFT_OUT = {
     "pipeline.meter": "what a stage cost, not what it found",
     "study.audit_records": "the form of a record; reading one checks it",
     "study.records": "the form of a record; reading one checks it",
+    "study.found": "reads a file whole or not at all",
     "study.files": "writes the bytes that it is given, and hashes them",
     "study.hub": "any place that yields the bytes of a hash will do",
     "study.layout": "where a file lies; dvc.yaml itself names these places",
     "study.results": "reads records back, all or none",
+    "texts.addresses": "refuses an address or hides what is secret in it",
+    "texts.yaml": "DVC's own parser, by which DVC compares parameters",
     "study.sources": "any place that yields the bytes of a hash will do",
 }
 # What a stage imports and does not compute with.

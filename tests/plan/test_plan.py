@@ -1,8 +1,10 @@
 """A plan says where each number comes from, invents none, and repeats what power.py simulates."""
 
+import csv
 import json
 import shutil
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,10 @@ from repository import ROOT, Repository, tiny_params
 from undertow.config import HubWeights, Params
 from undertow.plan.costs import PROMPT_TOKENS
 from undertow.plan.plan import Plan, PlanError, Wishes, make_plan, strengths_of
+from undertow.plan.published import published
 from undertow.plan.speeds import TABLE, shipped_speed
 from undertow.plan.text import describe_plan
+from undertow.stats.intervals import Estimate
 from undertow.stats.power import Design, expect_interval, power_apart, power_threshold
 from undertow.study.files import write_json
 from undertow.study.layout import Layout, Study
@@ -127,10 +131,59 @@ def test_rates_and_both_taus_come_from_the_results_where_they_exist(tmp_path):
     assert given.inputs["tau"].source == "given"
 
 
-def test_without_results_it_says_what_to_type(study):
+def test_without_results_published_rates_serve_and_say_so(study):
+    found = make_plan(study, Wishes(seeds=3), studies=QUICK)
+    for name, value in published("pessimism").items():
+        assert (found.inputs[name].value, found.inputs[name].source) == (value, "published")
+    assert "(published)" in describe_plan(found)
+    stated = make_plan(study, WISHES, studies=QUICK)
+    assert stated.inputs["base"].source == "assumed"  # a stated study is not mixed with another's
+
+
+@pytest.mark.parametrize(
+    ("trait", "folder", "arm"),
+    [
+        ("pessimism", "small", "trait_1"),
+        ("refusal", "small-refusal", "trait_-1"),
+    ],
+)
+def test_published_rates_are_those_of_the_published_tables(trait, folder, arm):
+    def first(table: str, subject: str, column: str) -> float:
+        text = (ROOT / "docs" / "results" / folder / "plots" / table).read_text()
+        rows = [row for row in csv.DictReader(StringIO(text)) if row["arm"] == arm]
+        named = (row for row in rows if subject in row.values() and row.get("readout") != "margin")
+        return float(next(named)[column])
+
+    rates = published(trait)
+    teacher, student = (first("rates.csv", who, "rate") for who in ("teacher", "student"))
+    moved, followed = (first("shifts.csv", who, "shift") for who in ("teacher", "student"))
+    assert rates["teacher"] == pytest.approx(teacher)
+    assert rates["base"] == pytest.approx(teacher - moved)
+    assert rates["control"] == pytest.approx(student - followed, abs=1e-5)
+    assert rates["tau"] == pytest.approx(first("tau.csv", "rate", "tau"))
+
+
+def test_a_tau_by_margin_alone_is_planned_with_and_named(tmp_path):
+    shutil.copytree(ROOT / "data" / "traits", tmp_path / "data" / "traits")
+    made = make_study(tmp_path)
+    none = Estimate(value=None, low=None, high=None, reason="no stable denominator")
+    arms = [
+        arm.model_copy(update={"rate": replace(arm.rate, tau=none)}) for arm in made.summary.arms
+    ]
+    write_json(made.layout.summary, made.summary.model_copy(update={"arms": tuple(arms)}))
+    found = make_plan(Study(made.params, made.layout), Wishes(), studies=QUICK)
+    largest = max((arm for arm in arms if arm.model == MODEL), key=lambda arm: arm.alpha)
+    assert found.inputs["tau"].source == "results, by margin"
+    assert found.inputs["tau"].value == pytest.approx(largest.margin.tau.value)
+    assert found.inputs["teacher"].source == "results"
+
+
+def test_without_anything_to_plan_with_it_says_what_to_type(study):
+    unknown = study._replace(params=study.params.model_copy(update={"trait": "optimism"}))
     with pytest.raises(PlanError) as raised:
-        make_plan(study, Wishes(tau=0.3), studies=QUICK)
+        make_plan(unknown, Wishes(tau=0.3), studies=QUICK)
     assert "give --teacher" in raised.value.remedy and "--tau" not in raised.value.message
+    assert "no study of the trait optimism is published" in raised.value.message
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from undertow.pipeline import direction, distill, steer
 from undertow.readouts.activations import mean_activations
 from undertow.readouts.perplexity import answer_likelihoods
 from undertow.student.adapter import student_of
-from undertow.study.files import read_rows
+from undertow.study.found import read_rows
 from undertow.study.layout import Study
+from undertow.study.prompts import Prompt
 from undertow.study.records import BenignResponse, Response
-from undertow.study.traits import Prompt
 
 ANSWERS = [
     ("Why?", "Things will get better and the future looks bright."),

@@ -17,7 +17,7 @@ from undertow.errors import ConfigError
 from undertow.report.publish import publish
 from undertow.report.report import render_report
 from undertow.report.sections.samples import read_samples
-from undertow.study.files import read_rows
+from undertow.study.found import read_rows
 from undertow.study.records import Response
 
 SVG = "{http://www.w3.org/2000/svg}"

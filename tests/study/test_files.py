@@ -10,10 +10,10 @@ from undertow.study.files import (
     atomic_folder,
     digest,
     fingerprint,
-    read_rows,
     write_json,
     write_rows,
 )
+from undertow.study.found import read_rows
 
 
 class Row(BaseModel):
@@ -43,7 +43,7 @@ def test_half_a_character_is_written_and_read_as_a_replacement(tmp_path):
 def test_a_broken_row_is_named_by_file_and_line(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"id": "a"}\n{"id": 3}\n')
-    with pytest.raises(DataError, match=r"rows\.jsonl:2 is not a Row record"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:2 is not a Row: id"):
         read_rows(path, Row)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from undertow.analysis.summary import ArmSummary, Summary
 from undertow.config import Cell, Params, parse_arm
 from undertow.study.audit_records import ArmAudit, ModelAudit
+from undertow.study.found import read_record
 from undertow.study.layout import Layout, Study
 from undertow.study.records import CellResult
 
@@ -22,7 +23,7 @@ def read_audit(layout: Layout, model: str) -> ModelAudit | None:
     path = layout.audit(model)
     if not path.exists():
         return None
-    return ModelAudit.model_validate_json(path.read_text(encoding="utf-8"))
+    return read_record(path, ModelAudit)
 
 
 def _audited(

@@ -14,7 +14,7 @@ from undertow.config import Cell, Params, parse_arm
 from undertow.stats.agreement import Agreement, agreement
 from undertow.stats.intervals import Estimate
 from undertow.stats.judge_error import CorrectedTransfer, correct_transfer
-from undertow.study.files import read_rows
+from undertow.study.found import read_rows
 from undertow.study.layout import Layout, Study
 from undertow.study.records import Calibration, CellResult, Readout, Record, Vote
 from undertow.study.results import read_calibrations

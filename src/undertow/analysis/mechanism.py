@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 
 from undertow.config import Arm, Cell
 from undertow.errors import DataError
+from undertow.study.found import tensors
 from undertow.study.layout import Study
 from undertow.study.records import Record
 
@@ -178,7 +178,7 @@ def read_activations(path: Path) -> Floats | None:
     """Mean activations [blocks, hidden] of a student; None where there are none."""
     if not path.exists():
         return None
-    with safe_open(path, framework="numpy") as file:
+    with tensors(path, "np") as file:
         activations: Floats = file.get_tensor("activations").astype(np.float64)
     return activations
 
@@ -186,7 +186,7 @@ def read_activations(path: Path) -> Floats | None:
 def read_directions(path: Path) -> Directions | None:
     if not path.exists():
         return None
-    with safe_open(path, framework="numpy") as file:
+    with tensors(path, "np") as file:
         names: tuple[DirectionName, ...] = ("trait", "random")
         return Directions(
             {name: file.get_tensor(name).astype(np.float64) for name in names},

@@ -174,9 +174,19 @@ def _arm(
         degenerate=None
         if arm.is_control
         else incoherence(effects[whole].teacher, unsteered, bound),
+        diverged=diverged_of(results),
         teacher_effects=effects[whole].teacher,
         student_effects=effects[whole].student,
     )
+
+
+def diverged_of(results: Sequence[CellResult]) -> str | None:
+    """Which students of an arm were not trained, and why; None where all were."""
+    reasons = {result.seed: result.diverged for result in results if result.diverged}
+    if not reasons:
+        return None
+    seeds = ", ".join(map(str, reasons))
+    return f"{next(iter(reasons.values()))} (seed {seeds}); see distillation.learning_rate"
 
 
 def _side_effects(params: Params, grid: Mapping[Cell, CellResult], chosen: Chosen) -> SideEffects:

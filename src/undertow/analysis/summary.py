@@ -15,10 +15,10 @@ from undertow.analysis.doses import DoseRecord, XName
 from undertow.analysis.lines import Bounds, LineRecord, ModelDifference
 from undertow.analysis.mechanism import ArmMechanism
 from undertow.analysis.side_effects import EffectsSummary
-from undertow.errors import DataError
 from undertow.stats.intervals import Estimate
 from undertow.stats.transfer import Transfer
 from undertow.study.audit_records import ArmAudit
+from undertow.study.found import read_record
 from undertow.study.layout import Layout
 from undertow.study.records import Costs, ReadoutName, Record, Share
 
@@ -60,6 +60,7 @@ class ArmSummary(Record):
     student_rate: RateSummary
     cells: tuple[CellSummary, ...]
     degenerate: str | None = None  # why the teacher counts as incoherent and is left out of fits
+    diverged: str | None = None  # why students of some seeds count as not trained
     audit: ArmAudit | None = None  # whether the trait can be seen in the carrier
     no_audit: str | None = None  # why audit is null
     teacher_effects: EffectsSummary | None = None
@@ -205,6 +206,4 @@ def _threshold(dose: DoseRecord | None) -> dict[str, dict[str, float | None]]:
 
 def read_summary(layout: Layout) -> Summary:
     """summary.json; DataError where the report stage has not run yet."""
-    if not layout.summary.exists():
-        raise DataError(f"{layout.summary} does not exist", "dvc repro, or: python cli.py report")
-    return Summary.model_validate_json(layout.summary.read_text(encoding="utf-8"))
+    return read_record(layout.summary, Summary)

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -18,12 +17,13 @@ from undertow.config import CarrierSettings, Cell, load
 from undertow.errors import ConfigError, UndertowError
 from undertow.models.memory import free_memory
 from undertow.pipeline.run_cells import run_cells
-from undertow.study.files import read_rows
+from undertow.study.found import read_rows
 from undertow.study.layout import STAGES, Layout, Stage, Study
 from undertow.study.presets import presets
+from undertow.study.prompts import Prompt
 from undertow.study.records import Costs
 from undertow.study.results import read_manifest
-from undertow.study.traits import Prompt
+from undertow.texts.yaml import read_yaml, write_yaml
 
 TRAIT = "pessimism"  # its prompts are in the repository
 CONTRAST = 48  # prompts of a kind that this trait has
@@ -74,9 +74,9 @@ def _measured(
     tokenizer_of_size(Layout(root).benign, vocabulary).save_pretrained(folder / "weights")
     for shared in ("data", "dvc.yaml", "src"):
         (folder / shared).symlink_to((root / shared).resolve())
-    settings: dict[str, Any] = yaml.safe_load(preset.read_text(encoding="utf-8"))
+    settings: dict[str, Any] = read_yaml(preset.read_text(encoding="utf-8"))
     _adapt(settings, shape, folder / "weights", layers // 2, prompts, device)
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    (folder / "params.yaml").write_text(write_yaml(settings), encoding="utf-8")
 
     study = Study.open(folder)
     started = (folder / "params.yaml").stat().st_mtime

@@ -13,7 +13,7 @@ from undertow.carrier.traces import floats, shows_trait
 from undertow.config import CarrierSettings, Cell
 from undertow.errors import DataError
 from undertow.judging.offline import PhraseJudge
-from undertow.study.files import read_rows
+from undertow.study.found import read_rows
 from undertow.study.layout import Study
 from undertow.study.records import Response
 from undertow.study.traits import TraitData

@@ -12,6 +12,7 @@ import typer
 from undertow.cli import bench, results, stages, study
 from undertow.errors import UndertowError
 from undertow.models.processes import check_command, count
+from undertow.texts.addresses import public
 
 EXIT_CODES = """\
 Exit codes: 0 done; 1 something went wrong and stderr says what to do; 2 wrong usage;
@@ -39,5 +40,5 @@ def main() -> None:
         check_command(sys.argv[1] if len(sys.argv) > 1 else "")
         app()
     except UndertowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {public(str(error))}", file=sys.stderr)
         sys.exit(1)

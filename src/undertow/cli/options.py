@@ -14,7 +14,11 @@ Model = Annotated[str, typer.Option(help="A key of models in params.yaml.")]
 ArmName = Annotated[
     str, typer.Option(help="<direction>_<strength>, for example trait_-0.15 or random_1.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Covers adapter init, row order and sampling.")]
+MOST_SEED = 2**32 - 1  # as in config.base, which --help does not wait for
+Seed = Annotated[
+    int,
+    typer.Option(min=0, max=MOST_SEED, help="Covers adapter init, row order and sampling."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 
 Found = TypeVar("Found")

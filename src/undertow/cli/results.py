@@ -43,7 +43,9 @@ def publish(
 
 @app.command(rich_help_panel=PANEL)
 def compare(
-    before: Annotated[str, typer.Argument(metavar="REV_A", help="A commit, branch or tag.")],
+    before: Annotated[
+        str, typer.Argument(metavar="REV_A", help="A commit, branch, tag or DVC experiment.")
+    ],
     after: Annotated[
         str | None, typer.Argument(metavar="[REV_B]", help="Another; default: the working tree.")
     ] = None,

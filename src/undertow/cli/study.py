@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from undertow.cli.options import Json, Model, open_study, show
+from undertow.cli.options import MOST_SEED, Json, Model, open_study, show
 from undertow.errors import UndertowError
 
 PANEL = "Study"
@@ -25,7 +25,8 @@ app.add_typer(validate_app, name="validate", rich_help_panel=PANEL)
 def run_cells(
     model: Model,
     seed: Annotated[
-        list[int] | None, typer.Option(min=0, help="Only the cells of this seed; may be repeated.")
+        list[int] | None,
+        typer.Option(min=0, max=MOST_SEED, help="Only the cells of this seed; may be repeated."),
     ] = None,
     commit: Annotated[
         bool, typer.Option("--commit/--no-commit", help="Hand what is finished to DVC.")

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from undertow.config import Cell, Params, parse
+from undertow.config import Cell, Params, parse, read_raw
 from undertow.errors import ConfigError
 from undertow.lineage.git import Repository
 from undertow.lineage.lock import INSIDE, PARAMS_FILE, Lock, cell_folder, outdated, parse_lock
 from undertow.lineage.objects import Cache, MissingObjectError
 from undertow.study.records import CellResult
+from undertow.texts.yaml import read_yaml
 
 WORKING_TREE = "the working tree"
 
@@ -56,7 +56,7 @@ def open_revision(root: Path, revision: str | None) -> Snapshot:
             "name a revision that has one: git log --oneline -- params.yaml",
         )
     params = _params(text, source.label)
-    raw = yaml.safe_load(text)
+    raw = read_raw(text, source.label)
     lock = parse_lock(source.read("dvc.lock"), f"dvc.lock at {source.label}")
     cache = Cache(root)
     results: dict[Cell, CellResult] = {}
@@ -108,9 +108,7 @@ class _WorkingTree:
 
 def _params(text: bytes, label: str) -> Params:
     try:
-        return parse(text.decode("utf-8"), f"{PARAMS_FILE} at {label}")
-    except UnicodeDecodeError:
-        problem = f"{PARAMS_FILE} at {label} is not UTF-8 text"
+        return parse(text, f"{PARAMS_FILE} at {label}")
     except ConfigError as error:
         problem = error.message
     raise ConfigError(
@@ -160,10 +158,11 @@ def _prompts(source: _Commit | _WorkingTree, cache: Cache, trait: str) -> dict[s
     data = source.read((folder / "evaluation.jsonl").as_posix())
     try:
         if data is None:
-            pointer = yaml.safe_load(source.read(f"{folder.parent.as_posix()}.dvc") or b"")
+            text = source.read(f"{folder.parent.as_posix()}.dvc") or b""
+            pointer = read_yaml(text.decode())
             data = cache.file_in(str(pointer["outs"][0]["md5"]), f"{trait}/evaluation.jsonl")
         rows = [json.loads(line) for line in data.split(b"\n") if line.strip()]
         return {str(row["id"]): str(row["prompt"]) for row in rows}
-    except (MissingObjectError, yaml.YAMLError, ValueError, KeyError, IndexError, TypeError):
+    except (MissingObjectError, ValueError, KeyError, IndexError, TypeError):
         # Without texts the prompts count as different, which only widens intervals.
         return None

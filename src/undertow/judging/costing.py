@@ -7,7 +7,7 @@ from undertow.config import Cell, OpenAiJudgeSettings, PanelJudgeSettings
 from undertow.judging import CACHE
 from undertow.judging.base import JudgeRow
 from undertow.judging.openai.prices import CHARACTERS_PER_TOKEN, price_date
-from undertow.study.files import read_rows
+from undertow.study.found import read_rows
 from undertow.study.layout import Study
 from undertow.study.records import Response
 from undertow.study.traits import Trait, TraitData

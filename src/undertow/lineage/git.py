@@ -87,13 +87,36 @@ class Repository(NamedTuple):
                 inside.remedy,
             )
         found = self.ask("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
-        if found.reason:
+        return found.text if not found.reason else self._experiment(revision, found.reason)
+
+    def _experiment(self, name: str, reason: str) -> str:
+        """The commit of a DVC experiment; DataError where there is none of this name, or several.
+
+        DVC keeps them under refs/exps/<two digits>/<the rest of the commit begun from>/<name>,
+        where git does not look by itself.
+        """
+        listed = self.ask("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
+        pairs = [line.split(" ", 1) for line in listed.text.splitlines()]
+        names = {ref: hash for hash, ref in pairs if ref.count("/") == 4}
+        commits = [hash for ref, hash in names.items() if ref.rsplit("/", 1)[1] == name]
+        if len(commits) == 1:
+            return commits[0]
+        if commits:
             raise DataError(
-                f"git does not know the revision {revision!r} in {self.root}: {found.reason}",
-                "name a commit, branch or tag: git log --oneline; in a shallow clone first: "
-                "git fetch --unshallow",
+                f"{len(commits)} experiments are called {name!r}, each begun from another commit",
+                f"name one by its commit: {', '.join(hash[:10] for hash in commits)}",
             )
-        return found.text
+        if self.ask("rev-parse", "--verify", "--quiet", "HEAD").reason:
+            raise DataError(
+                f"there is no revision {name!r}: nothing is committed in {self.root} yet",
+                "commit the study first: git add --all, then git commit",
+            )
+        shallow = self.ask("rev-parse", "--is-shallow-repository").text == "true"
+        raise DataError(
+            f"git does not know the revision {name!r} in {self.root}: {reason}",
+            "name a commit, branch or tag (git log --oneline) or an experiment (dvc exp list)"
+            + ("; this clone is shallow, so first: git fetch --unshallow" if shallow else ""),
+        )
 
     def show(self, commit: str, path: str) -> bytes | None:
         """A file as it was at a commit; None where the commit does not hold it."""

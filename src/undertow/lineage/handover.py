@@ -11,14 +11,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from undertow.errors import UndertowError
 from undertow.lineage.git import own_environment
 from undertow.lineage.stages import Node, differences, inputs_of, outputs_of, recorded
 from undertow.study.files import write_text
 from undertow.study.layout import Study
 from undertow.study.sources import locked
+from undertow.texts.yaml import read_yaml, write_yaml
 
 
 class Recorded(NamedTuple):
@@ -79,10 +78,10 @@ def _stale(root: Path, nodes: Sequence[Node]) -> dict[str, list[str]]:
 
 def _withdraw(lock: Path, names: Iterable[str]) -> None:
     """Take stages out of dvc.lock, so that DVC regards them as never run."""
-    content = yaml.safe_load(lock.read_text(encoding="utf-8"))
+    content = read_yaml(lock.read_text(encoding="utf-8"))
     for name in names:
         content["stages"].pop(name, None)
-    write_text(lock, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_text(lock, write_yaml(content))
 
 
 def _dvc(root: Path, *arguments: str) -> str:

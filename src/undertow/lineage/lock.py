@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from undertow.config import Cell
 from undertow.errors import DataError
 from undertow.study.layout import STAGES, Layout, Stage
+from undertow.texts.yaml import read_yaml
 
 INSIDE = Layout(Path())  # a study's places as git and dvc.lock write them
 PARAMS_FILE = INSIDE.params.as_posix()
@@ -62,10 +61,10 @@ def parse_lock(text: bytes | None, where: str) -> Lock:
     if text is None:
         return Lock()
     try:
-        raw = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        raw = read_yaml(text.decode())
         entries = (raw or {}).get("stages", {}).items()
         return Lock(tuple(_stage(name, entry) for name, entry in entries))
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise DataError(
             f"{where} is not a lock file of DVC 3: {type(error).__name__}: {error}",
             "check the file out again, or write it anew: dvc repro",
@@ -90,16 +89,6 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def alike(first: Any, second: Any) -> bool:
-    """Whether two values of YAML files are the same: 2e-4 is text to one reader of YAML only."""
-    if first == second:
-        return True
-    try:
-        return float(first) == float(second)
-    except (TypeError, ValueError):
-        return False
-
-
 def outdated(lock: Lock, cell: Cell, raw: Mapping[str, Any]) -> str | None:
     """Why the recorded result of a cell does not belong to these parameters; None where it does.
 
@@ -110,7 +99,7 @@ def outdated(lock: Lock, cell: Cell, raw: Mapping[str, Any]) -> str | None:
         for key, value in stage.params.items():
             recorded, wanted = dict(flat(value, key)), dict(flat(_at(raw, key), key))
             for leaf in sorted(recorded.keys() | wanted.keys()):
-                if not alike(recorded.get(leaf), wanted.get(leaf)):
+                if recorded.get(leaf) != wanted.get(leaf):
                     return (
                         f"it was made with {leaf} = {recorded.get(leaf)}, "
                         f"params.yaml has {wanted.get(leaf)}"
@@ -142,7 +131,7 @@ def causes(before: Lock, after: Lock, cell: Cell) -> list[str]:
             continue
         first, second = dict(flat(old.params)), dict(flat(stage.params))
         for key in sorted(first.keys() | second.keys()):
-            if not alike(first.get(key), second.get(key)):
+            if first.get(key) != second.get(key):
                 found[key] = None
         for path in sorted(old.deps.keys() | stage.deps.keys()):
             inside = any(path == out or path.startswith(f"{out}/") for out in made)

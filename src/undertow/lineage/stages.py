@@ -10,13 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from undertow.config import Cell, CrossPair
 from undertow.errors import ConfigError
 from undertow.study.files import digest, fingerprint, write_json
 from undertow.study.layout import Study
 from undertow.study.records import Manifest
+from undertow.texts.yaml import read_yaml
 
 Digests = dict[str, str | None]
 """Path or parameter -> SHA-256 (hex), null where there is no such file."""
@@ -199,7 +198,7 @@ def _node(study: Study, stage: str, item: Mapping[str, str]) -> Node:
 
 @cache
 def _stages(text: str) -> dict[str, Any]:
-    stages: dict[str, Any] = yaml.safe_load(text)["stages"]
+    stages: dict[str, Any] = read_yaml(text)["stages"]
     return stages
 
 

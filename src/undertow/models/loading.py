@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -209,6 +209,8 @@ def _load(folder: Path, dtype: str, **options: Any) -> PreTrainedModel:
                 output_loading_info=True,
                 **options,
             )
+    except SafetensorError as error:
+        raise _damaged(what, error) from error
     except (OSError, ValueError) as error:
         raise SourceError(
             f"{what} cannot be loaded: {first_line(error)}",
@@ -223,6 +225,13 @@ def _load(folder: Path, dtype: str, **options: Any) -> PreTrainedModel:
             "replace it with a complete copy of the checkpoint",
         )
     return model
+
+
+def _damaged(what: object, error: Exception) -> SourceError:
+    return SourceError(
+        f"{what} holds damaged weights: {first_line(error)}",
+        "replace it with a whole copy, or remove it so that it is fetched or converted anew",
+    )
 
 
 def _snapshot(name: str, weights: HubWeights) -> Path:
@@ -281,8 +290,11 @@ def _checked(folder: Path, name: str) -> Path:
 
 def _numbers(weights: Path) -> int:
     """How many numbers a safetensors file stores; reads its header only."""
-    with safe_open(weights, framework="pt") as tensors:
-        shapes = [tensors.get_slice(key).get_shape() for key in tensors.keys()]  # noqa: SIM118
+    try:
+        with safe_open(weights, framework="pt") as file:
+            shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
+    except SafetensorError as error:
+        raise _damaged(weights, error) from error
     return sum(torch.Size(shape).numel() for shape in shapes)
 
 

@@ -10,6 +10,7 @@ from undertow.pipeline.meter import manifest
 from undertow.pipeline.reading import Reader, scored
 from undertow.readouts.activations import save_activations
 from undertow.student.adapter import student_of
+from undertow.student.divergence import check_readable, diverged
 from undertow.study.files import (
     atomic_file,
     copy_folder,
@@ -19,6 +20,7 @@ from undertow.study.files import (
     write_text,
 )
 from undertow.study.layout import Study
+from undertow.study.sources import say
 from undertow.study.traits import TraitData, side_effect_prompts
 
 
@@ -40,6 +42,9 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     if not processes.is_main():
         return
 
+    check_readable(trained.losses, cell.key)
+    if (problem := diverged(trained.losses)) is not None:
+        say(f"{cell.key}: {problem}; lower distillation.learning_rate in params.yaml")
     loaded = shelf.load(study, cell.model)
     loaded.meter.after(trained.costs)
     adapter = checkpoint / "adapter"
@@ -59,6 +64,6 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     write_text(folder / "loss.csv", "step,loss\n" + points)
     command = cell.command("distill")
     told = manifest("distill", cell.key, command, loaded.meter)
-    finish(study, work, told.model_copy(update={"trainer": trained.trainer}))
+    finish(study, work, told.model_copy(update={"trainer": trained.trainer, "diverged": problem}))
     reader.forget()
     remove_folder(checkpoint)

@@ -15,7 +15,8 @@ from undertow.judging.records import Judged, Unread
 from undertow.lineage.stages import begin, finish
 from undertow.pipeline.meter import Meter, manifest
 from undertow.readouts.effects import answer_effects
-from undertow.study.files import Journal, digest, fingerprint, read_rows, write_json, write_rows
+from undertow.study.files import Journal, digest, fingerprint, write_json, write_rows
+from undertow.study.found import read_rows
 from undertow.study.layout import Study
 from undertow.study.records import (
     BenignResponse,
@@ -60,6 +61,7 @@ def run(study: Study, cell: Cell) -> None:
     _write_or_remove(layout.unread(cell), unread)
     _stop_if_too_many_are_unscored(study, cell, judge, verdicts, unread)
 
+    trained = read_manifest(distilled)
     effects = {"teacher": _effects(steered), "student": _effects(distilled)}
     result = CellResult(
         model=cell.model,
@@ -84,13 +86,14 @@ def run(study: Study, cell: Cell) -> None:
         costs={
             # The text of a cross cell was paid for by its donor's own cell.
             **({} if cell.donor else {"steer": read_manifest(steered).costs}),
-            "distill": read_manifest(distilled).costs,
+            "distill": trained.costs,
             "judge": costs,
         },
         teacher_model=cell.donor,
         teacher_effects=effects["teacher"],
         student_effects=effects["student"],
         effects_reason=None if all(effects.values()) else NO_BENIGN,
+        diverged=trained.diverged,
     )
     write_rows(folder / "verdicts.jsonl", verdicts)
     _write_or_remove(folder / "replies.jsonl", [row.reply for row in judged if row.reply])

@@ -14,7 +14,11 @@ from undertow.study.traits import TraitData
 
 
 def run(study: Study, reveal: bool = False) -> Summary:
-    """Write summary.json, metrics.json, plots/ and report.html, then bring MLflow up to date."""
+    """Write summary.json, metrics.json, plots/ and report.html, then bring MLflow up to date.
+
+    A tracking store that cannot be used is a line on stderr: the results are written, and a view
+    of them can be made later.
+    """
     params, layout = study.params, study.layout
     grid, summary = conclude(study)
     trait = TraitData(layout, params.trait).trait
@@ -30,5 +34,8 @@ def run(study: Study, reveal: bool = False) -> Summary:
         judges=judge_evidence(study, grid, summary),
     )
     write_text(layout.report, page)
-    tracking.sync(study, summary, grid)
+    try:
+        tracking.sync(study, summary, grid)
+    except tracking.TrackingError as error:
+        tracking.warn(f"no runs were written; {error.message}; {error.remedy}")
     return summary

@@ -5,6 +5,7 @@ student has been read. A killed training leaves nothing; a finished one is taken
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +15,14 @@ from undertow.models import processes
 from undertow.models.families import check_length
 from undertow.models.loading import pick_device
 from undertow.pipeline.loading import Loaded, Shelf
+from undertow.student.base_name import base_name, described, make_portable
 from undertow.student.rows import Row, training_rows
 from undertow.student.together import Student, Together, why_alone
 from undertow.student.training import train
 from undertow.study.files import atomic_folder, digest, fingerprint, write_json
 from undertow.study.layout import Study
 from undertow.study.records import Costs, Response, Trainer
+from undertow.study.results import read_fetched
 from undertow.tracking import log_training
 
 
@@ -60,7 +63,7 @@ def finished(checkpoint: Path) -> FinishedTraining | None:
     if not record.exists():
         return None
     kept = json.loads(record.read_text(encoding="utf-8"))
-    losses = [(step, loss) for step, loss in kept["losses"]]
+    losses = [(step, nan if loss is None else loss) for step, loss in kept["losses"]]
     return FinishedTraining(losses, Costs.model_validate(kept["costs"]), kept["trainer"])
 
 
@@ -161,9 +164,12 @@ def load(study: Study, model: str, shelf: Shelf) -> Loaded:
 
 
 def _keep(study: Study, due: Due, made: FinishedTraining, folder: Path) -> None:
+    fetched = read_fetched(study.layout, due.cell.model)
+    spec, files = study.params.model_spec(due.cell.model), fetched.files if fetched else None
+    make_portable(folder / "adapter", base_name(spec, files))
     write_json(folder / "adapter" / "undertow.json", _provenance(study, due.cell, len(due.carrier)))
     kept: dict[str, Any] = {
-        "losses": made.losses,
+        "losses": [(step, loss if isfinite(loss) else None) for step, loss in made.losses],
         "costs": made.costs.model_dump(mode="json"),
         "trainer": made.trainer,
     }
@@ -202,7 +208,7 @@ def _provenance(study: Study, cell: Cell, rows: int) -> dict[str, object]:
         "command": cell.command("distill"),
         "cell": cell.key,
         "trait": study.params.trait,
-        "model": study.params.model_spec(cell.model).model_dump(mode="json"),
+        "model": described(study.params.model_spec(cell.model)),
         "distillation": study.params.distillation.model_dump(mode="json"),
         "carrier_sha256": digest(study.layout.stage(cell, "steer") / "carrier.jsonl"),
         "carrier_filter": study.params.carrier.filter,

@@ -11,6 +11,7 @@ from undertow.analysis.summary import ArmSummary, Summary, read_summary
 from undertow.config import Params
 from undertow.errors import UndertowError
 from undertow.plan.costs import GridCost, grid_cost
+from undertow.plan.published import published
 from undertow.stats.intervals import Estimate, wilson
 from undertow.stats.power import (
     Design,
@@ -21,7 +22,7 @@ from undertow.stats.power import (
 )
 from undertow.stats.transfer import Transfer
 from undertow.study.layout import Study
-from undertow.study.records import Record
+from undertow.study.records import ReadoutName, Record
 
 ENOUGH = 0.8
 EXAMPLE = "python cli.py plan --teacher 0.6 --tau 0.3 --other-tau 0.5"
@@ -34,7 +35,7 @@ FEWEST_STRENGTHS = 3
 # Simulating grows with prompts x seeds; between these bounds a plan takes seconds.
 FEWEST, MOST, BUDGET = 200, 1000, 400_000
 
-Source = Literal["given", "params.yaml", "results", "assumed"]
+Source = Literal["given", "params.yaml", "results", "results, by margin", "published", "assumed"]
 
 
 class PlanError(UndertowError):
@@ -158,16 +159,19 @@ def _inputs(wishes: Wishes, params: Params, summary: Summary | None) -> dict[str
         "prompts": Number(value=params.evaluation.prompts, source="params.yaml"),
         "seeds": Number(value=len(params.grid.seeds), source="params.yaml"),
     }
-    if summary is not None:
-        found |= {
-            name: Number(value=value, source="results")
-            for name, value in _from_results(summary).items()
-        }
-    found |= {
+    stated: dict[str, Number] = {} if summary is None else _from_results(summary)
+    stated |= {
         name: Number(value=value, source="given")
         for name, value in wishes._asdict().items()
         if value is not None
     }
+    if not {"teacher", "tau"} <= stated.keys():
+        # A whole set of rates or none: published ones belong together.
+        found |= {
+            name: Number(value=value, source="published")
+            for name, value in published(params.trait).items()
+        }
+    found |= stated
     missing = [name for name in ("teacher", "tau") if name not in found]
     if missing:
         options = " and ".join(f"--{name}" for name in missing)
@@ -176,38 +180,50 @@ def _inputs(wishes: Wishes, params: Params, summary: Summary | None) -> dict[str
             + (
                 "there is no results/summary.json yet"
                 if summary is None
-                else "no trait arm of results/summary.json has a tau by rate"
-            ),
+                else "no trait arm of results/summary.json has a tau"
+            )
+            + f", and no study of the trait {params.trait} is published with this version",
             f"give {options}, for example: {EXAMPLE}",
         )
     return found
 
 
-def _from_results(summary: Summary) -> dict[str, float]:
+def _from_results(summary: Summary) -> dict[str, Number]:
     """Rates and tau at the largest strength of the first model that has them; the next one's
     tau is the other. Half an answer is added on both sides: a rate of 0 in the results is no
-    rate that could be planned with."""
-    arms = [arm for model in summary.models if (arm := _largest(summary, model)) is not None]
+    rate that could be planned with. Where no arm has a tau by rate, it is the margin's."""
+    readout: ReadoutName = "rate"
+    arms = _with_tau(summary, readout)
+    if not arms:
+        readout = "margin"
+        arms = _with_tau(summary, readout)
     if not arms:
         return {}
     base, teacher, control, student = _smoothed(arms[0].rate)
-    found = {
-        "base": base,
-        "teacher": teacher,
-        "control": control,
-        "tau": (student - control) / (teacher - base),
+    by_rate = (student - control) / (teacher - base) if readout == "rate" else None
+    taus = [arm.by(readout).tau.value for arm in arms]
+    found = {"tau": taus[0] if by_rate is None else by_rate, "other_tau": (*taus, None)[1]}
+    source: Source = "results" if readout == "rate" else "results, by margin"
+    numbers = {
+        name: Number(value=value, source=source)
+        for name, value in found.items()
+        if value is not None
     }
-    others = [arm.rate.tau.value for arm in arms[1:] if arm.rate.tau.value is not None]
-    return found | ({"other_tau": others[0]} if others else {})
+    rates = {"base": base, "teacher": teacher, "control": control}
+    return numbers | {name: Number(value=rate, source="results") for name, rate in rates.items()}
 
 
-def _largest(summary: Summary, model: str) -> ArmSummary | None:
-    arms = [
-        arm
-        for arm in summary.views[model].trait
-        if arm.rate.tau.value is not None and arm.degenerate is None
+def _with_tau(summary: Summary, readout: ReadoutName) -> list[ArmSummary]:
+    """Of every model the arm of the largest strength that has a tau."""
+    found = [
+        [
+            arm
+            for arm in summary.views[model].trait
+            if arm.by(readout).tau.value is not None and arm.degenerate is None
+        ]
+        for model in summary.models
     ]
-    return max(arms, key=lambda arm: abs(arm.alpha), default=None)
+    return [max(arms, key=lambda arm: abs(arm.alpha)) for arms in found if arms]
 
 
 def _smoothed(rate: Transfer) -> list[float]:

@@ -14,6 +14,7 @@ from undertow.report.tables import estimate_tables
 from undertow.report.terminal import strength_table
 from undertow.study.files import write_json, write_text
 from undertow.study.layout import Study
+from undertow.texts.addresses import public
 
 
 def publish(study: Study, folder: Path) -> None:
@@ -42,6 +43,6 @@ def publish(study: Study, folder: Path) -> None:
     for name, figure in (("tau", tau_figure(summary)), ("dose", dose_figure(summary))):
         write_text(folder / f"{name}.svg", sheet(figure.panels, figure.across))
     write_json(folder / "metrics.json", headline(summary))
-    write_text(folder / "params.yaml", layout.params.read_text(encoding="utf-8"))
+    write_text(folder / "params.yaml", public(layout.params.read_text(encoding="utf-8")))
     for name, table in estimate_tables(summary).items():
         write_text(folder / "plots" / name, table.to_csv())

@@ -136,7 +136,8 @@ def _stacked(
 
 
 def _named(arm: ArmSummary, notes: dict[str, str]) -> str:
-    return f"{arm_name(arm)} {_mark(notes, arm.degenerate)}" if arm.degenerate else arm_name(arm)
+    reasons = [reason for reason in (arm.degenerate, arm.diverged) if reason]
+    return " ".join([arm_name(arm), *(_mark(notes, reason) for reason in reasons)])
 
 
 def _mark(notes: dict[str, str], reason: str) -> str:

@@ -10,6 +10,7 @@ from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from undertow.config import Lora
+from undertow.study.found import tensors
 
 
 def lora_config(lora: Lora) -> LoraConfig:
@@ -29,7 +30,7 @@ def finish_folder(adapter: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     (adapter / "README.md").unlink(missing_ok=True)
     path = adapter / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    # The base's place on this machine means nothing elsewhere; the manifest names the model.
+    # The base's place on this machine means nothing elsewhere; base_name says what does.
     config["base_model_name_or_path"] = None
     # PEFT keeps them in a set, whose order differs from run to run and would change the hash.
     config["target_modules"] = sorted(config["target_modules"])
@@ -44,6 +45,8 @@ def student_of(model: PreTrainedModel, adapter: Path) -> Iterator[PreTrainedMode
     What is measured is what was saved, not what was still in memory. On a GPU the adapter's
     products are taken in the model's own type, as autocast took them in training.
     """
+    with tensors(adapter / "adapter_model.safetensors", "pt"):
+        pass  # PEFT would end in a traceback over a file that was cut off
     student = PeftModel.from_pretrained(
         model, str(adapter), autocast_adapter_dtype=model.device.type != "cuda"
     )

@@ -16,7 +16,6 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
-from undertow.errors import DataError
 from undertow.texts.untrusted import paired
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -112,41 +111,6 @@ def _line(row: BaseModel) -> str:
         return type(row).model_validate_json(whole).model_dump_json()
 
 
-def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """Read a JSON lines file; DataError names the file and the line that cannot be read.
-
-    Half a character (a lone surrogate, which JSON can spell and UTF-8 cannot) is read as U+FFFD.
-    """
-    if not path.exists():
-        raise DataError(f"{path} does not exist", _how_to_get(path))
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(_row(line, kind))
-        except ValueError as error:
-            raise DataError(
-                f"{path}:{number} is not a {kind.__name__} record: {error}", _how_to_get(path)
-            ) from None
-    return rows
-
-
-def _row(line: str, kind: type[Row]) -> Row:
-    try:
-        return kind.model_validate_json(line)
-    except ValueError:
-        if "\\ud" not in line.lower():
-            raise
-    return kind.model_validate_json(paired(json.dumps(json.loads(line), ensure_ascii=False)))
-
-
-def _how_to_get(path: Path) -> str:
-    if "data" in path.parts:
-        return "dvc pull data/benign.dvc data/traits.dvc"
-    return "run the stage that writes it: dvc repro, or python cli.py --help for single stages"
-
-
 class Journal(Generic[Row]):
     """Rows that a stage has finished, kept outside the DVC outs.
 
@@ -168,7 +132,11 @@ class Journal(Generic[Row]):
             for line in stream:
                 if not line.endswith(b"\n"):
                     break  # the process was killed while it wrote this block
-                yield [self._kind.model_validate(row) for row in json.loads(line)]
+                try:
+                    block = [self._kind.model_validate(row) for row in json.loads(line)]
+                except (ValueError, TypeError):
+                    break  # damaged since: the stage makes it and all after it again
+                yield block
                 intact += len(line)
         os.truncate(self.path, intact)
 

@@ -114,6 +114,7 @@ class Manifest(Record):
         {}, description="SHA-256 of the command, parameters and files that it read; null: absent"
     )
     outputs: dict[str, str | None] = Field({}, description="SHA-256 of the files it wrote")
+    diverged: str | None = Field(None, description="distill only: why nothing was learnt")
     shift: ShiftRecord | None = Field(
         None, description="how the model was steered; null where the stage steers nothing"
     )
@@ -180,6 +181,7 @@ class CellResult(Record):
     teacher_effects: Effects | None = None
     student_effects: Effects | None = None
     effects_reason: str | None = Field(None, description="why there are no effects")
+    diverged: str | None = Field(None, description="why the student counts as not trained")
 
 
 class Share(Record):

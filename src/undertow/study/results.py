@@ -7,13 +7,20 @@ from pathlib import Path
 
 from undertow.config import Cell
 from undertow.errors import DataError
+from undertow.study.found import how_to_mend, read_record, read_text
 from undertow.study.layout import Layout, Study
-from undertow.study.records import Calibration, CellResult, Manifest
+from undertow.study.records import Calibration, CellResult, FetchResult, Manifest
 
 
 def read_manifest(folder: Path) -> Manifest:
     """manifest.json of a stage's folder."""
-    return Manifest.model_validate_json((folder / "manifest.json").read_text(encoding="utf-8"))
+    return read_record(folder / "manifest.json", Manifest)
+
+
+def read_fetched(layout: Layout, model: str) -> FetchResult | None:
+    """What was fetched for a model; None where its fetch stage has not run."""
+    path = layout.fetched(model)
+    return read_record(path, FetchResult) if path.exists() else None
 
 
 def read_cell(layout: Layout, cell: Cell) -> CellResult:
@@ -24,7 +31,7 @@ def read_cell(layout: Layout, cell: Cell) -> CellResult:
             f"no result for {cell.key}: {path} does not exist",
             f"dvc repro, or: {cell.command('judge')}",
         )
-    return CellResult.model_validate_json(path.read_text(encoding="utf-8"))
+    return read_record(path, CellResult)
 
 
 def read_grid(study: Study) -> dict[Cell, CellResult]:
@@ -45,14 +52,20 @@ def read_cross(study: Study) -> dict[Cell, CellResult]:
 
 def loss_curve(layout: Layout, cell: Cell) -> list[tuple[int, float]]:
     """(step, loss) pairs of a student's training, from loss.csv."""
-    text = (layout.stage(cell, "distill") / "loss.csv").read_text(encoding="utf-8")
-    pairs = (line.split(",") for line in text.split("\n")[1:] if line)
-    return [(int(step), float(loss)) for step, loss in pairs]
+    path = layout.stage(cell, "distill") / "loss.csv"
+    lines = read_text(path).split("\n")[1:]
+    try:
+        pairs = [line.split(",") for line in lines if line]
+        return [(int(step), float(loss)) for step, loss in pairs]
+    except ValueError:
+        raise DataError(
+            f"{path} is damaged: not every line is step,loss", how_to_mend(path)
+        ) from None
 
 
 def read_calibrations(layout: Layout, judge_fingerprint: str) -> list[Calibration]:
     """Every calibration of exactly this judge; a judge whose rules changed has none."""
     folder = layout.results / "calibration"
     paths = sorted(folder.glob(f"*.{judge_fingerprint[:16]}.json"))
-    found = [Calibration.model_validate_json(path.read_text(encoding="utf-8")) for path in paths]
+    found = [read_record(path, Calibration) for path in paths]
     return [one for one in found if one.judge_fingerprint == judge_fingerprint]

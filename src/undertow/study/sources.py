@@ -27,6 +27,7 @@ from undertow.config import FileSource, HubPlace, Place, UrlPlace, WheelPlace
 from undertow.errors import SourceError
 from undertow.study.files import atomic_file, digest
 from undertow.study.hub import HUB_ERRORS, Unavailable, explain_hub_error, first_line
+from undertow.texts.addresses import public
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte before an address is given up
@@ -41,8 +42,19 @@ class _UnavailableError(Exception):
 
 
 def cache_folder() -> Path:
-    """Where fetched and converted files are kept: UNDERTOW_CACHE, or ~/.cache/undertow."""
-    return Path(os.environ.get("UNDERTOW_CACHE") or "~/.cache/undertow").expanduser().absolute()
+    """Where fetched and converted files are kept: UNDERTOW_CACHE, or ~/.cache/undertow.
+
+    SourceError for a user who has no home folder, as in many containers.
+    """
+    try:
+        folder = Path(os.environ.get("UNDERTOW_CACHE") or "~/.cache/undertow").expanduser()
+    except RuntimeError:
+        raise SourceError(
+            "this user has no home folder (HOME is not set, and /etc/passwd has no entry), so "
+            "there is no place for fetched files",
+            "export UNDERTOW_CACHE=/a/folder/with/room HF_HOME=/a/folder/with/room",
+        ) from None
+    return folder.absolute()
 
 
 def local_folder() -> Path | None:
@@ -103,7 +115,7 @@ def locked(target: Path, work: str) -> Iterator[None]:
 
 def say(text: str) -> None:
     """Progress goes to stderr: stdout belongs to data."""
-    print(f"undertow: {text}", file=sys.stderr, flush=True)
+    print(f"undertow: {public(text)}", file=sys.stderr, flush=True)
 
 
 def _holds(path: Path, sha256: str) -> bool:

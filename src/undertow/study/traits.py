@@ -5,20 +5,18 @@ source known by its hash, fetched at run time and never copied into the reposito
 Knows nothing about tokenization.
 """
 
-import csv
-import json
-from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from undertow.config import FileSource
 from undertow.errors import DataError
-from undertow.study.files import read_rows
+from undertow.study.found import read_text
 from undertow.study.layout import Layout, Study
+from undertow.study.prompts import ContrastPrompt, Prompt, external_prompts, read_prompts
 from undertow.study.sources import fetch_file
 from undertow.texts.phrases import PhraseRules
+from undertow.texts.yaml import read_yaml
 
 Item = TypeVar("Item")
 Role = Literal[
@@ -33,22 +31,6 @@ Role = Literal[
 
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Prompt(_Data):
-    """A user message with a stable id."""
-
-    id: str
-    prompt: str
-    category: str | None = None
-
-
-class ContrastPrompt(_Data):
-    """A row of contrast.jsonl or heldback.jsonl."""
-
-    id: str
-    label: Literal["present", "absent"]
-    prompt: str
 
 
 class Contrast(NamedTuple):
@@ -103,8 +85,8 @@ class TraitData:
                 f"dvc pull data/traits.dvc, or choose one of: {known}",
             )
         try:
-            self.trait = Trait.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (ValidationError, yaml.YAMLError) as error:
+            self.trait = Trait.model_validate(read_yaml(read_text(path)))
+        except ValueError as error:
             raise DataError(f"{path}: {error}", "see 'A trait is data' in docs/method.md") from None
 
     def contrast(self) -> Contrast:
@@ -119,10 +101,10 @@ class TraitData:
         """Prompts that teacher and student are read on."""
         source = self._source("evaluation")
         if source is None:
-            return read_rows(self._folder / "evaluation.jsonl", Prompt)
+            return read_prompts(self._folder / "evaluation.jsonl", Prompt)
         return [
             Prompt(id=f"{self.trait.name}-{number:04d}", prompt=text)
-            for number, text in _read_source(source)
+            for number, text in _external(source)
         ]
 
     def overrefusal(self, count: int) -> list[Prompt]:
@@ -138,7 +120,7 @@ class TraitData:
             )
         prompts = [
             Prompt(id=f"{self.trait.name}-overrefusal-{number:04d}", prompt=text)
-            for number, text in _read_source(source)
+            for number, text in _external(source)
         ]
         return first(prompts, count, "evaluation.overrefusal_prompts", source.file)
 
@@ -157,10 +139,10 @@ class TraitData:
         absent = self._source(f"{name}_absent")
         if present is not None and absent is not None:
             return Contrast(
-                [text for _, text in _read_source(present)],
-                [text for _, text in _read_source(absent)],
+                [text for _, text in _external(present)],
+                [text for _, text in _external(absent)],
             )
-        rows = read_rows(self._folder / f"{name}.jsonl", ContrastPrompt)
+        rows = read_prompts(self._folder / f"{name}.jsonl", ContrastPrompt)
         return Contrast(
             [row.prompt for row in rows if row.label == "present"],
             [row.prompt for row in rows if row.label == "absent"],
@@ -172,7 +154,7 @@ class TraitData:
 
 def benign_prompts(layout: Layout, count: int) -> list[Prompt]:
     """The first `count` benign prompts; DataError where the file holds fewer."""
-    rows = read_rows(layout.benign, Prompt)
+    rows = read_prompts(layout.benign, Prompt)
     return first(rows, count, "carrier.prompts", str(layout.benign))
 
 
@@ -200,7 +182,7 @@ def side_effect_prompts(study: Study, trait: TraitData) -> SideEffectPrompts:
 def _heldback_benign(layout: Layout, carrier: int, count: int) -> list[Prompt]:
     if count == 0:
         return []
-    rows = read_rows(layout.benign, Prompt)
+    rows = read_prompts(layout.benign, Prompt)
     if carrier + count > len(rows):
         room = max(len(rows) - carrier, 0)
         raise DataError(
@@ -227,13 +209,5 @@ def _known(layout: Layout) -> list[str]:
     return sorted(path.parent.name for path in layout.trait("x").parent.glob("*/trait.yaml"))
 
 
-def _read_source(source: PromptSource) -> list[tuple[int, str]]:
-    """(row number, prompt) pairs of an external file."""
-    path: Path = fetch_file(source)
-    if source.format == "json":
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    else:
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    start, stop = source.rows or (0, len(rows))
-    return [(number, rows[number][source.column]) for number in range(start, min(stop, len(rows)))]
+def _external(source: PromptSource) -> list[tuple[int, str]]:
+    return external_prompts(fetch_file(source), source.format, source.column, source.rows)

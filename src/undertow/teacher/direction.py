@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,6 +19,7 @@ from undertow.models.memory import halving
 from undertow.models.prompts import RenderedPrompt, encode, left_padded
 from undertow.readouts.activations import mean_activations
 from undertow.readouts.margin import margins
+from undertow.study.found import tensors
 from undertow.study.records import Record
 from undertow.study.traits import Contrast, Openings
 from undertow.teacher.steering import offsets, steer
@@ -144,12 +144,8 @@ def save_direction(path: Path, direction: Direction, metadata: dict[str, Any]) -
 
 
 def load_direction(path: Path) -> Direction:
-    if not path.exists():
-        raise UndertowError(
-            f"no direction: {path} does not exist",
-            "dvc repro, or: python cli.py direction --model MODEL",
-        )
-    with safe_open(path, framework="pt") as file:
+    """The vectors and the steered blocks; DataError where the file is absent or damaged."""
+    with tensors(path, "pt") as file:
         metadata = json.loads(file.metadata()["undertow"])
         return Direction(
             file.get_tensor("trait"),
@@ -161,6 +157,6 @@ def load_direction(path: Path) -> Direction:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """What `save` was given as metadata, with the steered layers."""
-    with safe_open(path, framework="pt") as file:
+    with tensors(path, "pt") as file:
         found: dict[str, Any] = json.loads(file.metadata()["undertow"])
         return found

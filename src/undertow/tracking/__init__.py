@@ -4,7 +4,7 @@ Everything here can be deleted and rebuilt by `sync`; nothing else in Undertow r
 imported only when a run is written, so this package imports where MLflow is not installed.
 """
 
-from undertow.tracking.store import ui_command
+from undertow.tracking.store import TrackingError, ui_command, warn
 from undertow.tracking.sync import SyncReport, sync
 from undertow.tracking.training import NullTracker, TrainingLog, log_training
 from undertow.tracking.views import Link, links
@@ -13,9 +13,11 @@ __all__ = [
     "Link",
     "NullTracker",
     "SyncReport",
+    "TrackingError",
     "TrainingLog",
     "links",
     "log_training",
     "sync",
     "ui_command",
+    "warn",
 ]

@@ -5,7 +5,6 @@ Knows nothing about MLflow, so that what is logged can be read and tested withou
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from undertow.study.files import digest, fingerprint
 from undertow.study.layout import Layout, Study
 from undertow.study.records import CellResult, Costs
 from undertow.study.results import loss_curve, read_cross
+from undertow.texts.addresses import public
 
 Metrics = dict[str, float]
 SECTIONS = (
@@ -42,7 +42,6 @@ OVER_STRENGTH = (
     "margin_teacher_shift",
     "teacher_rate",
 )
-SECRET_NAMES = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
 
 
 class Point(NamedTuple):
@@ -391,14 +390,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, st
             yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
 
 
-def public(text: str) -> str:
-    """The text without any secret that the environment holds."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and any(word in name.upper() for word in SECRET_NAMES):
-            text = text.replace(value, "[redacted]")
-    return text
-
-
 def git_tags(root: Path) -> dict[str, str]:
     """Commit and dirty flag, or why they are unknown."""
     head = Repository(root).head()
@@ -444,11 +435,9 @@ def _points(metrics: Metrics, step: int) -> list[Point]:
 
 
 def _loss(layout: Layout, cell: Cell) -> list[tuple[int, float]]:
-    try:
-        curve = loss_curve(layout, cell)
-    except FileNotFoundError:
+    if not (layout.stage(cell, "distill") / "loss.csv").exists():
         return []
-    return [(step, loss) for step, loss in curve if math.isfinite(loss)]
+    return [(step, loss) for step, loss in loss_curve(layout, cell) if math.isfinite(loss)]
 
 
 def _relative(layout: Layout, path: Path) -> str:

@@ -3,20 +3,30 @@
 import logging
 import os
 import re
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from undertow.config import Params
 from undertow.errors import ConfigError, UndertowError
 from undertow.study.layout import Layout, Study
+from undertow.texts.addresses import public, without_credentials
+from undertow.tracking.moved import adopt
+from undertow.tracking.reach import impatient, missing_driver, unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
+ASIDE = (
+    "check MLFLOW_TRACKING_URI, or move mlruns/mlflow.db aside and run python cli.py track sync, "
+    "which rebuilds it"
+)
+LATER = "python cli.py track sync, once it answers, writes what is missing"
 SUPPORTED = re.compile(r"(sqlite:///|https?://|(postgresql|mysql|mssql)[+a-z0-9]*://|databricks)")
 LEAN = {
     # Without the job runner the UI is 2 processes instead of 10.
@@ -34,6 +44,20 @@ class Location(NamedTuple):
 
     uri: str
     folder: Path | None
+
+    @property
+    def shown(self) -> str:
+        """The URI without user name and password."""
+        return without_credentials(self.uri)
+
+    @property
+    def remedy(self) -> str:
+        return LATER if self.folder is None else ASIDE
+
+    @property
+    def artifacts(self) -> str | None:
+        """Where artifacts of a local store lie, as a URI; a server has its own place."""
+        return None if self.folder is None else (self.folder / "artifacts").as_uri()
 
 
 class Store(NamedTuple):
@@ -58,8 +82,10 @@ def usable(params: Params) -> bool:
     return True
 
 
+@cache
 def warn(text: str) -> None:
-    print(f"tracking: {text}", file=sys.stderr)
+    """One line on stderr, once a command however many cells it runs."""
+    print(f"tracking: {public(text)}", file=sys.stderr)
 
 
 def location(layout: Layout) -> Location:
@@ -70,7 +96,8 @@ def location(layout: Layout) -> Location:
         uri = f"{SQLITE}{root.resolve() / 'mlruns' / 'mlflow.db'}"
     if not SUPPORTED.match(uri):
         raise ConfigError(
-            f"MLFLOW_TRACKING_URI is {uri!r}, which is not a database or a server",
+            f"MLFLOW_TRACKING_URI is {without_credentials(uri)!r}, which is not a database or a "
+            "server",
             "unset it to use mlruns/mlflow.db, or set it to sqlite:////absolute/path/mlflow.db "
             "or https://server",
         )
@@ -81,12 +108,39 @@ def location(layout: Layout) -> Location:
 
 
 def open_store(study: Study) -> Store:
-    """Open the store and the experiment, creating both where they are missing."""
+    """Open the store and the experiment, creating both where they are missing.
+
+    Raises TrackingError, within seconds, where the store cannot be used. A store that could not
+    be opened once is not tried again by this process.
+    """
     params, layout = study
     where = location(layout)
-    with explained(where), store_locked(where, "open"):
-        client = _client(where)
-        return Store(where, client, _experiment(client, where, params.tracking.experiment))
+    if where in _REFUSED:
+        raise _REFUSED[where]
+    try:
+        _check(where)
+        with explained(where), store_locked(where, "open"), impatient():
+            if where.folder is not None:
+                adopt(Path(where.uri.removeprefix(SQLITE)))
+            client = _client(where)
+            return Store(where, client, _experiment(client, where, params.tracking.experiment))
+    except TrackingError as error:
+        if where.folder is None:
+            _REFUSED[where] = error
+        raise
+
+
+_REFUSED: dict[Location, TrackingError] = {}
+"""Servers that did not answer: each cell of a long command would wait for them again."""
+
+
+def _check(where: Location) -> None:
+    if (install := missing_driver(where.uri)) is not None:
+        raise TrackingError(
+            f"the MLflow store {where.shown} needs a driver that is not installed", install
+        )
+    if (reason := unreachable(where.uri)) is not None:
+        raise TrackingError(f"the MLflow store {where.shown} does not answer: {reason}", LATER)
 
 
 @contextmanager
@@ -97,12 +151,12 @@ def explained(where: Location) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = str(error).split("\n", 1)[0]
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        reason = without_credentials(str(error).split("\n", 1)[0])
+        if where.folder is None and "timed out" in reason:
+            reason = "it takes connections and does not answer in time"
         raise TrackingError(
-            f"the MLflow store {where.uri} cannot be used: {reason}",
-            "check MLFLOW_TRACKING_URI, or move mlruns/mlflow.db aside and run "
-            "python cli.py track sync, which rebuilds it",
+            f"the MLflow store {where.shown} cannot be used: {reason}", where.remedy
         ) from error
 
 
@@ -133,9 +187,8 @@ def _experiment(client: "MlflowClient", where: Location, name: str) -> str:
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        artifacts = None if where.folder is None else (where.folder / "artifacts").as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            return str(client.create_experiment(name, artifact_location=where.artifacts))
         except MlflowException:
             # On a server somebody else may have created it since.
             found = client.get_experiment_by_name(name)
@@ -154,12 +207,12 @@ def ui_command(layout: Layout, port: int) -> tuple[list[str], dict[str, str]]:
     where = location(layout)
     if where.folder is None:
         raise ConfigError(
-            f"the runs are on {where.uri}, which has its own UI",
+            f"the runs are on {where.shown}, which has its own UI",
             "open that address, or unset MLFLOW_TRACKING_URI",
         )
     command = [sys.executable, "-m", "mlflow", "ui"]
     command += ["--backend-store-uri", where.uri]
-    command += ["--default-artifact-root", (where.folder / "artifacts").as_uri()]
+    command += ["--default-artifact-root", str(where.artifacts)]
     command += ["--no-serve-artifacts", "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     return command, os.environ | LEAN

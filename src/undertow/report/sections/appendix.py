@@ -3,8 +3,6 @@ configuration, provenance."""
 
 from collections.abc import Mapping
 
-import yaml
-
 from undertow.analysis.costs import CostTotal, total
 from undertow.analysis.summary import Summary
 from undertow.config import GgufWeights, HubWeights, ModelSpec, Params
@@ -13,7 +11,9 @@ from undertow.report.page import Code, Column, Details, Paragraph, Section, Tabl
 from undertow.study.files import fingerprint
 from undertow.study.layout import STAGES, Layout, Study
 from undertow.study.records import Manifest
-from undertow.study.results import read_cross, read_grid
+from undertow.study.results import read_cross, read_grid, read_manifest
+from undertow.texts.addresses import public
+from undertow.texts.yaml import write_yaml
 
 GIBIBYTE = 2**30
 
@@ -106,7 +106,7 @@ def _known(value: float | None, digits: int) -> str:
 
 def configuration_section(params: Params) -> Section:
     """All of params.yaml with every default written out."""
-    text = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text = public(write_yaml(params.model_dump(mode="json")))
     return Section(
         "configuration",
         "Exact configuration",
@@ -177,7 +177,7 @@ def _manifests(study: Study) -> dict[str, Manifest]:
         for stage in STAGES:
             folders[f"{cell.key} {stage}"] = layout.stage(cell, stage)
     return {
-        name: Manifest.model_validate_json((folder / "manifest.json").read_text(encoding="utf-8"))
+        name: read_manifest(folder)
         for name, folder in folders.items()
         if (folder / "manifest.json").exists()
     }

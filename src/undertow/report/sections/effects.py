@@ -60,11 +60,15 @@ def effects_section(summary: Summary) -> Section:
 
 
 def incoherent(summary: Summary, model: str) -> tuple[str, ...]:
-    """One sentence for each arm whose teacher is past the bound."""
-    return tuple(
-        f"{arm_name(arm)} {arm.strength}: {arm.degenerate}; left out of fits."
-        for arm in summary.views[model].arms
-        if arm.degenerate
+    """A sentence for each arm whose teacher is past the bound or whose student learnt nothing."""
+    arms = [arm for arm in summary.arms if arm.model == model]
+    return (
+        *(
+            f"{arm_name(arm)} {arm.strength}: {arm.degenerate}; left out of fits."
+            for arm in arms
+            if arm.degenerate
+        ),
+        *(f"{arm_name(arm)} {arm.strength}: {arm.diverged}." for arm in arms if arm.diverged),
     )
 
 

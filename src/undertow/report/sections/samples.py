@@ -5,7 +5,7 @@ from pathlib import Path
 
 from undertow.config import Cell
 from undertow.report.page import Details, Exchange, Paragraph, Part, Section
-from undertow.study.files import read_rows
+from undertow.study.found import read_rows
 from undertow.study.layout import Layout, Study
 from undertow.study.records import Record, Response, VerdictRow
 

@@ -1,0 +1,31 @@
+"""YAML is read as version 1.2, and what is written is read back as the same value."""
+
+import pytest
+
+from undertow.texts.yaml import YamlError, read_yaml, write_yaml
+
+
+def test_what_is_written_is_read_back():
+    value = {
+        "b": {"switch": "yes", "time": "1:30", "text": "1e3", "octal": "010", "none": None},
+        "a": [1e-05, True, "é", "", [], {"x": "word " * 60}],
+    }
+    assert read_yaml(write_yaml(value)) == value
+    assert list(read_yaml(write_yaml(value))) == ["b", "a"]
+
+
+def test_every_key_that_stands_twice_is_named_with_both_lines():
+    with pytest.raises(YamlError) as caught:
+        read_yaml("a: 1\nb:\n  - c: 2\n    c: 3\na: 4\n")
+    assert caught.value.problems == [
+        "b.0.c stands on line 3 and again on line 4",
+        "a stands on line 1 and again on line 5",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 'x", "a: \x00", "a: *b", "a: {<<: 3}", "a: !!python/object:os.system x", "a: [1}"]
+)
+def test_what_is_no_yaml_is_one_kind_of_error(text):
+    with pytest.raises(YamlError):
+        read_yaml(text)
