@@ -9,6 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+import families
 from tiny import tiny_model, tiny_tokenizer
 from undertow.config import DistillationSettings, Lora
 from undertow.models.families import layout_of
@@ -81,10 +82,10 @@ def together(model, tokenizer, students, settings=SETTINGS, size=None, run=None)
     return [one for group in trainer.train(students) for one in group]
 
 
-def reference(model, tokenizer, student: Student, folder: Path, settings=SETTINGS):
-    return train(
-        model, tokenizer, student.rows, settings, student.seed, folder, student.on_loss
-    ).losses
+def reference(model, tokenizer, student: Student, folder: Path):
+    """TRL's losses."""
+    rows, seed = student.rows, student.seed
+    return train(model, tokenizer, rows, SETTINGS, seed, folder, forget).losses
 
 
 def assert_same_losses(found, expected, within=1e-5):
@@ -124,6 +125,34 @@ def test_every_step_s_loss_is_trl_s_alone_and_in_company(family, accumulation, t
         assert_same_losses(alone.losses, expected)
         assert_same_losses(in_company[number].losses, expected)
     assert any(clipped)
+
+
+OTHERS = (
+    "qwen3",
+    "qwen2-window",
+    "mistral-v0.1",
+    "gemma",
+    "gemma3",
+    "phi3",
+    "olmo2",
+    "granite",
+    "smollm3",
+)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_family_of_the_table_learns_as_with_trl(name: str, tmp_path: Path):
+    """Windows, norms behind, joined projections, blocks without positions, multipliers."""
+    model, tokenizer = families.model_of(name).requires_grad_(False), families.tokenizer_of(name)
+    assert why_alone(model, SETTINGS) is None
+    students = three(300, tmp_path / "ours")[:2]
+    for number, one in enumerate(together(model, tokenizer, students)):
+        expected = reference(model, tokenizer, students[number], tmp_path / "trl" / str(number))
+        assert_same_losses(one.losses, expected)
+
+
+def test_a_family_whose_attention_is_capped_is_left_to_trl():
+    assert "capped" in why_alone(families.model_of("gemma2"), SETTINGS)
 
 
 def test_the_adapter_is_the_one_that_trl_saves_and_plain_peft_loads_it(tmp_path: Path):
