@@ -94,7 +94,7 @@ def _model(study: Study, summary: Summary | None, model: str) -> ModelCost:
         device, source = measured["steer"][0].device, "this study's own cells"
     else:
         speed = shipped_speed(params.model_spec(model))
-        seconds = _from_table(speed, tokens, params.distillation.quantization)
+        seconds = _from_table(speed, tokens, params)
         device = speed.device if speed else None
         source = f"measured {speed.date} ({speed.command})" if speed else None
     if not seconds:
@@ -177,12 +177,15 @@ def _from_results(found: dict[Stage, list[Costs]], tokens: _Tokens) -> dict[Stag
     return seconds
 
 
-def _from_table(speed: ShapeSpeed | None, tokens: _Tokens, quantization: str) -> dict[Stage, float]:
+def _from_table(speed: ShapeSpeed | None, tokens: _Tokens, params: Params) -> dict[Stage, float]:
     """Seconds per cell from the shipped table; {} where it lacks a number that is needed."""
     if speed is None:
         return {}
     generated, other = speed.generated_per_second, speed.other_seconds
+    quantization = params.distillation.quantization
     trained = speed.trained_per_second.get(quantization)
+    if params.runtime.training != "trl":
+        trained = speed.together_per_second.get(quantization) or trained
     if generated is None or trained is None or other is None:
         return {}
     return {

@@ -14,7 +14,8 @@ class ShapeSpeed:
     """Measured speed of one model shape on one device; None is not measured.
 
     generated_per_second is the teacher's; trained_per_second goes by distillation.quantization
-    (none, nf4). other_seconds is what a cell takes besides where cells share one load, with what
+    (none, nf4), and so does together_per_second, of all students of a group (`bench train
+    --students`). other_seconds is what a cell takes besides where cells share one load, with what
     its student writes more slowly than its teacher.
     """
 
@@ -25,6 +26,7 @@ class ShapeSpeed:
     command: str | None = None  # what measured it
     generated_per_second: float | None = None
     trained_per_second: Mapping[str, float | None] = field(default_factory=dict)
+    together_per_second: Mapping[str, float | None] = field(default_factory=dict)
     other_seconds: float | None = None
 
 

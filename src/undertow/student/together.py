@@ -33,6 +33,7 @@ from undertow.student.trained import LossHook, Trained
 ENOUGH = 2.5e13  # weights x tokens of a step, beyond which a larger group is no faster
 MOST_TOKENS = 16384  # of a step, however small the model
 FIXED_ROPES = ("default", "linear", "llama3", "proportional")
+ON_CPU = 4  # students of a group, where somebody asks for it: nothing is gained there
 READ_EVERY = 10  # steps; reading a loss waits for the device
 
 
@@ -274,7 +275,7 @@ def evenly(students: int, most: int) -> int:
 def _group_that_fits(model: PreTrainedModel, sizes: Sizes, kind: Kind) -> int:
     """How many students the device holds, and no more than make its products faster."""
     if model.device.type != "cuda":
-        return 1
+        return ON_CPU
     tokens, blocks = sizes.most_tokens, int(model.config.num_hidden_layers)
     weights = sum(one.inputs * one.outputs for one in kind.adapted) * blocks
     useful = min(MOST_TOKENS, ENOUGH / max(weights, 1)) / tokens

@@ -1,0 +1,71 @@
+"""run-cells trains students in groups, loses at most a group, and says which trainer it was."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repository import Repository, tiny_params
+
+pytestmark = pytest.mark.timeout(600)
+MODEL = "tiny-qwen2"
+RUN = ("run-cells", "--model", MODEL, "--no-commit")
+ARMS = ("trait_0", "trait_1")
+
+
+def make(folder: Path, training: str, **distillation: Any) -> Repository:
+    params = tiny_params(folder / "models")
+    params["grid"] |= {"models": [MODEL], "arms": list(ARMS)}
+    params["models"] = {MODEL: params["models"][MODEL]}
+    params["tracking"]["enabled"] = False
+    params["runtime"]["training"] = training
+    params["distillation"] |= distillation
+    return Repository(folder / "checkout", params)
+
+
+def students(root: Path) -> dict[str, Path]:
+    return {arm: root / "results" / "cells" / MODEL / arm / "0" / "distill" for arm in ARMS}
+
+
+def losses(folder: Path) -> list[float]:
+    lines = (folder / "loss.csv").read_text().splitlines()[1:]
+    return [float(line.split(",")[1]) for line in lines]
+
+
+def test_a_group_s_students_are_trl_s_and_cost_their_share(tmp_path: Path):
+    together, alone = make(tmp_path, "together"), make(tmp_path / "trl", "trl")
+    said = together.cli(*RUN).stderr
+    assert said.count("training together") == 1
+    assert said.rindex("steer@") < said.index("training together") < said.index("distill@")
+    alone.cli(*RUN)
+    ours, trls = students(together.root), students(alone.root)
+    for arm in ARMS:
+        assert losses(ours[arm]) == pytest.approx(losses(trls[arm]), abs=2e-5)
+        manifest, other = (
+            json.loads((folder / "manifest.json").read_text()) for folder in (ours[arm], trls[arm])
+        )
+        assert (manifest["trainer"], other["trainer"]) == ("together", "trl")
+        assert manifest["costs"]["tokens_trained"] == other["costs"]["tokens_trained"]
+        assert manifest["costs"]["trained_per_second"] > 0
+        files = {path.name for path in (ours[arm] / "adapter").iterdir()}
+        assert files == {path.name for path in (trls[arm] / "adapter").iterdir()}
+
+
+def test_a_killed_group_leaves_no_half_student_and_the_next_run_trains_it(tmp_path: Path):
+    repository = make(tmp_path, "together", epochs=400)
+    process = repository.start(*RUN)
+    assert any("training together" in line for line in process.stderr)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list((repository.root / ".undertow").rglob("training.json"))
+    assert not any((folder / "adapter").exists() for folder in students(repository.root).values())
+    repository.write_params(
+        repository.params | {"distillation": repository.params["distillation"] | {"epochs": 1}}
+    )
+    assert "training together" in repository.cli(*RUN).stderr
+    assert all(losses(folder) for folder in students(repository.root).values())
