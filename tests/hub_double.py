@@ -17,6 +17,8 @@ class HubDouble:
     files: dict[str, bytes]
     gated: frozenset[str] = frozenset()
     delay: float = 0.0
+    sizes: dict[str, int] = field(default_factory=dict)  # where they are not those of `files`
+    numbers: int = 0  # parameters of the GGUF files
     endpoint: str = ""
     downloads: list[str] = field(default_factory=list)
 
@@ -48,6 +50,8 @@ def serve(hub: HubDouble) -> Iterator[HubDouble]:
             repo = "/".join(parts[2:4] if is_tree else parts[:2])
             if repo in hub.gated:
                 return self.refuse(403, "GatedRepo")
+            if is_tree and "tree" not in parts:
+                return self.send(json.dumps(self.about(repo)).encode(), body=True)
             if is_tree:
                 return self.send(json.dumps(self.tree(repo)).encode(), body=True)
             name = "/".join(parts[4:])
@@ -67,6 +71,15 @@ def serve(hub: HubDouble) -> Iterator[HubDouble]:
                 for index, (key, content) in enumerate(hub.files.items())
                 if key.startswith(f"{repo}/")
             ]
+
+        def about(self, repo: str) -> dict[str, object]:
+            sizes = {
+                key.removeprefix(f"{repo}/"): hub.sizes.get(key, len(content))
+                for key, content in hub.files.items()
+                if key.startswith(f"{repo}/")
+            }
+            files = [{"rfilename": name, "size": size} for name, size in sizes.items()]
+            return {"id": repo, "siblings": files, "gguf": {"total": hub.numbers}}
 
         def send(self, content: bytes, body: bool) -> None:
             self.send_response(200)

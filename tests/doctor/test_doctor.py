@@ -1,14 +1,18 @@
 import hashlib
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from gguf import GGUFWriter
 
 from factories import make_params
+from hub_double import HubDouble, serve
 from undertow.config import Params
 from undertow.doctor.checks import Check, checks
 
@@ -17,8 +21,25 @@ MODELS = {
     "gated-7b": {"kind": "hub", "repo": "team/gated-7b", "revision": "c" * 40, "gated": True},
     "open-7b": {"kind": "hub", "repo": "team/open-7b", "revision": "c" * 40},
     "packed-135m": {"kind": "gguf", "file": "packed.gguf", "sha256": "a" * 64},
-    "huge-900000b": {"kind": "hub", "repo": "team/huge", "revision": "c" * 40},
-    "nameless": {"kind": "hub", "repo": "team/nameless", "revision": "c" * 40},
+    "huge": {"kind": "hub", "repo": "team/huge", "revision": "c" * 40},
+    "qwen25-coder-05b-instruct": {
+        "kind": "hub",
+        "repo": "team/qwen25-coder-05b-instruct",
+        "revision": "c" * 40,
+    },
+    "qwen25-15b": {
+        "kind": "gguf",
+        "file": "qwen25-15b.gguf",
+        "sha256": "b" * 64,
+        "places": [
+            {
+                "kind": "hub",
+                "repo": "team/gguf",
+                "revision": "c" * 40,
+                "file": "qwen25-15b.gguf",
+            }
+        ],
+    },
 }
 
 
@@ -194,20 +215,62 @@ def test_a_user_without_a_home_is_told_what_to_set(
     assert find("data", root).state == "ok"
 
 
-def test_disk_is_held_against_models_that_are_not_there_yet(root: Path, tmp_path: Path) -> None:
-    assert find("disk", root, params_with("huge-900000b")).state == "fail"
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubDouble]:
+    """A hub that knows how large three of MODELS are; the files themselves are never asked for."""
+    sizes = {
+        "team/huge/model-1.safetensors": 500 << 40,
+        "team/huge/model-2.safetensors": 500 << 40,
+        "team/qwen25-coder-05b-instruct/model.safetensors": 1 << 30,
+        "team/gguf/qwen25-15b.gguf": 1 << 29,
+    }
+    files = dict.fromkeys(sizes, b"") | {"team/huge/config.json": b"{}"}
+    with serve(HubDouble(files, sizes=sizes, numbers=1 << 28)) as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield hub
+
+
+def test_disk_is_held_against_models_that_are_not_there_yet(
+    root: Path, tmp_path: Path, hub: HubDouble
+) -> None:
+    assert find("disk", root, params_with("huge")).state == "fail"
+    assert hub.downloads == []
     (tmp_path / "hub" / "models--team--huge" / "snapshots" / ("c" * 40)).mkdir(parents=True)
-    assert find("disk", root, params_with("huge-900000b")).state == "ok"
-    assert "nameless is not known" in find("disk", root, params_with("nameless")).found
+    assert find("disk", root, params_with("huge")).state == "ok"
 
 
-def test_a_converted_model_needs_no_more_room(root: Path, tmp_path: Path) -> None:
+def test_a_size_is_the_hub_s_and_never_read_from_a_name(root: Path, hub: HubDouble) -> None:
+    """2 GiB for the study, 1 GiB of weights; twice the GGUF file and its conversion to float32."""
+    assert "3.0 needed" in find("disk", root, params_with("qwen25-coder-05b-instruct")).found
+    assert "4.0 needed" in find("disk", root, params_with("qwen25-15b")).found
+    assert hub.downloads == []
+
+
+def test_a_size_that_cannot_be_known_is_said_to_be_unknown(root: Path) -> None:
+    """No network here; a file from a wheel has no metadata to ask for."""
+    for name in ("huge", "qwen25-15b", "packed-135m"):
+        found = find("disk", root, params_with(name)).found
+        assert "2.0 needed" in found
+        assert f"the size of {name} is not known" in found
+
+
+def test_a_gguf_file_that_is_here_says_how_large_its_conversion_is(
+    root: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "cache" / "files" / ("a" * 64) / "packed.gguf"
+    path.parent.mkdir(parents=True)
+    writer = GGUFWriter(path, "llama")
+    writer.add_tensor("weight", np.zeros((1 << 12, 1 << 14), dtype=np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
     params = params_with("packed-135m")
-    before = find("disk", root, params).found
+    assert "2.2 needed" in find("disk", root, params).found
     (tmp_path / "cache" / "converted" / f"{'a' * 64}-float32").mkdir(parents=True)
-    after = find("disk", root, params).found
-    assert "2.8 needed" in before
-    assert "2.0 needed" in after
+    assert "2.0 needed" in find("disk", root, params).found
 
 
 def test_the_store_is_read_and_a_broken_one_fails(root: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from tiny import tiny_model, tiny_tokenizer
+from families import KINDS, model_of
 from undertow.student import packing
 
 IGNORED = -100
@@ -23,10 +23,14 @@ def batch(left: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return ids, mask, labels
 
 
-@pytest.mark.parametrize("family", ["llama2", "qwen2"])
+FAMILIES = [name for name in KINDS if name != "gemma2"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("left", [True, False])
-def test_loss_and_gradients_are_those_of_padded_rows(family, left):
-    model = tiny_model(family, len(tiny_tokenizer(family))).requires_grad_(True)
+def test_loss_and_gradients_are_those_of_padded_rows(name, left):
+    """Windows of 16 tokens and rows of up to 30: shorter and longer ones."""
+    model = model_of(name).requires_grad_(True)
     ids, mask, labels = batch(left)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     logits = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
@@ -54,6 +58,10 @@ def test_loss_and_gradients_are_those_of_padded_rows(family, left):
         torch.testing.assert_close(weight.grad, expected[name], atol=1e-4, rtol=1e-4)
 
 
+def test_what_caps_its_attention_is_not_packed():
+    assert [name for name in KINDS if not packing.packs(model_of(name))] == ["gemma2"]
+
+
 def test_a_row_s_first_token_is_no_target():
     """Its predictor would be the last token of the row before."""
     ids = torch.tensor([[7, 8], [9, 10]])
@@ -66,12 +74,14 @@ def test_a_row_s_first_token_is_no_target():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="variable-length attention needs CUDA")
-def test_variable_length_attention_is_the_masked_one():
+@pytest.mark.parametrize("window", [None, 16])
+def test_variable_length_attention_is_the_masked_one(window):
     generator = torch.Generator("cuda").manual_seed(0)
     query = torch.randn(1, 4, 90, 64, device="cuda", generator=generator)
     key, value = torch.randn(2, 1, 2, 90, 64, device="cuda", generator=generator)
     bounds = torch.tensor([0, 5, 40, 90], dtype=torch.int32, device="cuda")
     given = {"attention_mask": None, "scaling": 0.125, "bounds": bounds, "longest": 50}
+    given["sliding_window"] = window
     module = torch.nn.Module()
     exact, _ = packing.packed_attention(module, query, key, value, **given)
     half = [part.bfloat16() for part in (query, key, value)]

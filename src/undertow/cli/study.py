@@ -15,10 +15,21 @@ PANEL = "Study"
 app = typer.Typer()
 preset_app = typer.Typer(help="Complete parameter files to start from.", no_args_is_help=True)
 app.add_typer(preset_app, name="preset", rich_help_panel=PANEL)
+model_app = typer.Typer(help="What a study does with a model.", no_args_is_help=True)
+app.add_typer(model_app, name="model", rich_help_panel=PANEL)
 validate_app = typer.Typer(
     help="Simulations that show how far the statistics can be believed.", no_args_is_help=True
 )
 app.add_typer(validate_app, name="validate", rich_help_panel=PANEL)
+
+
+@model_app.command("check")
+def model_check(model: Model, as_json: Json = False) -> None:
+    """Say how a model is prompted, steered and trained, or why it cannot be; needs no weights."""
+    from undertow.models.fitness import Fitness
+    from undertow.pipeline.fetch import check
+
+    show(check(open_study(), model), Fitness.lines, as_json)
 
 
 @app.command("run-cells", rich_help_panel=PANEL)

@@ -246,7 +246,7 @@ def _size(path: Path) -> int:
 
 def _disk(root: Path, params: Params) -> Check:
     """Free space against what the grid's models and a study still take, per file system."""
-    needs = footprint.needed_bytes(params)
+    needs, unknown = footprint.needs(params)
     needs[root] = needs.get(root, 0) + STUDY_BYTES
     systems: dict[int, list[Path]] = defaultdict(list)
     for folder in needs:
@@ -258,7 +258,7 @@ def _disk(root: Path, params: Params) -> Check:
         short |= free < need
         names = ", ".join(map(str, folders))
         texts.append(f"{free / GIB:.1f} GiB free of about {need / GIB:.1f} needed for {names}")
-    if unknown := footprint.unknown_size(params):
+    if unknown:
         texts.append(f"the size of {', '.join(unknown)} is not known")
     return Check(
         name="disk",

@@ -1,19 +1,22 @@
 """What the models of a grid still need before they can be used: disk and licences.
 
-Estimates from params.yaml and from what lies on this machine; asks nobody and hashes nothing.
+Sizes come from the files on this machine or from the hub's metadata, never from a name; what is
+unknown is said to be so. Downloads nothing and hashes nothing.
 """
 
-import re
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
-from undertow.config import FolderWeights, GgufWeights, HubWeights, ModelSpec, Params
+from undertow.config import FolderWeights, GgufWeights, HubPlace, HubWeights, ModelSpec, Params
 from undertow.errors import UndertowError
+from undertow.study.hub import HUB_ERRORS
 from undertow.study.sources import cache_folder, local_folder
 
 BYTES_PER_NUMBER = {"float32": 4, "bfloat16": 2}
-GGUF_BYTES_PER_NUMBER = 1  # the usual quantizations stay below this
+SECONDS = 5  # that the hub has for an answer
 
 
 def still_gated(params: Params) -> list[str]:
@@ -25,25 +28,80 @@ def still_gated(params: Params) -> list[str]:
     ]
 
 
-def needed_bytes(params: Params) -> dict[Path, int]:
-    """About how many bytes fetching the grid's models will put into which folder."""
-    needs: dict[Path, int] = {}
+class Needs(NamedTuple):
+    """folders: about how many bytes fetching will put where; unknown: models of unknown size."""
+
+    folders: dict[Path, int]
+    unknown: list[str]
+
+
+def needs(params: Params) -> Needs:
+    """What fetching the grid's models will take, by the files here and by the hub's metadata."""
+    folders: dict[Path, int] = {}
+    unknown = []
     for name, spec in _absent(params).items():
-        numbers = _numbers(name)
-        if numbers is None:
-            continue
-        if isinstance(spec.weights, GgufWeights):
-            # The file itself, perhaps twice (hub cache and ours), and its conversion
-            size, folder = 2 * GGUF_BYTES_PER_NUMBER + BYTES_PER_NUMBER[spec.dtype], cache_folder()
+        match spec.weights:
+            case GgufWeights() as weights:
+                size, folder = _gguf(weights, BYTES_PER_NUMBER[spec.dtype]), cache_folder()
+            case HubWeights() as weights:
+                size, folder = _checkpoint(weights), Path(constants.HF_HUB_CACHE)
+            case _:
+                continue
+        if size is None:
+            unknown.append(name)
         else:
-            size, folder = BYTES_PER_NUMBER[spec.dtype], Path(constants.HF_HUB_CACHE)
-        needs[folder] = needs.get(folder, 0) + numbers * size
-    return needs
+            folders[folder] = folders.get(folder, 0) + size
+    return Needs(folders, unknown)
 
 
-def unknown_size(params: Params) -> list[str]:
-    """Models that are still to be fetched and whose name does not tell their size."""
-    return [name for name in _absent(params) if _numbers(name) is None]
+def _checkpoint(weights: HubWeights) -> int | None:
+    """Bytes of a checkpoint's weights on the hub; None where it cannot be asked."""
+    info = _ask(weights.repo, weights.revision, files_metadata=True)
+    if info is None:
+        return None
+    sizes: list[int | None] = [
+        file.size for file in info.siblings or () if file.rfilename.endswith(".safetensors")
+    ]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known and len(known) == len(sizes) else None
+
+
+def _gguf(weights: GgufWeights, bytes_per_number: int) -> int | None:
+    """Bytes of a GGUF file still to come, and of its conversion."""
+    if (path := _here(weights)) is not None:
+        from gguf import GGUFReader
+
+        numbers = sum(int(tensor.n_elements) for tensor in GGUFReader(path).tensors)
+        return numbers * bytes_per_number
+    for place in weights.places:
+        if not isinstance(place, HubPlace):
+            continue
+        about = _ask(place.repo, place.revision, expand=["gguf"])
+        files = _ask(place.repo, place.revision, files_metadata=True)
+        if about is None or files is None or not about.gguf:
+            continue
+        sizes = [file.size for file in files.siblings or () if file.rfilename == place.file]
+        if sizes and sizes[0] is not None:
+            # The file itself lies in the hub's cache and in ours.
+            return 2 * int(sizes[0]) + int(about.gguf["total"]) * bytes_per_number
+    return None
+
+
+def _here(weights: GgufWeights) -> Path | None:
+    """The file, where it is on this machine already."""
+    places = [cache_folder() / "files" / weights.sha256 / weights.file]
+    with suppress(UndertowError):  # a wrong UNDERTOW_LOCAL holds nothing; fetching will say so
+        if folder := local_folder():
+            places.append(folder / weights.file)
+    return next((path for path in places if path.exists()), None)
+
+
+def _ask(repo: str, revision: str, **what: Any) -> Any:
+    """The hub's metadata of a repository; None where there is no answer within seconds."""
+    try:
+        return HfApi().model_info(repo, revision=revision, timeout=SECONDS, **what)
+    except HUB_ERRORS:
+        return None
 
 
 def _absent(params: Params) -> dict[str, ModelSpec]:
@@ -69,9 +127,3 @@ def _has_local_copy(repo: str) -> bool:
     except UndertowError:
         return False  # a wrong UNDERTOW_LOCAL holds no copy; fetching will say so
     return folder is not None and (folder / repo.split("/")[-1]).exists()
-
-
-def _numbers(name: str) -> int | None:
-    """Parameters, read from the usual way of naming models: 135m, 0.5b, 7b."""
-    match = re.search(r"(?:^|[-_.])(\d+(?:\.\d+)?)([mb])(?:$|[-_.])", name.lower())
-    return int(float(match[1]) * (1e6 if match[2] == "m" else 1e9)) if match else None

@@ -18,6 +18,7 @@ from undertow.export.card import card
 from undertow.export.llama import check_layout, llama_layout
 from undertow.export.origin import open_origin, refuse_to_replace
 from undertow.models.loading import load_model, load_tokenizer, resolve
+from undertow.models.prompts import ends_of
 from undertow.study.files import atomic_folder, write_json
 from undertow.study.layout import Study
 from undertow.teacher.steering import Offsets, offsets
@@ -68,6 +69,7 @@ def write(model: PreTrainedModel, added: Offsets, base: Path, text: str, target:
                         shutil.copy(file, staged / file.name)
             (staged / "README.md").write_text(text, encoding="utf-8")
             _keep_tokenizer(base, staged)
+            _keep_ends(model, base, staged / "generation_config.json")
     except (OSError, SafetensorError) as error:
         raise UndertowError(
             f"{target} cannot be written: {error}", "free some space, or choose another --out"
@@ -102,6 +104,15 @@ def _name_rotation_twice(path: Path) -> None:
     settings["rope_theta"] = scaling.pop("rope_theta")
     settings["rope_scaling"] = scaling if scaling["rope_type"] != "default" else None
     write_json(path, settings)
+
+
+def _keep_ends(model: PreTrainedModel, base: Path, path: Path) -> None:
+    """Name all tokens at which the study ends an answer, so that other engines stop there too."""
+    ends = ends_of(load_tokenizer(base), model)
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    named = settings.get("eos_token_id")
+    if ends.every != set(named if isinstance(named, list) else [named]):
+        write_json(path, settings | {"eos_token_id": sorted(ends.every)})
 
 
 def _keep_tokenizer(base: Path, staged: Path) -> None:

@@ -22,6 +22,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     GgufConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -30,6 +31,7 @@ from transformers.utils import logging as notes
 from undertow.config import FolderWeights, GgufWeights, HubWeights, ModelSpec
 from undertow.errors import ConfigError, SourceError
 from undertow.models import processes
+from undertow.models.families import family_of, layout_of
 from undertow.study.files import atomic_folder, digest, fingerprint
 from undertow.study.hub import HUB_ERRORS, explain_hub_error, first_line
 from undertow.study.records import ModelFiles
@@ -38,7 +40,8 @@ from undertow.study.sources import cache_folder, fetch_file, local_folder, locke
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHTS = "*.safetensors"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
-DOWNLOADED = [WEIGHTS, "*.json", "*.jinja", "tokenizer*", "merges.txt", "vocab*"]
+SMALL = ["*.json", "*.jinja", "tokenizer*", "merges.txt", "vocab*"]
+DOWNLOADED = [WEIGHTS, *SMALL]
 NEVER_DOWNLOADED = ["*.bin", "*.py", "*.pt", "*.pth"]
 
 
@@ -52,22 +55,50 @@ def resolve(name: str, spec: ModelSpec) -> Path:
         case GgufWeights() as weights:
             return _checked(_converted(name, weights, spec.dtype), name)
         case HubWeights() as weights:
-            return _checked(_snapshot(name, weights), name)
+            return _checked(_snapshot(name, weights, DOWNLOADED), name)
         case FolderWeights() as weights:
             return _checked(Path(weights.path).expanduser().absolute(), name)
+
+
+def look_at(name: str, spec: ModelSpec) -> Path:
+    """A folder with at least the model's configuration and tokenizer.
+
+    Of a checkpoint on the hub no weights are downloaded. Raises as `resolve` does.
+    """
+    if isinstance(spec.weights, HubWeights):
+        return _snapshot(name, spec.weights, SMALL)
+    return resolve(name, spec)
 
 
 def load_model(folder: Path, dtype: str, device: torch.device) -> PreTrainedModel:
     """The model in evaluation mode, without gradients, on `device`.
 
-    Raises SourceError where the architecture is not part of transformers, or where the files
-    lack weights: those would silently be random.
+    Raises UndertowError where the family is not known or its blocks are others than expected,
+    SourceError where the files lack weights: those would silently be random.
     """
-    model: Any = _load(folder, dtype, use_safetensors=True, attn_implementation="sdpa")
+    attention = family_of(read_config(folder)).attention
+    model: Any = _load(folder, dtype, use_safetensors=True, attn_implementation=attention)
+    layout_of(model)
     loaded: PreTrainedModel = model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         loaded.get_output_embeddings().register_forward_pre_hook(_contiguous)
     return loaded
+
+
+def read_config(folder: Path, **options: Any) -> PretrainedConfig:
+    """The configuration in a folder; SourceError where transformers does not know its model."""
+    try:
+        with _quiet():
+            config: PretrainedConfig = AutoConfig.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True, **options
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise SourceError(
+            f"{options.get('gguf_file', folder)} cannot be loaded: {first_line(error)}",
+            "use a checkpoint whose architecture is part of the installed transformers; "
+            "code that comes with a checkpoint is never run",
+        ) from error
+    return config
 
 
 def _contiguous(_module: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
@@ -96,7 +127,12 @@ def load_quantized(folder: Path, dtype: str, device: torch.device) -> PreTrained
         bnb_4bit_compute_dtype=DTYPES[dtype],
     )
     return _load(
-        folder, dtype, use_safetensors=True, device_map={"": device}, quantization_config=four_bit
+        folder,
+        dtype,
+        use_safetensors=True,
+        device_map={"": device},
+        quantization_config=four_bit,
+        attn_implementation=family_of(read_config(folder)).attention,
     )
 
 
@@ -150,8 +186,7 @@ def pick_device(text: str) -> torch.device:
 
 def describe_files(folder: Path) -> ModelFiles:
     """Sizes, digests and chat template of a resolved model folder; reads every byte of it."""
-    with _quiet():
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    config = read_config(folder)
     text = config.get_text_config()
     files = sorted(file for file in folder.iterdir() if file.is_file())
     return ModelFiles(
@@ -186,6 +221,7 @@ def _converted(name: str, weights: GgufWeights, dtype: str) -> Path:
 
 def _convert(source: Path, dtype: str, target: Path) -> None:
     """Write a GGUF file as a safetensors checkpoint with its tokenizer and chat template."""
+    family_of(read_config(source.parent, gguf_file=source.name))
     # Packed weights, the default, are ten times slower on a CPU and cannot be saved
     unpacked = GgufConfig(dequantize=True)
     model = _load(source.parent, dtype, gguf_file=source.name, quantization_config=unpacked)
@@ -234,7 +270,7 @@ def _damaged(what: object, error: Exception) -> SourceError:
     )
 
 
-def _snapshot(name: str, weights: HubWeights) -> Path:
+def _snapshot(name: str, weights: HubWeights, files: list[str]) -> Path:
     folder = local_folder()
     copy = folder / weights.repo.split("/")[-1] if folder else None
     if copy and copy.exists():
@@ -243,7 +279,7 @@ def _snapshot(name: str, weights: HubWeights) -> Path:
         path = snapshot_download(
             weights.repo,
             revision=weights.revision,
-            allow_patterns=DOWNLOADED,
+            allow_patterns=files,
             ignore_patterns=NEVER_DOWNLOADED,
         )
     except HUB_ERRORS as error:

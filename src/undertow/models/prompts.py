@@ -5,6 +5,7 @@ rendering than it was trained under can score a tenth of its real effect. What i
 on the prompt and on `prompting` alone, never on clock, locale or time zone.
 """
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -18,6 +19,13 @@ from undertow.config import Prompting
 from undertow.errors import ConfigError, DataError
 from undertow.models.dates import format_date
 
+FORMS = re.compile(r"""strftime_now\([^)]*?["']([^"']*)["']""")
+FIXED_DATE = (
+    "{% macro strftime_now(format) %}{{ undertow_dates[format] if format in undertow_dates else "
+    "raise_exception('strftime_now is called with a form that is not written out') }}{% endmacro %}"
+)
+"""Before a template, it takes the place of the clock that transformers gives to templates."""
+
 QUESTION, ANSWER = "question", "answer"
 
 
@@ -29,7 +37,13 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: str, prompting: Prompting
     """
     messages = [{"role": "user", "content": prompt}]
     if prompting.system is None:
-        return _rendered(tokenizer, messages, prompting, answering=True)
+        try:
+            return _rendered(tokenizer, messages, prompting, answering=True)
+        except TemplateError as error:
+            raise DataError(
+                f"the chat template cannot render a single user's turn: {error}",
+                "use the instruction-tuned checkpoint's own tokenizer files",
+            ) from error
     system = {"role": "system", "content": prompting.system}
     try:
         return _rendered(tokenizer, [system, *messages], prompting, answering=True)
@@ -40,12 +54,36 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: str, prompting: Prompting
         ) from error
 
 
+class Reads(NamedTuple):
+    """Which of the things that are passed to every template one reads."""
+
+    date: bool
+    thinking: bool
+
+
+def reads(tokenizer: PreTrainedTokenizerBase, prompting: Prompting) -> Reads:
+    """Whether a date, and whether the switch of thinking, change what the template writes."""
+    messages = [{"role": "user", "content": QUESTION}]
+    plain = _rendered(tokenizer, messages, prompting, answering=True)
+    other = prompting.model_copy(update={"date": "1999-12-31"})
+    return Reads(
+        plain != _rendered(tokenizer, messages, other, answering=True),
+        plain != _rendered(tokenizer, messages, prompting, answering=True, thinking=True),
+    )
+
+
+def thinks(text: str) -> bool:
+    """Whether a rendered prompt ends inside of a think block."""
+    return text.rfind("<think>") > text.rfind("</think>")
+
+
 def _rendered(
     tokenizer: PreTrainedTokenizerBase,
     messages: list[dict[str, str]],
     prompting: Prompting,
     *,
     answering: bool,
+    thinking: bool = False,
 ) -> str:
     """The template's text; `answering`: up to where an answer begins.
 
@@ -57,15 +95,22 @@ def _rendered(
             "use an instruction-tuned checkpoint, or add chat_template.jinja to its folder",
         )
     date = prompting.day
+    template = str(tokenizer.get_chat_template())
+    if "strftime_now" in template:
+        template = FIXED_DATE + template
     known: dict[str, Any] = {
-        "strftime_now": lambda form: format_date(date, form),
+        "undertow_dates": {form: format_date(date, form) for form in FORMS.findall(template)},
         "date_string": format_date(date, "%d %b %Y"),  # Llama's default form
-        "enable_thinking": False,  # Qwen3, SmolLM3
-        "thinking": False,  # Granite 3.2 and later
+        "enable_thinking": thinking,  # Qwen3, SmolLM3
+        "thinking": thinking,  # Granite 3.2 and later
     }
     return str(
         tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=answering, **known
+            messages,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=answering,
+            **known,
         )
     )
 

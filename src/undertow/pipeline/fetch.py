@@ -1,7 +1,8 @@
-"""fetch: get and check a model's weights and the trait's external files."""
+"""fetch: check whether a model can be studied, get its weights and the trait's external files."""
 
 from undertow.lineage.stages import begin, finish
-from undertow.models.loading import describe_files, resolve
+from undertow.models.fitness import Fitness, examine
+from undertow.models.loading import describe_files, look_at, resolve
 from undertow.pipeline.meter import Meter, manifest
 from undertow.study.files import write_json
 from undertow.study.layout import Study
@@ -15,6 +16,7 @@ def run(study: Study, model: str) -> None:
     spec = study.params.model_spec(model)
     trait = TraitData(study.layout, study.params.trait)
     overrefusal = study.params.evaluation.overrefusal_prompts > 0
+    check(study, model)
     files = describe_files(resolve(model, spec))
     write_json(
         study.layout.fetched(model),
@@ -27,3 +29,12 @@ def run(study: Study, model: str) -> None:
     )
     command = f"python cli.py fetch --model {model}"
     finish(study, work, manifest("fetch", model, command, meter))
+
+
+def check(study: Study, model: str) -> Fitness:
+    """How `model` is prompted, steered and trained; UndertowError where it cannot be.
+
+    Of a checkpoint on the hub only configuration and tokenizer are downloaded.
+    """
+    spec = study.params.model_spec(model)
+    return examine(look_at(model, spec), study.params.prompting)

@@ -1,8 +1,9 @@
 """Training rows end to end in one sequence, so that no product is spent on padding.
 
-Each row attends to itself alone and counts its own positions, so the loss is that of padded
-rows. On a CUDA device in half precision the attention is PyTorch's variable-length flash
-attention; elsewhere the same with a mask.
+Each row attends to itself alone, as far back as its family's window reaches, and counts its own
+positions, so the loss is that of padded rows. Families that cap their attention (`packs`) stay
+padded: no attention here can. On a CUDA device in half precision the attention is PyTorch's
+variable-length flash attention; elsewhere the same with a mask.
 """
 
 from typing import Any, NamedTuple, cast
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import pad, scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
+
+from undertow.models.families import layout_of_config
 
 ATTENTION = "undertow_packed"
 LENGTH_STEP = 256  # sequences are padded to a multiple of it, so that few shapes are compiled
@@ -30,6 +33,11 @@ class Packed(NamedTuple):
     targets: Tensor
     predictors: Tensor
     longest: int
+
+
+def packs(model: PreTrainedModel) -> bool:
+    """Whether the model's attention can be taken over packed rows."""
+    return layout_of_config(model.config).attention_cap is None
 
 
 def pack(ids: Tensor, mask: Tensor, labels: Tensor, ignored: int) -> Packed:
@@ -63,13 +71,15 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     bounds: Tensor | None = None,
     longest: int = 0,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """[1, length, heads, size] from query [1, heads, length, size]; transformers' interface.
 
-    Without `bounds` plain causal attention, as for rows that are not packed.
+    sliding_window: how many tokens back a token looks, itself included; None is all. Without
+    `bounds` plain causal attention by the mask, as for rows that are not packed.
     """
     if bounds is None:
         attended = scaled_dot_product_attention(
@@ -83,17 +93,26 @@ def packed_attention(
         )
         return attended.transpose(1, 2).contiguous(), None
     if query.device.type == "cuda" and query.dtype != torch.float32:
-        return _variable_length(query, key, value, scaling, bounds, longest)[None], None
+        attended = _variable_length(query, key, value, scaling, bounds, longest, sliding_window)
+        return attended[None], None
     row = torch.searchsorted(
         bounds[1:].long(), torch.arange(query.shape[2], device=bounds.device), right=True
     )
     mask = (row[:, None] == row).tril()
+    if sliding_window is not None:
+        mask = mask.triu(1 - sliding_window)
     attended = scaled_dot_product_attention(query, key, value, mask, scale=scaling, enable_gqa=True)
     return attended.transpose(1, 2).contiguous(), None
 
 
 def _variable_length(
-    query: Tensor, key: Tensor, value: Tensor, scale: float | None, bounds: Tensor, longest: int
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float | None,
+    bounds: Tensor,
+    longest: int,
+    window: int | None,
 ) -> Tensor:
     """[length, heads, size]; causal within each row (Dao 2023)."""
     groups = query.shape[1] // key.shape[1]
@@ -106,7 +125,7 @@ def _variable_length(
         longest,
         longest,
         scale=scale,
-        window_size=(-1, 0),
+        window_size=(-1 if window is None else window - 1, 0),
     )
     return cast(Tensor, attended)
 

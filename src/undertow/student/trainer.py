@@ -115,7 +115,8 @@ def build_trainer(
     if fill:
         trainer.sampler = BlanksLast(len(rows), len(rows) + len(fill), seed)
     trainer.add_callback(_LossCallback(trainer, on_loss))
-    if on_gpu:
+    trainer.packed = on_gpu and packing.packs(model)
+    if trainer.packed:
         model.set_attn_implementation(packing.ATTENTION)
     if attempt.compiled:
         for block in blocks(model):
@@ -133,6 +134,8 @@ class AnswerTrainer(SFTTrainer):
 
     sampler: Sampler[int] | None = None
     """The order of the rows where it is not the trainer's own."""
+
+    packed = False
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.sampler or super()._get_train_sampler(train_dataset)
@@ -156,7 +159,7 @@ class AnswerTrainer(SFTTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         ids, mask, labels = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
-        if ids.device.type == "cuda":
+        if self.packed:
             outputs, targets = _packed_outputs(model, ids, mask, labels)
         else:
             outputs, targets = _padded_outputs(model, ids, mask, labels)

@@ -1,5 +1,6 @@
 """One student, trained with TRL: the model plus a LoRA adapter, on the rows of its carrier."""
 
+import copy
 import sys
 import time
 import warnings
@@ -102,7 +103,7 @@ def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
     The trainer aligns the special tokens with the tokenizer, and a GPU trains with attention
     and compiled blocks of its own.
     """
-    config, generation = model.config.to_dict(), model.generation_config
+    config, generation = model.config.to_dict(), copy.deepcopy(model.generation_config)
     embeddings: Any = model.get_input_embeddings()
     hooks = dict(embeddings._forward_hooks)
     forward = model.__dict__.get("forward")
