@@ -1,5 +1,7 @@
 """Every family's row agrees with its modules, and what has no row is refused."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -28,6 +30,20 @@ def test_the_blocks_are_those_of_the_family_s_row(name: str):
 
 def test_every_row_has_a_tiny_model():
     assert {kind.model_type for kind in KINDS.values()} == set(FAMILIES)
+
+
+def test_the_documents_name_every_family_that_is_right_and_no_other():
+    root = Path(__file__).parents[2]
+    titles = [family.title for family in FAMILIES.values()]
+    named = f"families fit: {', '.join(titles)};"
+    assert named in " ".join((root / "README.md").read_text().split())
+    table = (root / "docs" / "families.md").read_text().split("## The rules")[0]
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+    first, *rows = rows
+    assert first == "family"
+    for title in titles:
+        assert any(row.startswith(title.removesuffix(" (text)")) for row in rows), title
+    assert len(rows) == len(titles)
 
 
 @EVERY
