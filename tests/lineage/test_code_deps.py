@@ -144,7 +144,7 @@ def stale(repository: Repository) -> set[str]:
 
 EDITS = {
     "readouts/margin.py": {"direction", "steer", "distill", "cross-distill"},
-    "models/prompts.py": {"direction", "steer", "distill", "cross-distill"},
+    "models/prompts.py": {"fetch", "direction", "steer", "distill", "cross-distill"},
     "engine/sampling.py": {"steer", "distill", "cross-distill"},
     "engine/decode.py": {"steer", "distill", "cross-distill"},
     "student/packing.py": {"distill", "cross-distill"},

@@ -11,7 +11,9 @@ from undertow.config import DistillationSettings, Lora, Prompting
 from undertow.engine.generate import generate
 from undertow.engine.sampling import Sampling
 from undertow.models.prompts import RenderedPrompt, encode, render
-from undertow.student.training import IGNORED, student_of, train, training_rows
+from undertow.student.adapter import student_of
+from undertow.student.rows import IGNORED, training_rows
+from undertow.student.training import train
 from undertow.study.records import Response
 
 SETTINGS = DistillationSettings(

@@ -10,7 +10,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from undertow.config import Prompting
 from undertow.errors import UndertowError
-from undertow.models.families import Layout, layout_of_config
+from undertow.models.families import FamilyLayout, layout_of_config
 from undertow.models.loading import load_tokenizer, read_config
 from undertow.models.prompts import Ends, ends_named, reads, render, thinks
 from undertow.study.records import Record
@@ -68,7 +68,7 @@ def examine(folder: Path, prompting: Prompting) -> Fitness:
 
 
 def _described(
-    layout: Layout, tokenizer: PreTrainedTokenizerBase, ends: Ends, prompting: Prompting
+    layout: FamilyLayout, tokenizer: PreTrainedTokenizerBase, ends: Ends, prompting: Prompting
 ) -> Fitness:
     names = tokenizer.convert_ids_to_tokens(sorted(ends.every))
     windows = [window for window in layout.windows if window is not None]
