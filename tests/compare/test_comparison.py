@@ -257,7 +257,7 @@ def test_an_unreadable_parameter_file_is_an_error_that_names_revision_and_key(st
     assert "cannot read that revision's parameters" in done.stderr
     assert done.stdout == ""
     (study.root / "params.yaml").write_text("a: [\n")
-    with pytest.raises(ConfigError, match="the working tree is not YAML"):
+    with pytest.raises(ConfigError, match=r"the working tree cannot be read as YAML 1\.2"):
         open_revision(study.root, None)
 
 
