@@ -28,7 +28,8 @@ from hub_double import HubDouble, serve
 from repository import ROOT
 from undertow.config import ModelSpec
 from undertow.errors import ConfigError, SourceError
-from undertow.models.loading import describe_files, load_model, load_tokenizer, pick_device, resolve
+from undertow.models.description import describe_files
+from undertow.models.loading import load_model, load_tokenizer, pick_device, resolve
 from undertow.study.sources import cache_folder
 
 USER_CACHE = cache_folder()  # before the tests point it elsewhere

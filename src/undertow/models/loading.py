@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -32,9 +32,8 @@ from undertow.config import FolderWeights, GgufWeights, HubWeights, ModelSpec
 from undertow.errors import ConfigError, SourceError
 from undertow.models import processes
 from undertow.models.families import family_of, layout_of
-from undertow.study.files import atomic_folder, digest, fingerprint
+from undertow.study.files import atomic_folder
 from undertow.study.hub import HUB_ERRORS, explain_hub_error, first_line
-from undertow.study.records import ModelFiles
 from undertow.study.sources import cache_folder, fetch_file, local_folder, locked, say
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -184,25 +183,6 @@ def pick_device(text: str) -> torch.device:
     return device
 
 
-def describe_files(folder: Path) -> ModelFiles:
-    """Sizes, digests and chat template of a resolved model folder; reads every byte of it."""
-    config = read_config(folder)
-    text = config.get_text_config()
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    return ModelFiles(
-        family=config.model_type,
-        blocks=text.num_hidden_layers,
-        hidden_size=text.hidden_size,
-        parameters=sum(_numbers(file) for file in files if file.match(WEIGHTS)),
-        digests={
-            file.name: digest(file)
-            for file in files
-            if any(file.match(pattern) for pattern in DOWNLOADED)
-        },
-        chat_template=_chat_template(folder),
-    )
-
-
 def _converted(name: str, weights: GgufWeights, dtype: str) -> Path:
     folder = cache_folder() / "converted" / f"{weights.sha256}-{dtype}"
     if folder.exists():
@@ -246,7 +226,7 @@ def _load(folder: Path, dtype: str, **options: Any) -> PreTrainedModel:
                 **options,
             )
     except SafetensorError as error:
-        raise _damaged(what, error) from error
+        raise damaged(what, error) from error
     except (OSError, ValueError) as error:
         raise SourceError(
             f"{what} cannot be loaded: {first_line(error)}",
@@ -263,7 +243,7 @@ def _load(folder: Path, dtype: str, **options: Any) -> PreTrainedModel:
     return model
 
 
-def _damaged(what: object, error: Exception) -> SourceError:
+def damaged(what: object, error: Exception) -> SourceError:
     return SourceError(
         f"{what} holds damaged weights: {first_line(error)}",
         "replace it with a whole copy, or remove it so that it is fetched or converted anew",
@@ -322,27 +302,6 @@ def _checked(folder: Path, name: str) -> Path:
             "replace the folder with a complete copy, or remove it so that it is fetched",
         )
     return folder
-
-
-def _numbers(weights: Path) -> int:
-    """How many numbers a safetensors file stores; reads its header only."""
-    try:
-        with safe_open(weights, framework="pt") as file:
-            shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
-    except SafetensorError as error:
-        raise _damaged(weights, error) from error
-    return sum(torch.Size(shape).numel() for shape in shapes)
-
-
-def _chat_template(folder: Path) -> str | None:
-    template = folder / "chat_template.jinja"
-    if template.exists():
-        return fingerprint(template.read_text(encoding="utf-8"))
-    settings = folder / "tokenizer_config.json"
-    if not settings.exists():
-        return None
-    text = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
-    return fingerprint(text) if text else None
 
 
 @contextmanager

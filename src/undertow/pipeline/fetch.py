@@ -1,8 +1,9 @@
 """fetch: check whether a model can be studied, get its weights and the trait's external files."""
 
 from undertow.lineage.stages import begin, finish
+from undertow.models.description import describe_files
 from undertow.models.fitness import Fitness, examine
-from undertow.models.loading import describe_files, look_at, resolve
+from undertow.models.loading import look_at, resolve
 from undertow.pipeline.meter import Meter, manifest
 from undertow.study.files import write_json
 from undertow.study.layout import Study
