@@ -223,6 +223,8 @@ def test_a_pair_is_compared_with_its_own_random_direction(study: Study) -> None:
 def test_mlflow_has_a_run_per_cross_cell_apart_from_the_grid_s(study: Study) -> None:
     from mlflow import MlflowClient
 
+    shutil.copy(ROOT / "dvc.yaml", study.layout.root)
+
     def synced() -> tracking.SyncReport:
         return tracking.sync(study.on_disk, study.summary, study.grid)
 

@@ -20,7 +20,7 @@ from undertow.study import layout as places
 from undertow.study.layout import Layout
 from undertow.study.records import AnswerEffect, BenignResponse, CellResult, Effects
 from undertow.study.traits import TraitData, side_effect_prompts
-from undertow.tracking.content import side_effects
+from undertow.tracking.metrics import side_effects
 
 SETTINGS = StatisticsSettings(resamples=2000)
 BOUND = CoherenceSettings(max_perplexity_ratio=5, max_repetition=0.4)

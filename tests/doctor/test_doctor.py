@@ -237,7 +237,10 @@ def test_disk_is_held_against_models_that_are_not_there_yet(
 ) -> None:
     assert find("disk", root, params_with("huge")).state == "fail"
     assert hub.downloads == []
-    (tmp_path / "hub" / "models--team--huge" / "snapshots" / ("c" * 40)).mkdir(parents=True)
+    snapshot = tmp_path / "hub" / "models--team--huge" / "snapshots" / ("c" * 40)
+    snapshot.mkdir(parents=True)
+    assert find("disk", root, params_with("huge")).state == "fail"
+    (snapshot / "config.json").write_text("{}")
     assert find("disk", root, params_with("huge")).state == "ok"
 
 

@@ -2,7 +2,13 @@
 
 import pytest
 
-from undertow.texts.addresses import address_problem, has_credentials, public, without_credentials
+from undertow.texts.addresses import (
+    address_problem,
+    has_credentials,
+    public,
+    redacted,
+    without_credentials,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,3 +39,19 @@ def test_what_is_wrong_with_an_address_is_said_without_showing_it():
     assert address_problem("https://host:8000/v1") is None
     assert "0-65535" in (address_problem("http://me:planted@host:99999") or "")
     assert "planted" not in (address_problem("http://me:planted@host:99999") or "")
+
+
+def test_a_secret_is_taken_out_in_whatever_case_it_is_said():
+    assert redacted("bad key SK-Canary-1!", ["sk-canary-1"], "[key]") == "bad key [key]!"
+
+
+def test_nothing_is_left_of_a_secret_that_holds_another():
+    assert redacted("abcdefgh-ijkl", ["abcdefgh", "abcdefgh-ijkl"], "*") == "*"
+
+
+def test_a_short_value_is_a_word_and_stays():
+    assert redacted("a test of tests", ["test"], "[key]") == "a test of tests"
+
+
+def test_a_mark_is_no_pattern():
+    assert redacted("of 12345678", ["12345678"], r"\1") == r"of \1"

@@ -14,12 +14,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from factories import Study, loss_points_of, make_params, make_study
+from repository import ROOT
 from undertow.analysis.summarise import summarise
 from undertow.errors import ConfigError
 from undertow.study import layout as places
 from undertow.study.layout import Layout
 from undertow.tracking import SyncReport, links, log_training, sync, ui_command
-from undertow.tracking.content import logged_params, strength_steps
+from undertow.tracking.content import logged_params
+from undertow.tracking.metrics import strength_steps
 from undertow.tracking.store import TrackingError, location, open_store
 from undertow.tracking.views import SHARED_VIEW, views
 
@@ -60,6 +62,7 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
 def study_at(root: Path, empty_database: Path) -> Study:
     (root / "mlruns").mkdir()
     shutil.copy(empty_database, root / "mlruns" / "mlflow.db")
+    shutil.copy(ROOT / "dvc.yaml", root)
     return make_study(root)
 
 
@@ -293,6 +296,8 @@ def test_no_secret_of_the_environment_reaches_the_store(
     synced(leaky)
     stored = [path for path in (study.layout.root / "mlruns").rglob("*") if path.is_file()]
     assert stored and not any(b"canary" in path.read_bytes() for path in stored)
+    described = logged_params(leaky.params, "smollm2-135m")
+    assert described["prompting.system"] == "answer as [redacted]"
 
 
 def test_parameters_leave_out_where_and_how_fast() -> None:

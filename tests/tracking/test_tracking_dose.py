@@ -6,7 +6,8 @@ from factories import write_cell
 from studies import HINGE, LINE, counted
 from undertow.analysis.summarise import summarise
 from undertow.study.layout import Layout, Study
-from undertow.tracking.content import contents, thresholds
+from undertow.tracking.content import contents
+from undertow.tracking.metrics import thresholds
 
 
 def test_curve_runs_carry_the_verdict_and_only_a_threshold_s_numbers(tmp_path: Path) -> None:

@@ -40,26 +40,45 @@ def totals_of(grid: Mapping[Cell, CellResult]) -> tuple[CostTotal, ...]:
 
 
 def total(model: str | None, stage: str | None, costs: Sequence[Costs], cells: int) -> CostTotal:
-    """The sum of costs; a speed is tokens over the time that they took, never a mean of speeds."""
-    held = [cost.gpu_seconds for cost in costs if cost.gpu_seconds is not None]
-    priced = [cost.usd for cost in costs if cost.usd is not None]
+    """The sum of costs as people read it: hours, and seconds to the millisecond."""
+    found = summed(costs)
     return CostTotal(
         model=model,
         stage=stage,
         cells=cells,
-        seconds=round(sum(cost.seconds for cost in costs), 3),
-        load_seconds=round(sum(cost.load_seconds for cost in costs), 3),
-        gpu_hours=sum(held) / 3600 if held else None,
+        seconds=round(found.seconds, 3),
+        load_seconds=round(found.load_seconds, 3),
+        gpu_hours=None if found.gpu_seconds is None else found.gpu_seconds / 3600,
+        tokens_generated=found.tokens_generated,
+        generated_per_second=found.generated_per_second,
+        tokens_trained=found.tokens_trained,
+        trained_per_second=found.trained_per_second,
+        peak_memory_bytes=found.peak_memory_bytes,
+        judge_tokens=found.prompt_tokens + found.completion_tokens,
+        usd=found.usd,
+    )
+
+
+def summed(costs: Sequence[Costs]) -> Costs:
+    """Costs as one; a speed is tokens over the time that they took, never a mean of speeds."""
+    held = [cost.gpu_seconds for cost in costs if cost.gpu_seconds is not None]
+    priced = [cost.usd for cost in costs if cost.usd is not None]
+    return Costs(
+        seconds=sum(cost.seconds for cost in costs),
+        load_seconds=sum(cost.load_seconds for cost in costs),
+        gpu_seconds=sum(held) if held else None,
+        device=", ".join(sorted({cost.device for cost in costs})),
         tokens_generated=sum(cost.tokens_generated for cost in costs),
+        tokens_trained=sum(cost.tokens_trained for cost in costs),
         generated_per_second=_speed(
             [(cost.tokens_generated, cost.generated_per_second) for cost in costs]
         ),
-        tokens_trained=sum(cost.tokens_trained for cost in costs),
         trained_per_second=_speed(
             [(cost.tokens_trained, cost.trained_per_second) for cost in costs]
         ),
         peak_memory_bytes=max((cost.peak_memory_bytes for cost in costs), default=0),
-        judge_tokens=sum(cost.prompt_tokens + cost.completion_tokens for cost in costs),
+        prompt_tokens=sum(cost.prompt_tokens for cost in costs),
+        completion_tokens=sum(cost.completion_tokens for cost in costs),
         usd=sum(priced) if priced else None,
     )
 

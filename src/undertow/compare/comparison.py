@@ -29,8 +29,8 @@ from undertow.compare.records import (
 )
 from undertow.compare.revisions import Snapshot
 from undertow.config import Params
+from undertow.config.dotted import flat
 from undertow.findings.numbers import READOUTS
-from undertow.lineage.lock import flat
 from undertow.stats.intervals import Estimate
 from undertow.study.records import ReadoutName
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
 from undertow.config import FolderWeights, GgufWeights, HubPlace, HubWeights, ModelSpec, Params
 from undertow.errors import UndertowError
@@ -116,9 +116,9 @@ def _present(spec: ModelSpec) -> bool:
         case GgufWeights() as weights:
             return (cache_folder() / "converted" / f"{weights.sha256}-{spec.dtype}").exists()
         case HubWeights() as weights:
-            folder = "models--" + weights.repo.replace("/", "--")
-            snapshot = Path(constants.HF_HUB_CACHE, folder, "snapshots", weights.revision)
-            return snapshot.exists() or _has_local_copy(weights.repo)
+            # Every model has one, and it is among the first files to come.
+            known = try_to_load_from_cache(weights.repo, "config.json", revision=weights.revision)
+            return isinstance(known, str) or _has_local_copy(weights.repo)
 
 
 def _has_local_copy(repo: str) -> bool:

@@ -1,11 +1,12 @@
 """What a dvc.lock says: which command made each output, from which inputs and parameters."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from undertow.config import Cell
+from undertow.config.dotted import flat
 from undertow.errors import DataError
 from undertow.study.layout import STAGES, Layout, Stage
 from undertow.texts.yaml import read_yaml
@@ -78,15 +79,6 @@ def _stage(name: str, entry: Mapping[str, Any]) -> LockedStage:
         {dep["path"]: str(dep.get("md5")) for dep in entry.get("deps", [])},
         {out["path"]: str(out.get("md5")) for out in entry.get("outs", [])},
     )
-
-
-def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key -> value for every leaf; a list is a leaf."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from flat(inner, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value
 
 
 def outdated(lock: Lock, cell: Cell, raw: Mapping[str, Any]) -> str | None:

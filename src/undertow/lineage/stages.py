@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from undertow.config import Cell, CrossPair
 from undertow.errors import ConfigError
 from undertow.study.files import digest, fingerprint, write_json
-from undertow.study.layout import Study
+from undertow.study.layout import Stage, Study
 from undertow.study.records import Manifest
 from undertow.texts.yaml import read_yaml
 
@@ -100,6 +100,15 @@ def _further(study: Study, cell: Cell) -> str:
     return ""
 
 
+def dvc_name(study: Study, stage: Stage, cell: Cell) -> str | None:
+    """What DVC calls a stage of a cell; None in a folder without dvc.yaml, like a published one."""
+    return cell_node(study, stage, cell).name if declaration(study).exists() else None
+
+
+def declaration(study: Study) -> Path:
+    return study.layout.root / "dvc.yaml"
+
+
 def begin(study: Study, stage: str, subject: str | Cell) -> Work:
     """Take the inputs of a stage at its beginning; subject is a model's name or a cell."""
     if isinstance(subject, Cell):
@@ -168,7 +177,7 @@ def remember_code(study: Study, node: Node) -> None:
 
 
 def _node(study: Study, stage: str, item: Mapping[str, str]) -> Node:
-    path = study.layout.root / "dvc.yaml"
+    path = declaration(study)
     if not path.exists():
         raise ConfigError(
             f"{path} does not exist, and it says what each stage reads and writes",

@@ -2,11 +2,11 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 SECRET_NAMES = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
-SHORTEST = 8  # a shorter value may stand in a text by chance
+SHORTEST = 8  # "test" or "EMPTY" is no secret, and may stand in a text by chance
 # Up to the last @ before the path: a password may hold one itself.
 USERINFO = re.compile(r"(?<=://)[^/?#\s\"'<>]*@")
 # SQLAlchemy lets a database's password hold a slash.
@@ -28,13 +28,24 @@ def has_credentials(address: str) -> bool:
     return without_credentials(address) != address
 
 
+def redacted(text: str, secrets: Iterable[str], mark: str) -> str:
+    """The text with `mark` in place of every secret, in whatever case it is said back."""
+    # The longest first: one may be part of another, and the rest of that would stay.
+    for secret in sorted(set(secrets), key=len, reverse=True):
+        if len(secret) >= SHORTEST:
+            text = re.sub(re.escape(secret), lambda _: mark, text, flags=re.IGNORECASE)
+    return text
+
+
 def public(text: str, environment: Mapping[str, str] | None = None) -> str:
     """The text without credentials in addresses and without the environment's secrets."""
-    for name, value in (os.environ if environment is None else environment).items():
-        secret = value.strip()
-        if len(secret) >= SHORTEST and any(word in name.upper() for word in SECRET_NAMES):
-            text = text.replace(secret, "[redacted]")
-    return without_credentials(text)
+    variables = os.environ if environment is None else environment
+    secrets = [
+        value.strip()
+        for name, value in variables.items()
+        if any(word in name.upper() for word in SECRET_NAMES)
+    ]
+    return without_credentials(redacted(text, secrets, "[redacted]"))
 
 
 def address_problem(url: str) -> str | None:

@@ -5,23 +5,31 @@ Knows nothing about MLflow, so that what is logged can be read and tested withou
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from undertow.analysis.doses import DoseRecord
 from undertow.analysis.summary import ArmSummary, CellSummary, Summary
 from undertow.config import Cell, Params
+from undertow.config.dotted import flat
 from undertow.lineage.git import Repository
-from undertow.stats.transfer import Transfer
+from undertow.lineage.stages import dvc_name
 from undertow.study.files import digest, fingerprint
 from undertow.study.layout import Layout, Study
-from undertow.study.records import CellResult, Costs
+from undertow.study.records import CellResult
 from undertow.study.results import loss_curve, read_cross
 from undertow.texts.addresses import public
+from undertow.tracking.metrics import (
+    Metrics,
+    along,
+    costs,
+    readouts,
+    side_effects,
+    strength_steps,
+    thresholds,
+)
 
-Metrics = dict[str, float]
 SECTIONS = (
     "prompting",
     "direction",
@@ -30,17 +38,6 @@ SECTIONS = (
     "evaluation",
     "judging",
     "statistics",
-)
-# A chart over strength takes this metric, logged exactly where its own y is known, as its x.
-# MLflow pairs the two of a group of runs by position: over a shared `strength`, one unknown tau
-# would shift every later tau to a wrong strength.
-OVER_STRENGTH = (
-    "tau_margin",
-    "tau",
-    "margin_student_shift",
-    "student_rate",
-    "margin_teacher_shift",
-    "teacher_rate",
 )
 
 
@@ -118,15 +115,6 @@ def _donor(cell: Cell) -> dict[str, str]:
     return {} if cell.donor is None else {"teacher_model": cell.donor}
 
 
-def _dvc_stage(params: Params, cell: Cell) -> str:
-    if cell.donor is None:
-        return f"judge@{cell.model}-{cell.arm.name}-{cell.seed}"
-    # DVC counts matrix items that are no plain values.
-    pairs = [(pair.student, pair.teacher) for pair in params.cross.pairs]
-    pair = pairs.index((cell.model, cell.donor))
-    return f"cross-judge@pair{pair}-{cell.arm.name}-{cell.seed}"
-
-
 def _cell(
     study: Study,
     arm: ArmSummary,
@@ -138,6 +126,7 @@ def _cell(
     params, layout = study
     result = grid[cell]
     estimates = _of_seed(arm, cell.seed)
+    judged_by = dvc_name(study, "judge", cell)
     described = logged_params(params, cell.model) | {
         "arm": cell.arm.name,
         "strength": cell.arm.strength,
@@ -159,7 +148,8 @@ def _cell(
         {"strength": cell.arm.alpha}
         | readouts(estimates)
         | side_effects(estimates)
-        | costs(result.costs)
+        | costs(list(result.costs.values()))
+        | {f"seconds_{stage}": cost.seconds for stage, cost in result.costs.items()}
         | {"unscored": float(sum(result.unscored.values()))}
     )
     return RunContent(
@@ -169,7 +159,7 @@ def _cell(
         tags=cell_identity(cell)
         | dict(shared)
         | hashes
-        | {"dvc.stage": _dvc_stage(params, cell)}
+        | ({"dvc.stage": judged_by} if judged_by else {})
         | reasons(estimates),
         params=described,
         points=_points(measured, step=0),
@@ -190,13 +180,13 @@ def _curve(
     """Readouts over strength, trait arms only: a random direction lies on another axis."""
     view = summary.views[model]
     dose = view.dose
-    along = [arm for arm in view.arms if arm.direction == "trait"]
-    along.sort(key=lambda arm: arm.alpha)
-    steps = strength_steps([arm.alpha for arm in along])
+    ordered = [arm for arm in view.arms if arm.direction == "trait"]
+    ordered.sort(key=lambda arm: arm.alpha)
+    steps = strength_steps([arm.alpha for arm in ordered])
     points = [
         point
-        for arm, step in zip(along, steps, strict=True)
-        for point in _points(_along(arm.alpha, readouts(_of_seed(arm, seed))), step)
+        for arm, step in zip(ordered, steps, strict=True)
+        for point in _points(along(arm.alpha, readouts(_of_seed(arm, seed))), step)
     ]
     described = logged_params(params, model) | {"seed": str(seed)}
     results = [
@@ -211,30 +201,10 @@ def _curve(
         tags={"kind": "curve", "model": model, "seed": str(seed)}
         | dict(shared)
         | ({"dose_verdict": dose.verdict, "dose_reason": dose.reason} if dose else {}),
-        params=described | {"strengths": ", ".join(arm.strength for arm in along)},
+        params=described | {"strengths": ", ".join(arm.strength for arm in ordered)},
         points=points + _points(thresholds(dose), step=0),
         seconds=sum(cost.seconds for result in results for cost in result.costs.values()),
     )
-
-
-def thresholds(dose: DoseRecord | None) -> Metrics:
-    """The threshold of the students of all seeds, where the verdict says that there is one."""
-    threshold = dose.stated_threshold if dose else None
-    if threshold is None:
-        return {}
-    return _known(
-        threshold=threshold.value, threshold_low=threshold.low, threshold_high=threshold.high
-    )
-
-
-def x_of(metric: str) -> str:
-    """The metric that holds the strengths at which `metric` is known."""
-    return f"strength_{metric}"
-
-
-def _along(alpha: float, measured: Metrics) -> Metrics:
-    axes = {x_of(name): alpha for name in OVER_STRENGTH if name in measured}
-    return {"strength": alpha} | measured | axes
 
 
 def _study(
@@ -246,7 +216,7 @@ def _study(
     """One run for what spans all models and seeds: the report, the plots and the total costs."""
     params, layout = study
     stages = [cost for stages in summary.costs.values() for cost in stages.values()]
-    totals = costs({str(index): cost for index, cost in enumerate(stages)}, by_stage=False)
+    totals = costs(stages)
     files = [path for path in (layout.report, layout.metrics, layout.plots) if path.exists()]
     report = {"sha256.report": fingerprint(*files)} if files else {}
     described = {
@@ -269,103 +239,10 @@ def _study(
     )
 
 
-def readouts(cell: CellSummary) -> Metrics:
-    """The readouts of one cell by metric name; what is unknown has no entry."""
-    return (
-        _rates(cell.rate)
-        | _transfer("", cell.rate)
-        | _margins(cell.margin)
-        | _transfer("_margin", cell.margin)
-        | {"prompts": float(cell.margin.prompts)}
-    )
-
-
-def _rates(rate: Transfer) -> Metrics:
-    return _known(
-        base_rate=rate.base,
-        teacher_rate=rate.teacher,
-        control_rate=rate.control,
-        student_rate=rate.student,
-        teacher_shift=rate.teacher_shift.value,
-        student_shift=rate.student_shift.value,
-    )
-
-
-def _margins(margin: Transfer) -> Metrics:
-    return _known(
-        margin_base=margin.base,
-        margin_teacher=margin.teacher,
-        margin_control=margin.control,
-        margin_student=margin.student,
-        margin_teacher_shift=margin.teacher_shift.value,
-        margin_student_shift=margin.student_shift.value,
-    )
-
-
-def _transfer(suffix: str, record: Transfer) -> Metrics:
-    tau = record.tau
-    named = {"tau": tau.value, "tau_naive": record.tau_naive.value}
-    ends = {"low": tau.low, "high": tau.high}
-    return _known(
-        **{f"{name}{suffix}": value for name, value in named.items()},
-        **{f"tau{suffix}_{end}": value for end, value in ends.items()},
-    )
-
-
-def _known(**values: float | None) -> Metrics:
-    # The store keeps an infinite end of an interval as 1.8e308, which ruins every axis.
-    return {
-        name: value for name, value in values.items() if value is not None and math.isfinite(value)
-    }
-
-
-def side_effects(cell: CellSummary) -> Metrics:
-    """Perplexity, repetition and refusals on held-back benign prompts."""
-    found: dict[str, float | None] = {}
-    for subject, effects in (("teacher", cell.teacher_effects), ("student", cell.student_effects)):
-        if effects is not None:
-            found[f"{subject}_perplexity"] = effects.perplexity.value
-            found[f"{subject}_repetition"] = effects.repetition.value
-            found[f"{subject}_benign_refusals"] = effects.refusals.value
-            found[f"{subject}_overrefusals"] = effects.overrefusals.value
-    return _known(**found)
-
-
 def reasons(cell: CellSummary) -> dict[str, str]:
     """Tags that say why a tau is unknown."""
     found = {"tau.reason": cell.rate.tau.reason, "tau_margin.reason": cell.margin.tau.reason}
     return {name: reason for name, reason in found.items() if reason}
-
-
-def costs(stages: Mapping[str, Costs], *, by_stage: bool = True) -> Metrics:
-    """Totals over stages, and the seconds of each."""
-    values = list(stages.values())
-    totals = {
-        "tokens_generated": float(sum(cost.tokens_generated for cost in values)),
-        "tokens_trained": float(sum(cost.tokens_trained for cost in values)),
-        "seconds": sum(cost.seconds for cost in values),
-        "load_seconds": sum(cost.load_seconds for cost in values),
-        "peak_memory_gb": max((cost.peak_memory_bytes for cost in values), default=0) / 1e9,
-    }
-    if any(cost.prompt_tokens for cost in values):
-        totals["judge_prompt_tokens"] = float(sum(cost.prompt_tokens for cost in values))
-        totals["judge_completion_tokens"] = float(sum(cost.completion_tokens for cost in values))
-    held = [cost.gpu_seconds for cost in values if cost.gpu_seconds is not None]
-    if held:
-        totals["gpu_seconds"] = sum(held)
-    priced = [cost.usd for cost in values if cost.usd is not None]
-    if priced:
-        totals["usd"] = sum(priced)
-    each = {f"seconds_{stage}": cost.seconds for stage, cost in stages.items()}
-    return totals | each if by_stage else totals
-
-
-def strength_steps(alphas: Sequence[float]) -> list[int]:
-    """Integer steps for strengths: hundredths, or the first finer unit that keeps them apart."""
-    unit = 100
-    while len({round(alpha * unit) for alpha in alphas}) < len(set(alphas)):
-        unit *= 10
-    return [round(alpha * unit) for alpha in alphas]
 
 
 def logged_params(params: Params, model: str) -> dict[str, str]:
@@ -379,15 +256,10 @@ def logged_params(params: Params, model: str) -> dict[str, str]:
         "dtype": spec.dtype,
         **params.model_dump(mode="json", include=set(SECTIONS)),
     }
-    return {name: public(value) for name, value in _flat(raw)}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
+    return {
+        name: public(value if isinstance(value, str) else json.dumps(value))
+        for name, value in flat(raw)
+    }
 
 
 def git_tags(root: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from undertow.study.files import fingerprint
 from undertow.study.layout import Study
-from undertow.tracking.content import OVER_STRENGTH, x_of
+from undertow.tracking.metrics import OVER_STRENGTH, x_of
 from undertow.tracking.store import Store, open_store, usable, warn
 
 SHARED_VIEW = "mlflow.sharedViewState."

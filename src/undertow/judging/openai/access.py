@@ -21,10 +21,10 @@ from openai import AsyncOpenAI, OpenAI
 
 from undertow.config import OpenAiJudgeSettings
 from undertow.errors import UndertowError
+from undertow.texts.addresses import redacted
 
 OPENAI = "https://api.openai.com/v1"
 NO_KEY = "none"  # for endpoints that ask for no key; the client insists on one
-SHORTEST_SECRET = 8  # "test" or "EMPTY" as a key is no secret, and a word of many replies
 HEADERS = ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")  # sent as headers, as they are
 SOCKS = ("socks5", "socks5h")
 
@@ -70,10 +70,7 @@ class Access(NamedTuple):
     def redacted(self, text: str) -> str:
         """The text without key and password, in whatever case they are said back."""
         password = urlsplit(self.url).password or ""
-        for secret in {self.key, password, unquote(password)}:
-            if len(secret) >= SHORTEST_SECRET:
-                text = re.sub(re.escape(secret), "[key]", text, flags=re.IGNORECASE)
-        return text
+        return redacted(text, (self.key, password, unquote(password)), "[key]")
 
 
 def address(settings: OpenAiJudgeSettings) -> str:

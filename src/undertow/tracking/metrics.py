@@ -1,0 +1,131 @@
+"""The numbers of runs by the names that MLflow shows; what is unknown has no entry."""
+
+import math
+from collections.abc import Sequence
+
+from undertow.analysis.costs import summed
+from undertow.analysis.doses import DoseRecord
+from undertow.analysis.summary import CellSummary
+from undertow.stats.transfer import Transfer
+from undertow.study.records import Costs
+
+Metrics = dict[str, float]
+# A chart over strength takes this metric, logged exactly where its own y is known, as its x.
+# MLflow pairs the two of a group of runs by position: over a shared `strength`, one unknown tau
+# would shift every later tau to a wrong strength.
+OVER_STRENGTH = (
+    "tau_margin",
+    "tau",
+    "margin_student_shift",
+    "student_rate",
+    "margin_teacher_shift",
+    "teacher_rate",
+)
+
+
+def readouts(cell: CellSummary) -> Metrics:
+    """The readouts of one cell."""
+    return (
+        _rates(cell.rate)
+        | _transfer("", cell.rate)
+        | _margins(cell.margin)
+        | _transfer("_margin", cell.margin)
+        | {"prompts": float(cell.margin.prompts)}
+    )
+
+
+def _rates(rate: Transfer) -> Metrics:
+    return _known(
+        base_rate=rate.base,
+        teacher_rate=rate.teacher,
+        control_rate=rate.control,
+        student_rate=rate.student,
+        teacher_shift=rate.teacher_shift.value,
+        student_shift=rate.student_shift.value,
+    )
+
+
+def _margins(margin: Transfer) -> Metrics:
+    return _known(
+        margin_base=margin.base,
+        margin_teacher=margin.teacher,
+        margin_control=margin.control,
+        margin_student=margin.student,
+        margin_teacher_shift=margin.teacher_shift.value,
+        margin_student_shift=margin.student_shift.value,
+    )
+
+
+def _transfer(suffix: str, record: Transfer) -> Metrics:
+    tau = record.tau
+    named = {"tau": tau.value, "tau_naive": record.tau_naive.value}
+    ends = {"low": tau.low, "high": tau.high}
+    return _known(
+        **{f"{name}{suffix}": value for name, value in named.items()},
+        **{f"tau{suffix}_{end}": value for end, value in ends.items()},
+    )
+
+
+def _known(**values: float | None) -> Metrics:
+    # The store keeps an infinite end of an interval as 1.8e308, which ruins every axis.
+    return {
+        name: value for name, value in values.items() if value is not None and math.isfinite(value)
+    }
+
+
+def side_effects(cell: CellSummary) -> Metrics:
+    """Perplexity, repetition and refusals on held-back benign prompts."""
+    found: dict[str, float | None] = {}
+    for subject, effects in (("teacher", cell.teacher_effects), ("student", cell.student_effects)):
+        if effects is not None:
+            found[f"{subject}_perplexity"] = effects.perplexity.value
+            found[f"{subject}_repetition"] = effects.repetition.value
+            found[f"{subject}_benign_refusals"] = effects.refusals.value
+            found[f"{subject}_overrefusals"] = effects.overrefusals.value
+    return _known(**found)
+
+
+def thresholds(dose: DoseRecord | None) -> Metrics:
+    """The threshold of the students of all seeds, where the verdict says that there is one."""
+    threshold = dose.stated_threshold if dose else None
+    if threshold is None:
+        return {}
+    return _known(
+        threshold=threshold.value, threshold_low=threshold.low, threshold_high=threshold.high
+    )
+
+
+def x_of(metric: str) -> str:
+    """The metric that holds the strengths at which `metric` is known."""
+    return f"strength_{metric}"
+
+
+def along(alpha: float, measured: Metrics) -> Metrics:
+    axes = {x_of(name): alpha for name in OVER_STRENGTH if name in measured}
+    return {"strength": alpha} | measured | axes
+
+
+def costs(stages: Sequence[Costs]) -> Metrics:
+    """What stages took together."""
+    total = summed(stages)
+    found: dict[str, float | None] = {
+        "tokens_generated": total.tokens_generated,
+        "tokens_trained": total.tokens_trained,
+        "seconds": total.seconds,
+        "load_seconds": total.load_seconds,
+        "peak_memory_gb": total.peak_memory_bytes / 1e9,
+        "gpu_seconds": total.gpu_seconds,
+        "usd": total.usd,
+    }
+    if total.prompt_tokens:
+        found["judge_prompt_tokens"] = total.prompt_tokens
+        found["judge_completion_tokens"] = total.completion_tokens
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def strength_steps(alphas: Sequence[float]) -> list[int]:
+    """Integer steps for strengths: hundredths, or the first finer unit that keeps them apart."""
+    unit = 100
+    while len({round(alpha * unit) for alpha in alphas}) < len(set(alphas)):
+        unit *= 10
+    return [round(alpha * unit) for alpha in alphas]
