@@ -25,6 +25,16 @@ def imported_by(module: str) -> frozenset[str]:
     `from package import name` is the module of that name where there is one, else the package's
     own `__init__`. An `__init__` on the way to a module is run and not used: it does not count.
     """
+    return frozenset(name for name in _named(module) if name in modules() and name != module)
+
+
+def libraries(module: str) -> set[str]:
+    """Names of what a module imports from elsewhere, Python's own modules included."""
+    return {name.split(".")[0] for name in _named(module) if name not in modules()}
+
+
+@cache
+def _named(module: str) -> frozenset[str]:
     known = modules()
     tree = ast.parse(known[module].read_text(encoding="utf-8"))
     found = set()
@@ -34,7 +44,7 @@ def imported_by(module: str) -> frozenset[str]:
             found |= {name if name in known else node.module for name in inner}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return frozenset(name for name in found if name in known and name != module)
+    return frozenset(found)
 
 
 def closure(module: str) -> set[str]:
