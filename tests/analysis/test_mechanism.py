@@ -163,7 +163,7 @@ def test_the_plot_table_is_the_summary_s(planted):
         "yes",
         "2",
     )
-    write_plot_tables(planted.layout.plots, summary, {})
+    write_plot_tables(planted.layout.plots, summary, {}, {})
     assert (planted.layout.plots / "mechanism.csv").read_text() == table.to_csv()
 
 

@@ -18,7 +18,7 @@ from undertow.judging.double import ScriptedJudge
 from undertow.report.charts.rates import fitted_table
 from undertow.report.page import typeset
 from undertow.report.sections.samples import Sample, read_samples
-from undertow.report.tables import rate_table, shift_table, tau_table
+from undertow.report.tables import line_table, rate_table, shift_table, tau_table
 from undertow.study.files import write_rows
 from undertow.study.records import Vote
 from undertow.texts.untrusted import visible
@@ -165,6 +165,7 @@ def test_downloads_are_the_plot_tables(study: Study) -> None:
         "rates.csv": rate_table(study.summary),
         "dose.csv": fitted_table(study.summary),
         "shifts.csv": shift_table(study.summary),
+        "line.csv": line_table(study.summary),
     }
     assert links.keys() == tables.keys()
     for name, table in tables.items():

@@ -1,11 +1,14 @@
 """plots/*.csv as `dvc plots` reads them."""
 
 import csv
+import math
+import re
 from pathlib import Path
 
 import pytest
 
 from factories import Study, make_params, make_study
+from repository import ROOT
 from undertow.report.tables import tau_table, write_plot_tables
 from undertow.study.results import loss_curve
 
@@ -18,7 +21,7 @@ def study(tmp_path: Path) -> Study:
 def written(study: Study) -> Path:
     folder = study.layout.plots
     curves = {cell: loss_curve(study.layout, cell) for cell in study.grid}
-    write_plot_tables(folder, study.summary, curves)
+    write_plot_tables(folder, study.summary, curves, study.grid)
     return folder
 
 
@@ -76,7 +79,8 @@ def test_a_removed_arm_leaves_no_file_or_row_behind(study: Study) -> None:
     smaller = make_study(study.layout.root, fewer)
     written(smaller)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "loss.csv", "mechanism.csv", "rates.csv", "shifts.csv", "tau.csv"
+        "line.csv", "loss.csv", "mechanism.csv", "rates.csv", "readings.csv",
+        "shifts.csv", "tau.csv",
     ]  # fmt: skip
     assert {row["arm"] for row in rows(folder / "tau.csv")} == {"trait_1"}
 
@@ -85,3 +89,26 @@ def test_the_same_study_gives_the_same_bytes(study: Study) -> None:
     first = {path.name: path.read_bytes() for path in written(study).iterdir()}
     second = {path.name: path.read_bytes() for path in written(study).iterdir()}
     assert first == second
+
+
+EXAMPLE = re.compile(r"```python\n(.*?import pandas.*?)```", re.DOTALL)
+
+
+def test_the_documented_example_recomputes_a_tau_with_pandas(study: Study, monkeypatch) -> None:
+    pytest.importorskip("pandas")
+    (code,) = EXAMPLE.findall((ROOT / "docs" / "statistics.md").read_text(encoding="utf-8"))
+    arm = next(arm for arm in study.summary.arms if arm.arm == "trait_1")
+    written(study)
+    monkeypatch.chdir(study.layout.root)
+    names = {"MODEL": arm.model, "ARM": arm.arm}
+    exec(code.replace('"smollm2-135m-instruct"', "MODEL").replace('"trait_1"', "ARM"), names)
+    assert names["tau"] == pytest.approx(arm.margin.tau.value, rel=1e-4)
+    assert len(code.strip().splitlines()) <= 10
+
+
+def test_readings_hold_no_text_and_every_seed_and_prompt(study: Study) -> None:
+    found = rows(written(study) / "readings.csv")
+    assert set(found[0]) == {"model", "arm", "seed", "subject", "readout", "prompt", "value"}
+    assert all(math.isfinite(float(row["value"])) for row in found)
+    cells = {(row["model"], row["arm"], row["seed"]) for row in found}
+    assert len(cells) == len(study.grid)

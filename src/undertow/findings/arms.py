@@ -47,7 +47,10 @@ class Finding:
 
     @property
     def is_clear_of_control(self) -> bool:
-        return self.is_known and self.shift.excludes_zero
+        """By the interval that holds for all arms of the model at once, where there is one."""
+        bounds = self.arm.bounds.get(self.readout)
+        at_once = self.shift if bounds is None else bounds.simultaneous.student_shift
+        return self.is_known and self.shift.excludes_zero and at_once.excludes_zero
 
     @property
     def course(self) -> str:
@@ -117,6 +120,8 @@ def sentence(finding: Finding, title: str) -> str:
         return f"{name}: no student shift, because {finding.shift.reason}."
     if finding.is_clear_of_control:
         verdict = f"the interval excludes 0, {finding.course}"
+    elif finding.shift.excludes_zero:
+        verdict = "the interval excludes 0, but not that of all arms at once"
     else:
         verdict = "the interval covers 0: not distinguishable from noise"
     shift, tau = shift_text(finding.shift, finding.readout), RATIO.written(finding.transfer.tau)

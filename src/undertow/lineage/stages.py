@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from undertow.config import Cell, CrossPair
+from undertow.config import Cell, CrossPair, Grid
 from undertow.errors import ConfigError
 from undertow.study.files import digest, fingerprint, write_json
 from undertow.study.layout import Stage, Study
@@ -78,7 +78,7 @@ def cell_node(study: Study, stage: str, cell: Cell) -> Node:
     """steer, distill or judge of one cell; a cross cell has no steer of its own."""
     item = {"arm": cell.arm.name, "seed": str(cell.seed)}
     if cell.donor is None or stage == "steer":
-        further = _further(study, cell)
+        further = _further_seed(study.params.grid, cell)
         return _node(study, stage + further, item | {"model": cell.teacher_model})
     pair = CrossPair(student=cell.model, teacher=cell.donor)
     pairs = study.params.cross.pairs
@@ -88,9 +88,8 @@ def cell_node(study: Study, stage: str, cell: Cell) -> Node:
     return _node(study, f"cross-{stage}", item | roles)
 
 
-def _further(study: Study, cell: Cell) -> str:
-    """What dvc.yaml adds to the name of a stage of seeds beyond grid.seeds."""
-    grid = study.params.grid
+def _further_seed(grid: Grid, cell: Cell) -> str:
+    """What dvc.yaml adds to the name of a stage of a seed beyond grid.seeds."""
     if cell.seed in grid.seeds:
         return ""
     if cell.arm.is_control and cell.seed in grid.control_seeds:

@@ -24,7 +24,8 @@ def run(study: Study, reveal: bool = False) -> Summary:
     trait = TraitData(layout, params.trait).trait
     write_json(layout.summary, summary)
     write_json(layout.metrics, headline(summary))
-    write_plot_tables(layout.plots, summary, {cell: loss_curve(layout, cell) for cell in grid})
+    curves = {cell: loss_curve(layout, cell) for cell in grid}
+    write_plot_tables(layout.plots, summary, curves, grid)
     page = render_report(
         summary,
         study,

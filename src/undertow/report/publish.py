@@ -6,11 +6,12 @@ from undertow.analysis.conclude import conclude
 from undertow.analysis.judges import judge_evidence
 from undertow.analysis.summary import headline
 from undertow.errors import ConfigError
+from undertow.report.charts.line import line_figure
 from undertow.report.charts.picture import sheet
 from undertow.report.charts.rates import dose_figure
 from undertow.report.charts.tau import tau_figure
 from undertow.report.report import render_report
-from undertow.report.tables import estimate_tables
+from undertow.report.tables import estimate_tables, readings_table
 from undertow.report.terminal import strength_table
 from undertow.study.files import write_json, write_text
 from undertow.study.layout import Study
@@ -18,7 +19,7 @@ from undertow.texts.addresses import public
 
 
 def publish(study: Study, folder: Path) -> None:
-    """Write report.html, table.txt, tau.svg, dose.svg, metrics.json, params.yaml and plots/.
+    """Write report.html, table.txt, metrics.json, params.yaml, plots/ and the main figures.
 
     Other files in the folder stay. Raises DataError where a cell of the grid has no result,
     ConfigError for a folder whose files of these names are the study's own.
@@ -40,9 +41,17 @@ def publish(study: Study, folder: Path) -> None:
     )
     write_text(folder / "report.html", page)
     write_text(folder / "table.txt", strength_table(summary) + "\n")
-    for name, figure in (("tau", tau_figure(summary)), ("dose", dose_figure(summary))):
+    figures = {
+        "line": line_figure(summary),
+        "tau": tau_figure(summary),
+        "dose": dose_figure(summary),
+    }
+    for name, figure in figures.items():
+        if figure is None:
+            continue
         write_text(folder / f"{name}.svg", sheet(figure.panels, figure.across))
     write_json(folder / "metrics.json", headline(summary))
     write_text(folder / "params.yaml", public(layout.params.read_text(encoding="utf-8")))
-    for name, table in estimate_tables(summary).items():
+    tables = estimate_tables(summary) | {"readings.csv": readings_table(grid)}
+    for name, table in tables.items():
         write_text(folder / "plots" / name, table.to_csv())

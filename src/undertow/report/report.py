@@ -11,6 +11,7 @@ from undertow.analysis.summary import Summary
 from undertow.findings.arms import clause, findings, sentence
 from undertow.findings.audits import audit_sentence
 from undertow.findings.doses import dose_sentence
+from undertow.findings.lines import difference_sentences, line_sentences
 from undertow.findings.numbers import (
     LEVELS,
     RATIO,
@@ -23,6 +24,7 @@ from undertow.findings.numbers import (
     readout_title,
     titled,
 )
+from undertow.report.charts.line import line_figure
 from undertow.report.charts.rates import scatter_figure
 from undertow.report.charts.tau import tau_figure, undefined
 from undertow.report.page import (
@@ -75,6 +77,7 @@ def render_report(
     """
     sections = [
         headline_section(summary),
+        *line_sections(summary),
         strengths_section(summary),
         tau_section(summary),
         dose_section(summary),
@@ -116,11 +119,28 @@ def headline_section(summary: Summary) -> Section:
         clauses = [clause(each, readout_title(summary, each.readout)) for each in found]
         strength = found[0].arm.strength
         parts.append(Paragraph(f"At strength {strength}, {'; '.join(clauses)}.", lead=True))
-        said = [sentence(each, readout_title(summary, each.readout)) for each in found]
+        said = line_sentences(summary, model)
+        said += [sentence(each, readout_title(summary, each.readout)) for each in found]
         dose = summary.views[model].dose
         said += [audit_sentence(summary, model), *([dose_sentence(dose)] if dose else [])]
         parts.append(Items(tuple(said)))
+    differences = difference_sentences(summary)
+    if differences:
+        parts.append(Items(tuple(differences)))
     return Section("headline", "Headline", tuple(parts))
+
+
+def line_sections(summary: Summary) -> list[Section]:
+    """The main picture; nothing for summaries from before."""
+    figure = line_figure(summary)
+    if figure is None:
+        return []
+    text = (
+        "Each point is a teacher and its student. The slope is the pooled tau: how much of the "
+        "teacher's shift came across, over all strengths. Random directions are the null: how "
+        "far they move the teacher is one question, whether as much of it comes across another."
+    )
+    return [Section("line", "Transfer line", (Paragraph(text), figure))]
 
 
 def strengths_section(summary: Summary) -> Section:

@@ -17,6 +17,7 @@ from undertow.config import Cell
 from undertow.findings.numbers import READOUTS
 from undertow.stats.intervals import Estimate
 from undertow.study.files import atomic_folder
+from undertow.study.records import CellResult
 
 SIX_DIGITS = ".6g"
 
@@ -37,16 +38,27 @@ class TidyTable(NamedTuple):
         return stream.getvalue()
 
 
-def write_plot_tables(folder: Path, summary: Summary, loss_curves: LossCurves) -> None:
-    """Write the tables of `estimate_tables` and loss.csv, all or none; the folder is replaced."""
-    tables = estimate_tables(summary) | {"loss.csv": loss_table(loss_curves)}
+def write_plot_tables(
+    folder: Path,
+    summary: Summary,
+    loss_curves: LossCurves,
+    grid: Mapping[Cell, CellResult],
+) -> None:
+    """Write the tables of `estimate_tables`, loss.csv and readings.csv; the folder is replaced.
+
+    All or none.
+    """
+    tables = estimate_tables(summary) | {
+        "loss.csv": loss_table(loss_curves),
+        "readings.csv": readings_table(grid),
+    }
     with atomic_folder(folder) as staged:
         for name, table in tables.items():
             (staged / name).write_text(table.to_csv(), encoding="utf-8")
 
 
 def estimate_tables(summary: Summary) -> dict[str, TidyTable]:
-    """tau.csv, shifts.csv, rates.csv and mechanism.csv, by name."""
+    """tau.csv, shifts.csv, rates.csv, mechanism.csv and line.csv, by name."""
     return {
         # dvc may draw an empty field as 0, so points without a value are left out here; the
         # report lists them with their reasons.
@@ -54,7 +66,47 @@ def estimate_tables(summary: Summary) -> dict[str, TidyTable]:
         "shifts.csv": _without_gaps(shift_table(summary), "shift"),
         "rates.csv": _without_gaps(rate_table(summary), "rate"),
         "mechanism.csv": mechanism_table(summary),
+        "line.csv": line_table(summary),
     }
+
+
+def line_table(summary: Summary) -> TidyTable:
+    """Arms and random draws as points of the transfer line, both shifts with intervals."""
+    rows = [
+        (
+            line.model,
+            line.readout,
+            point.arm,
+            "" if point.seed is None else str(point.seed),
+            *_estimate(point.teacher_shift),
+            *_estimate(point.student_shift),
+        )
+        for line in summary.lines
+        for point in line.points
+        if point.teacher_shift.value is not None and point.student_shift.value is not None
+    ]
+    ends = ("shift", "low", "high")
+    columns = (f"{subject}_{end}" for subject in ("teacher", "student") for end in ends)
+    return TidyTable(("model", "readout", "arm", "seed", *columns), rows)
+
+
+def readings_table(grid: Mapping[Cell, CellResult]) -> TidyTable:
+    """Every reading of teacher and student: seed by seed, prompt by prompt, and no text.
+
+    The unsteered teacher is the base model. A verdict is 0 or 1; unknown readings are left out.
+    """
+    rows = [
+        (
+            *(cell.model, cell.arm.name, str(cell.seed), subject, readout, id),
+            _number(float(value)),
+        )
+        for cell, result in grid.items()
+        for subject, read in (("teacher", result.teacher), ("student", result.student))
+        for readout in READOUTS
+        for id, value in read.by(readout).items()
+        if value is not None
+    ]
+    return TidyTable(("model", "arm", "seed", "subject", "readout", "prompt", "value"), rows)
 
 
 def tau_table(summary: Summary) -> TidyTable:

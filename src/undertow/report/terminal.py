@@ -17,6 +17,7 @@ from undertow.findings.audits import (
 )
 from undertow.findings.cross import cross_sentences, pair_title, pairs
 from undertow.findings.doses import dose_sentence
+from undertow.findings.lines import difference_sentences, line_sentences
 from undertow.findings.numbers import (
     LEVELS,
     RATIO,
@@ -50,6 +51,11 @@ def strength_table(summary: Summary) -> str:
         lines += ["", *wrapped(f"{pair_title(student, teacher)} (cross-model)"), ""]
         for text in cross_sentences(summary, student, teacher):
             lines += wrapped(text, indent=2, hang=2)
+    differences = difference_sentences(summary)
+    if differences:
+        lines.append("")
+    for text in differences:
+        lines += wrapped(text, hang=2)
     if notes:
         lines.append("")
     for reason, mark in notes.items():
@@ -63,6 +69,8 @@ def _model_block(summary: Summary, model: str, notes: dict[str, str]) -> list[st
     lines = [f"{model}   {any_arm.seeds} seed{'s' if any_arm.seeds > 1 else ''}", ""]
     for readout in READOUTS:
         lines += [*_readout_block(summary, view, readout, notes), ""]
+    for text in line_sentences(summary, model):
+        lines += wrapped(text, indent=2, hang=2)
     for finding in findings(summary, model):
         text = sentence(finding, readout_title(summary, finding.readout))
         lines += wrapped(text, indent=2, hang=2)

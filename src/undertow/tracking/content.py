@@ -24,6 +24,7 @@ from undertow.tracking.metrics import (
     Metrics,
     along,
     costs,
+    pooled,
     readouts,
     side_effects,
     strength_steps,
@@ -197,12 +198,12 @@ def _curve(
     return RunContent(
         name=f"{model} curve seed{seed}",
         # The fit is over all seeds and leaves arms out, so this seed's results do not fix it.
-        key=fingerprint("curve", results, described, dose),
+        key=fingerprint("curve", results, described, dose, *view.lines.values()),
         tags={"kind": "curve", "model": model, "seed": str(seed)}
         | dict(shared)
         | ({"dose_verdict": dose.verdict, "dose_reason": dose.reason} if dose else {}),
         params=described | {"strengths": ", ".join(arm.strength for arm in ordered)},
-        points=points + _points(thresholds(dose), step=0),
+        points=points + _points(thresholds(dose) | pooled(view), step=0),
         seconds=sum(cost.seconds for result in results for cost in result.costs.values()),
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from undertow.analysis.costs import summed
 from undertow.analysis.doses import DoseRecord
-from undertow.analysis.summary import CellSummary
+from undertow.analysis.summary import CellSummary, ModelView
 from undertow.stats.transfer import Transfer
 from undertow.study.records import Costs
 
@@ -83,6 +83,12 @@ def side_effects(cell: CellSummary) -> Metrics:
             found[f"{subject}_benign_refusals"] = effects.refusals.value
             found[f"{subject}_overrefusals"] = effects.overrefusals.value
     return _known(**found)
+
+
+def pooled(view: ModelView) -> Metrics:
+    """The slope of the transfer line over the students of all seeds, by both readouts."""
+    names = {"rate": "tau_pooled", "margin": "tau_pooled_margin"}
+    return _known(**{names[readout]: line.tau.value for readout, line in view.lines.items()})
 
 
 def thresholds(dose: DoseRecord | None) -> Metrics:

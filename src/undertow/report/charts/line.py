@@ -1,0 +1,137 @@
+"""The transfer line: every arm and random draw, teacher's shift against student's shift."""
+
+import altair as alt
+
+from undertow.analysis.lines import LinePoint, LineRecord
+from undertow.analysis.summary import Summary
+from undertow.config import parse_arm
+from undertow.findings.numbers import RATIO, READOUTS, SCALES, Scale, readout_title
+from undertow.report.charts.figure import Datum, across, described, with_data
+from undertow.report.charts.layers import Place, ink, intervals, labels, points
+from undertow.report.charts.picture import (
+    GROUND,
+    RANDOM,
+    TRAIT,
+    Words,
+    bounds_of,
+    draw_picture,
+    nice_domain,
+    scale_of,
+)
+from undertow.report.page import Figure, typeset
+from undertow.report.tables import line_table
+from undertow.stats.intervals import Estimate
+
+DRAW = RANDOM._replace(name="random draw")
+
+
+def line_figure(summary: Summary) -> Figure | None:
+    """A panel per model and readout; None in files from before."""
+    panels = []
+    for readout in READOUTS:
+        scale = SCALES[readout]
+        for index, model in enumerate(summary.models):
+            line = summary.views[model].lines.get(readout)
+            if line is None:
+                continue
+            shown = [point for point in line.points if _is_shown(point)]
+            rows = [_row(point, scale) for point in shown]
+            domain = nice_domain(
+                [0.0, *(end * scale.factor for point in shown for end in _ends(point))]
+            )
+            place = Place(
+                alt.X("x:Q", scale=scale_of(domain), title=f"teacher shift, {scale.unit}"),
+                alt.Y("y:Q", scale=scale_of(domain), title=None),
+            )
+            marks, bounds = ink((TRAIT, DRAW), GROUND), bounds_of(domain)
+            panels.append(
+                draw_picture(
+                    [
+                        *_rays(place),
+                        *intervals(place, marks, "x", bounds),
+                        *intervals(place, marks, "y", bounds),
+                        points(place, marks),
+                        labels(place),
+                    ],
+                    [*rows, *_ray_rows(line, domain)],
+                    Words(
+                        f"{model}, by {readout_title(summary, readout)}: student shift, "
+                        f"{scale.unit}",
+                        described(rows, [f"Pooled tau {RATIO.written(line.tau)}."]),
+                    ),
+                    f"line-{readout}-{index}",
+                    right=66,
+                )
+            )
+    if not panels:
+        return None
+    return Figure(
+        "The student's shift against its teacher's, with both intervals: every strength of the "
+        "trait, and every random direction with its student. Dashed: the pooled tau, and the "
+        "line on which all of the teacher's shift comes across.",
+        tuple(panels),
+        across(summary),
+        *with_data("line.csv", "The points of the transfer line", line_table(summary)),
+    )
+
+
+def _is_shown(point: LinePoint) -> bool:
+    """A random arm is shown by its draws: their mean is no arm's."""
+    is_random = parse_arm(point.arm).direction == "random"
+    known = point.teacher_shift.value is not None and point.student_shift.value is not None
+    return known and (is_random == (point.seed is not None))
+
+
+def _ends(point: LinePoint) -> list[float]:
+    shifts = (point.teacher_shift, point.student_shift)
+    return [end for shift in shifts for end in (shift.low, shift.high, shift.value) if end]
+
+
+def _row(point: LinePoint, scale: Scale) -> Datum:
+    arm = parse_arm(point.arm)
+    is_draw = point.seed is not None
+    name = f"random {arm.strength}, seed {point.seed}" if is_draw else f"trait {arm.strength}"
+
+    def scaled(name: str, shift: Estimate) -> Datum:
+        ends = {"": shift.value, "_low": shift.low, "_high": shift.high}
+        return {
+            f"{name}{end}": None if at is None else at * scale.factor for end, at in ends.items()
+        }
+
+    row = scaled("x", point.teacher_shift) | scaled("y", point.student_shift)
+    text = (
+        f"{name}: teacher {scale.written(point.teacher_shift, signed=True)}, "
+        f"student {scale.written(point.student_shift, signed=True)}"
+    )
+    row |= {"series": (DRAW if is_draw else TRAIT).name, "text": typeset(text)}
+    return row if is_draw else row | {"label": typeset(arm.strength)}
+
+
+def _rays(place: Place) -> list[alt.Chart]:
+    """Dashed lines from (x, ray) to (end_x, end_y), named where they end."""
+    rays = alt.Chart().transform_filter("isValid(datum.ray)")
+    return [
+        rays.mark_rule(style="guide")
+        .encode(place.x, alt.Y("ray:Q"), x2="end_x", y2="end_y")
+        .properties(name="rays"),
+        rays.mark_text(style="note", align="left", dx=4)
+        .encode(alt.X("end_x:Q"), alt.Y("end_y:Q"), text="name:N")
+        .properties(name="note_rays"),
+    ]
+
+
+def _ray_rows(line: LineRecord, domain: tuple[float, float]) -> list[Datum]:
+    """The identity and the pooled tau, as far as they are inside the picture."""
+    slopes = [(1.0, "tau 1")]
+    if line.tau.value is not None:
+        slopes.append((line.tau.value, f"tau {line.tau.value:.2f}"))
+    rows: list[Datum] = []
+    for slope, name in slopes:
+        low, high = domain
+        if slope:
+            across = sorted((low / slope, high / slope))
+            low, high = max(low, across[0]), min(high, across[1])
+        rows.append(
+            {"x": low, "ray": slope * low, "end_x": high, "end_y": slope * high, "name": name}
+        )
+    return rows
