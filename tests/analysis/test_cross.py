@@ -339,7 +339,7 @@ def test_a_cross_student_learns_the_donor_s_text_on_its_own_base(
 def test_a_cross_student_that_was_killed_after_training_is_not_trained_again(
     repository: Repository, ran: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from undertow.pipeline import distill
+    from undertow.pipeline import distill, training
     from undertow.pipeline.reading import Reader
     from undertow.study.layout import Study
 
@@ -353,7 +353,7 @@ def test_a_cross_student_that_was_killed_after_training_is_not_trained_again(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Reader, "evaluation", killed)
         distill.run(study, cell)
-    monkeypatch.setattr(distill, "train", killed)
+    monkeypatch.setattr(training, "train", killed)
     distill.run(study, cell)
     assert (study.layout.stage(cell, "distill") / "student.jsonl").read_bytes() == before
 

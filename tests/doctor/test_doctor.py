@@ -1,4 +1,5 @@
 import hashlib
+import json
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -241,6 +242,11 @@ def test_disk_is_held_against_models_that_are_not_there_yet(
     snapshot.mkdir(parents=True)
     assert find("disk", root, params_with("huge")).state == "fail"
     (snapshot / "config.json").write_text("{}")
+    shards = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    (snapshot / "model-1.safetensors").touch()
+    assert find("disk", root, params_with("huge")).state == "fail"
+    (snapshot / "model-2.safetensors").touch()
     assert find("disk", root, params_with("huge")).state == "ok"
 
 

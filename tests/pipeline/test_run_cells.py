@@ -1,6 +1,7 @@
 """One load, many cells: the same files as stage by stage, and DVC finds them up to date."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -106,14 +107,17 @@ def test_an_edit_during_the_run_is_neither_recorded_nor_run_with(tmp_path: Path)
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.001)
-    edited = repository.params | {"carrier": repository.params["carrier"] | {"prompts": 9}}
-    repository.write_params(edited)
+    evaluation = repository.params["evaluation"] | {"max_new_tokens": 5}
+    repository.write_params(repository.params | {"evaluation": evaluation})
     _, said = process.communicate()
     assert process.returncode == 1
-    assert f"steer@{MODEL}-trait_0-0: not recorded: params.yaml:carrier.prompts changed" in said
-    assert f"steer@{MODEL}-trait_1-0 was not run: params.yaml:carrier.prompts changed" in said
+    changed = "params.yaml:evaluation changed"
+    assert f"steer@{MODEL}-trait_0-0: not recorded: {changed}" in said
+    for arm in ("trait_0", "trait_1"):
+        # All teachers answer before the first student is trained.
+        assert re.search(f"(steer|distill)@{MODEL}-{arm}-0 was not run: {changed}", said)
+        assert not (cells / arm / "0" / "distill").exists()
     assert f"python cli.py run-cells --model {MODEL}" in said
-    assert not (cells / "trait_1").exists()
     assert f"steer@{MODEL}-trait_0-0" in status(repository)
     lock = yaml.safe_load((repository.root / "dvc.lock").read_text())["stages"]
     assert f"steer@{MODEL}-trait_0-0" not in lock

@@ -4,6 +4,7 @@ Sizes come from the files on this machine or from the hub's metadata, never from
 unknown is said to be so. Downloads nothing and hashes nothing.
 """
 
+import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from undertow.errors import UndertowError
 from undertow.study.hub import HUB_ERRORS
 from undertow.study.sources import cache_folder, local_folder
 
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 BYTES_PER_NUMBER = {"float32": 4, "bfloat16": 2}
 SECONDS = 5  # that the hub has for an answer
 
@@ -116,9 +118,23 @@ def _present(spec: ModelSpec) -> bool:
         case GgufWeights() as weights:
             return (cache_folder() / "converted" / f"{weights.sha256}-{spec.dtype}").exists()
         case HubWeights() as weights:
-            # Every model has one, and it is among the first files to come.
-            known = try_to_load_from_cache(weights.repo, "config.json", revision=weights.revision)
-            return isinstance(known, str) or _has_local_copy(weights.repo)
+            return _cached(weights) or _has_local_copy(weights.repo)
+
+
+def _cached(weights: HubWeights) -> bool:
+    """Whether all weights lie in the hub's cache: a configuration may have come without them."""
+
+    def find(file: str) -> Path | None:
+        found = try_to_load_from_cache(weights.repo, file, revision=weights.revision)
+        return Path(found) if isinstance(found, str) else None
+
+    if find(WEIGHTS):
+        return True
+    index = find(INDEX)
+    if index is None:
+        return False
+    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return all(find(shard) for shard in set(shards))
 
 
 def _has_local_copy(repo: str) -> bool:
