@@ -8,7 +8,8 @@ import pytest
 from factories import make_params, make_study
 from studies import first, with_students
 from undertow.analysis.contrasts import NO_RANDOM, mirror, standing
-from undertow.analysis.summarise import readings_of, summarise
+from undertow.analysis.readings import readings_of
+from undertow.analysis.summarise import summarise
 from undertow.analysis.summary import Summary
 from undertow.config import Params, parse_arm
 from undertow.stats.intervals import Estimate

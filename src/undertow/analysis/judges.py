@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from undertow.analysis.summarise import readings_of, summarise
+from undertow.analysis.readings import readings_of
+from undertow.analysis.summarise import summarise
 from undertow.analysis.summary import Summary
 from undertow.config import Cell, Params, parse_arm
 from undertow.stats.agreement import Agreement, agreement

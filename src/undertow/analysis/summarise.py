@@ -3,21 +3,20 @@
 The table, metrics.json, plots, report and MLflow all show these values; none computes its own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
-
-import numpy as np
 
 from undertow.analysis.contrasts import ContrastRecord, contrast_records
 from undertow.analysis.costs import totals_of
 from undertow.analysis.doses import DoseArm, DoseRecord, dose_records
 from undertow.analysis.lines import READOUTS, Together, bounds, model_differences, together
 from undertow.analysis.mechanism import ArmMechanism
+from undertow.analysis.readings import readings_of, results_of
 from undertow.analysis.side_effects import EffectsSummary, incoherence, summarise_effects
 from undertow.analysis.summary import ArmSummary, CellSummary, RateSummary, Summary
 from undertow.config import Arm, Cell, Params, parse_arm
-from undertow.stats.intervals import Floats, wilson
+from undertow.stats.intervals import wilson
 from undertow.stats.seeds import SeedPrior
 from undertow.stats.transfer import Readings, Transfer, estimate_transfer
 from undertow.study.records import CellResult, Readout, ReadoutName
@@ -150,7 +149,7 @@ def _arm(
     # The control's teacher is the base model: it is what coherence is measured against.
     unsteered = effects[Chosen(model, params.control, None)].teacher
     bound, confidence = params.statistics.coherence, params.statistics.confidence
-    results = _results(grid, model, arm, params.seeds_of(arm))
+    results = results_of(grid, model, arm, params.seeds_of(arm))
     return ArmSummary(
         model=model,
         arm=arm.name,
@@ -190,7 +189,7 @@ def diverged_of(results: Sequence[CellResult]) -> str | None:
 
 
 def _side_effects(params: Params, grid: Mapping[Cell, CellResult], chosen: Chosen) -> SideEffects:
-    results = _results(grid, chosen.model, chosen.arm, chosen.seeds_of(params))
+    results = results_of(grid, chosen.model, chosen.arm, chosen.seeds_of(params))
     reason = next((result.effects_reason for result in results if result.effects_reason), None)
     settings = params.statistics
     return SideEffects(
@@ -270,12 +269,6 @@ def _contrasts(
     )
 
 
-def _results(
-    grid: Mapping[Cell, CellResult], model: str, arm: Arm, seeds: Iterable[int]
-) -> list[CellResult]:
-    return [grid[Cell(model, arm, seed)] for seed in seeds]
-
-
 def _readings(
     params: Params,
     grid: Mapping[Cell, CellResult],
@@ -291,42 +284,6 @@ def _readings(
         chosen.seeds_of(params),
         readout,
         chosen.seeds_of(params, reference),
-    )
-
-
-def readings_of(
-    grid: Mapping[Cell, CellResult],
-    control: Arm,
-    model: str,
-    arm: Arm,
-    seeds: Sequence[int],
-    readout: ReadoutName,
-    control_seeds: Sequence[int] | None = None,
-) -> Readings:
-    """One arm's four readouts on the same prompts; verdicts are 0 or 1, NaN is unknown.
-
-    control_seeds: those of the control, where it has others than the arm.
-    """
-    controls = _results(grid, model, control, seeds if control_seeds is None else control_seeds)
-    results = _results(grid, model, arm, seeds)
-    ids = sorted({id for result in (*controls, *results) for id in result.teacher.margins})
-    teacher_of_control = _matrix([result.teacher for result in controls], readout, ids)
-    return Readings(
-        # The unsteered teacher is the base model; under greedy decoding all seeds agree.
-        base=teacher_of_control.mean(axis=0),
-        teacher=_matrix([result.teacher for result in results], readout, ids),
-        control=_matrix([result.student for result in controls], readout, ids),
-        student=_matrix([result.student for result in results], readout, ids),
-    )
-
-
-def _matrix(subjects: Sequence[Readout], readout: ReadoutName, ids: Sequence[str]) -> Floats:
-    """[seeds, prompts]; NaN where there is no verdict."""
-    found = [subject.by(readout) for subject in subjects]
-    known = [[values.get(id) for id in ids] for values in found]
-    return np.array(
-        [[np.nan if value is None else float(value) for value in row] for row in known],
-        dtype=np.float64,
     )
 
 

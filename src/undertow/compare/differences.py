@@ -4,7 +4,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 
-from undertow.analysis.summarise import readings_of
+from undertow.analysis.readings import readings_of
 from undertow.compare.records import Difference, Word
 from undertow.compare.revisions import Snapshot
 from undertow.config import Arm, Cell, parse_arm
