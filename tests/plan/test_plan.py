@@ -310,3 +310,12 @@ def test_the_command_refuses_percent_with_one_message(repository: Repository):
     done = repository.cli("plan", "--teacher", "60", "--tau", "0.25", expect=1)
     assert "not percent" in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_the_pooled_tau_is_planned_with_beside_that_of_one_arm(study):
+    found = plan(study, other_tau=0.61, seeds=3)
+    assert found.pooled_apart.value > 1.3 * found.apart.value
+    assert found.control_seeds == 3  # one arm shares its control with none
+    text = describe_plan(found)
+    assert "by pooled tau" in text and "control students worth having" in text
+    assert plan(study).pooled_apart.value is None

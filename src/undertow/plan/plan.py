@@ -12,7 +12,9 @@ from undertow.config import Params
 from undertow.errors import UndertowError
 from undertow.plan.costs import GridCost, grid_cost
 from undertow.plan.published import published
+from undertow.stats.allocation import control_seeds
 from undertow.stats.intervals import Estimate, wilson
+from undertow.stats.pooled_power import expect_pooled
 from undertow.stats.power import (
     Design,
     expect_interval,
@@ -34,6 +36,8 @@ ONE_SEED = (
 FEWEST_STRENGTHS = 3
 # Simulating grows with prompts x seeds; between these bounds a plan takes seconds.
 FEWEST, MOST, BUDGET = 200, 1000, 400_000
+
+POOLED_STUDIES = 100  # a whole model each
 
 Source = Literal["given", "params.yaml", "results", "results, by margin", "published", "assumed"]
 
@@ -88,6 +92,8 @@ class Plan(Record):
     undefined: ShareOfStudies  # studies without a tau
     excludes_zero: ShareOfStudies  # studies whose interval of tau excludes 0
     apart: ShareOfStudies  # the power to tell tau from other_tau
+    pooled_apart: ShareOfStudies  # the same by the pooled tau of all strengths
+    control_seeds: int  # that the control, which all arms share, is worth
     strengths: int  # of params.yaml, on the side that has most
     threshold: ShareOfStudies  # the power to recognise a threshold
     threshold_error: ShareOfStudies  # lines that are called one
@@ -134,6 +140,8 @@ def make_plan(study: Study, wishes: Wishes, *, studies: int | None = None) -> Pl
         apart=_missing(NO_OTHER)
         if other is None
         else _share(power_apart(design, other, studies=count), count),
+        pooled_apart=_missing(NO_OTHER) if other is None else _pooled(design, other, study),
+        control_seeds=control_seeds(max(strengths, 1), design.seeds),
         strengths=strengths,
         threshold=threshold,
         threshold_error=error,
@@ -276,6 +284,18 @@ def _threshold(
         return none, none
     found = power_threshold(design, strengths=strengths, studies=studies)
     return _share(found.if_threshold, studies), _share(found.if_line, studies)
+
+
+def _pooled(design: Design, other: float, study: Study) -> ShareOfStudies:
+    """The power by the pooled tau, with the strengths and control students of params.yaml."""
+    found = expect_pooled(
+        design,
+        strengths=max(strengths_of(study.params), 1),
+        control_seeds=design.seeds + len(study.params.grid.control_seeds),
+        other_tau=other,
+        studies=POOLED_STUDIES,
+    )
+    return _share(found.apart or 0.0, POOLED_STUDIES)
 
 
 def _sizes(design: Design, other: float, studies: int) -> tuple[SizeRecord, ...]:

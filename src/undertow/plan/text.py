@@ -28,6 +28,9 @@ def describe_plan(plan: Plan) -> str:
         f"tau undefined                  {_percent(plan.undefined)} of studies",
         f"its interval excludes 0        {_percent(plan.excludes_zero)}",
         f"power to tell the two taus     {_percent(plan.apart)}",
+        f"the same by pooled tau         {_percent(plan.pooled_apart)}",
+        f"control students worth having  {plan.control_seeds} (sqrt of {plan.strengths} arms "
+        f"x {_plain(plan, 'seeds')}; grid.control_seeds)",
         f"power to see a threshold       {_percent(plan.threshold)}"
         + (f" with {plan.strengths} strengths" if plan.threshold.reason is None else ""),
         f"a line is called a threshold   {_percent(plan.threshold_error)}",
