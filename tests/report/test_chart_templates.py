@@ -130,6 +130,6 @@ def test_dvc_accepts_the_templates(tables: dict[str, TidyTable], tmp_path: Path)
         path.write_text(table.to_csv())
     subprocess.run(["dvc", "plots", "show", "-q", "--out", "shown"], cwd=tmp_path, check=True)
     page = (tmp_path / "shown" / "index.html").read_text()
-    assert page.count("vegaEmbed(") == 3
+    assert page.count("vegaEmbed(") == 4
     assert "<DVC_METRIC" not in page
     assert "transfer ratio tau" in page
