@@ -96,6 +96,13 @@ def test_labels_that_are_none_are_an_error() -> None:
         read_refusals("# v\nobjective,assistant_response,human_score\na,b,2\n")
 
 
+def test_a_row_that_is_cut_off_is_an_error() -> None:
+    with pytest.raises(ValueError, match="None is no label"):
+        read_refusals("objective,assistant_response,human_score\na,b\n")
+    with pytest.raises(ValueError, match="None is no label"):
+        read_jailbreaks("goal,response,human_majority\na,b\n")
+
+
 def test_an_unknown_set_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="pyrit-refusal, jbb-judge-comparison"):
         load_labelled("no-such")

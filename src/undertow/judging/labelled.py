@@ -115,7 +115,7 @@ def load_labelled(name: str, half: Half = "all") -> list[Labelled]:
     path = fetch_file(chosen.source)
     try:
         rows = chosen.read(path.read_text(encoding="utf-8"))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, csv.Error) as error:
         raise DataError(
             f"{path} cannot be read as {name}: {error}", "report this: the file's hash is right"
         ) from None
@@ -129,8 +129,8 @@ def half_of(row: JudgeRow) -> Half:
     return "develop" if hashed[0] % 2 == 0 else "test"
 
 
-def _flag(text: str) -> bool:
-    match text.strip().lower():
+def _flag(text: str | None) -> bool:
+    match text and text.strip().lower():
         case "1" | "1.0" | "true":
             return True
         case "0" | "0.0" | "false":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from undertow.config import Cell
-from undertow.errors import ConfigError
+from undertow.errors import ConfigError, DataError
 from undertow.models import processes
 from undertow.models.families import check_length
 from undertow.models.loading import pick_device
@@ -20,6 +20,7 @@ from undertow.student.rows import Row, training_rows
 from undertow.student.together import Student, Together, why_alone
 from undertow.student.training import train
 from undertow.study.files import atomic_folder, digest, fingerprint, write_json
+from undertow.study.found import tensors
 from undertow.study.layout import Study
 from undertow.study.records import Costs, Response, Trainer
 from undertow.study.results import read_fetched
@@ -58,13 +59,27 @@ def checkpoint_of(study: Study, cell: Cell, carrier: Sequence[Response]) -> Path
 
 
 def finished(checkpoint: Path) -> FinishedTraining | None:
-    """The training that this stage has finished before it was killed, or a group has."""
+    """The training that this stage has finished before it was killed, or a group has.
+
+    DataError where what was kept is damaged.
+    """
     record = checkpoint / "training.json"
     if not record.exists():
         return None
-    kept = json.loads(record.read_text(encoding="utf-8"))
-    losses = [(step, nan if loss is None else loss) for step, loss in kept["losses"]]
-    return FinishedTraining(losses, Costs.model_validate(kept["costs"]), kept["trainer"])
+    config = checkpoint / "adapter" / "adapter_config.json"
+    try:
+        kept = json.loads(record.read_text(encoding="utf-8"))
+        losses = [(step, nan if loss is None else loss) for step, loss in kept["losses"]]
+        made = FinishedTraining(losses, Costs.model_validate(kept["costs"]), kept["trainer"])
+        json.loads(config.read_text(encoding="utf-8"))
+        with tensors(config.with_name("adapter_model.safetensors"), "np"):
+            return made
+    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
+        raise DataError(
+            f"the finished training in {checkpoint} is damaged: "
+            f"{error.message if isinstance(error, DataError) else error}",
+            f"rm -r {checkpoint}, and give the same command again, which trains anew",
+        ) from None
 
 
 def trainer_of(study: Study, loaded: Loaded) -> Trainer:
