@@ -1,6 +1,7 @@
 """The student learns the answer and its end of turn, nothing else, and leaves the base alone."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,13 @@ def test_the_base_keeps_its_forward_and_its_hooks(tmp_path: Path):
     model, *_ = trained("llama2", tmp_path)
     assert "forward" not in model.__dict__
     assert not model.get_input_embeddings()._forward_hooks
+
+
+def test_training_and_reading_warn_of_nothing_that_a_user_cannot_change(tmp_path: Path, capfd):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model, _, adapter, _ = trained("qwen2", tmp_path)
+        with student_of(model, adapter):
+            pass
+    assert [str(one.message) for one in caught if one.category is not DeprecationWarning] == []
+    assert capfd.readouterr().err == ""

@@ -1,6 +1,7 @@
 """The adapter as a folder that plain PEFT loads: its settings, how it is saved and put on."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,14 @@ def finish_folder(adapter: Path, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 @contextmanager
+def without_renamings() -> Iterator[None]:
+    """PEFT and TRL use names that transformers has changed, and keeps until v6: not the user's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*gradient_checkpointing", FutureWarning)
+        yield
+
+
+@contextmanager
 def student_of(model: PreTrainedModel, adapter: Path) -> Iterator[PreTrainedModel]:
     """The model with a saved adapter on, in evaluation mode; the model itself comes back bare.
 
@@ -47,9 +56,10 @@ def student_of(model: PreTrainedModel, adapter: Path) -> Iterator[PreTrainedMode
     """
     with tensors(adapter / "adapter_model.safetensors", "pt"):
         pass  # PEFT would end in a traceback over a file that was cut off
-    student = PeftModel.from_pretrained(
-        model, str(adapter), autocast_adapter_dtype=model.device.type != "cuda"
-    )
+    with without_renamings():
+        student = PeftModel.from_pretrained(
+            model, str(adapter), autocast_adapter_dtype=model.device.type != "cuda"
+        )
     student.eval()
     adapted: Any = student.get_base_model()
     try:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from undertow.config import Lora
-from undertow.student.adapter import finish_folder, lora_config
+from undertow.student.adapter import finish_folder, lora_config, without_renamings
 from undertow.student.block import Adapted, Kind, parts_of
 from undertow.student.frozen import widths
 
@@ -25,8 +25,9 @@ class Fresh(NamedTuple):
 def fresh(model: PreTrainedModel, lora: Lora, seed: int) -> Fresh:
     """The adapter that TRL would start from with this seed; the model comes back bare."""
     set_seed(seed)
-    adapted: Any = get_peft_model(model, lora_config(lora))
-    state = get_peft_model_state_dict(adapted)
+    with without_renamings():
+        adapted: Any = get_peft_model(model, lora_config(lora))
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     tensors = {name: tensor.detach().clone() for name, tensor in state.items()}
     config: LoraConfig = adapted.peft_config["default"]
     adapted.unload()

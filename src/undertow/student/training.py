@@ -3,7 +3,6 @@
 import copy
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from undertow.config import DistillationSettings
 from undertow.models import processes
 from undertow.models.blocks import blocks
 from undertow.models.memory import free_memory
-from undertow.student.adapter import finish_folder
+from undertow.student.adapter import finish_folder, without_renamings
 from undertow.student.rows import Row
 from undertow.student.trained import LossHook, Trained
 from undertow.student.trainer import Attempt, build_trainer
@@ -50,9 +49,7 @@ def train(
         compiled = _worth_compiling(model, rows, settings.epochs)
     attempt = Attempt(settings.batch_size, 1, compiled=compiled)
     while True:
-        with TemporaryDirectory() as scratch, _as_it_was(model), warnings.catch_warnings():
-            # transformers renames gradient_checkpointing; both of its names work until v6.
-            warnings.simplefilter("ignore", FutureWarning)
+        with without_renamings(), TemporaryDirectory() as scratch, _as_it_was(model):
             trainer = build_trainer(
                 model, tokenizer, rows, settings, seed, Path(scratch), on_loss, attempt
             )
@@ -72,7 +69,8 @@ def train(
         free_memory()
         print(f"out of memory in training: starting again with {attempt}", file=sys.stderr)
     if processes.is_main():
-        student.save_pretrained(str(adapter))
+        # The vocabulary is the base's; to find that out PEFT would ask the hub, and warn offline.
+        student.save_pretrained(str(adapter), save_embedding_layers=False)
         finish_folder(adapter, tokenizer)
     student.unload()
     tokens = sum(len(row["input_ids"]) for row in rows) * settings.epochs
