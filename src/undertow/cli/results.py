@@ -73,6 +73,7 @@ def ui(
     import shlex
     import subprocess
 
+    from undertow.study.home import any_home
     from undertow.tracking import links, ui_command
 
     study = open_study()
@@ -83,7 +84,9 @@ def ui(
     if print_only:
         return
     sys.stdout.flush()
-    raise typer.Exit(subprocess.run(command, env={**os.environ, **environment}).returncode)
+    with any_home():
+        done = subprocess.run(command, env={**os.environ, **environment})
+    raise typer.Exit(done.returncode)
 
 
 @track_app.command("sync")

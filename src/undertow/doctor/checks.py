@@ -10,19 +10,20 @@ import shutil
 import sqlite3
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from huggingface_hub import get_token
+from huggingface_hub import constants, get_token
 
 from undertow.config import Params
 from undertow.doctor import footprint, packages
 from undertow.errors import SourceError, UndertowError
 from undertow.lineage.git import Repository
 from undertow.study.records import Record
+from undertow.study.sources import ELSEWHERE, cache_folder
 from undertow.texts.yaml import read_yaml
 
 GIB = 1 << 30
@@ -51,11 +52,13 @@ def checks(root: Path, params: Params | None) -> list[Check]:
     ]
     if params is not None:
         try:
-            found += [_token(params), _disk(root, params)]
+            found += [_token(params), _disk(root, params), *_cache(params)]
         except SourceError as error:  # no home folder: where files would go is not known
-            found.append(
-                Check(name="cache", state="fail", found=error.message, remedy=error.remedy)
-            )
+            text = error.message
+            found.append(Check(name="cache", state="fail", found=text, remedy=error.remedy))
+        except (PermissionError, NotADirectoryError) as error:  # somebody else's home, or none
+            text = f"{error.filename}: {error.strerror}"
+            found.append(Check(name="cache", state="fail", found=text, remedy=ELSEWHERE))
     return found
 
 
@@ -268,6 +271,18 @@ def _disk(root: Path, params: Params) -> Check:
         if short
         else None,
     )
+
+
+def _cache(params: Params) -> Iterator[Check]:
+    """Nothing where files that are fetched can be put where they go."""
+    kinds = {params.model_spec(name).weights.kind for name in params.grid.models}
+    folders = [cache_folder()] if kinds - {"folder"} else []
+    folders += [Path(constants.HF_HUB_CACHE)] if "hub" in kinds else []
+    for folder in folders:
+        there = _existing(folder)
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            found = f"{folder} cannot be written to"
+            yield Check(name="cache", state="fail", found=found, remedy=ELSEWHERE)
 
 
 def _existing(folder: Path) -> Path:

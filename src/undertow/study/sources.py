@@ -31,6 +31,7 @@ from undertow.texts.addresses import public
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte before an address is given up
+ELSEWHERE = "export UNDERTOW_CACHE=/a/folder/with/room HF_HOME=/a/folder/with/room"
 
 
 class _UnavailableError(Exception):
@@ -52,7 +53,7 @@ def cache_folder() -> Path:
         raise SourceError(
             "this user has no home folder (HOME is not set, and /etc/passwd has no entry), so "
             "there is no place for fetched files",
-            "export UNDERTOW_CACHE=/a/folder/with/room HF_HOME=/a/folder/with/room",
+            ELSEWHERE,
         ) from None
     return folder.absolute()
 
@@ -99,14 +100,22 @@ def fetch_file(source: FileSource) -> Path:
 
 @contextmanager
 def locked(target: Path, work: str) -> Iterator[None]:
-    """Hold the lock beside `target`; where another process has it, say so and wait."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Hold the lock beside `target`; where another process has it, say so and wait.
+
+    SourceError where this user may not write there.
+    """
     lock = FileLock(target.with_name(f"{target.name}.lock"))
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         say(f"another process {work}; waiting for it")
         lock.acquire()
+    except OSError as error:
+        raise SourceError(
+            f"{target.parent} cannot be written to: {error.strerror}",
+            f"let this user write there, or, where it is the cache: {ELSEWHERE}",
+        ) from None
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from undertow.config import Params
 from undertow.errors import ConfigError, UndertowError
+from undertow.study.home import any_home
 from undertow.study.layout import Layout, Study
 from undertow.texts.addresses import public, without_credentials
 from undertow.tracking.moved import adopt
@@ -72,7 +73,8 @@ def usable(params: Params) -> bool:
         return False
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", LEAN["MLFLOW_DISABLE_TELEMETRY"])
     try:
-        import mlflow  # noqa: F401
+        with any_home():
+            import mlflow  # noqa: F401
     except ImportError:
         warn(
             "mlflow is not installed, so no runs are written; pip install mlflow, "

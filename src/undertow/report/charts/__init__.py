@@ -4,10 +4,12 @@ Altair and vl-convert-python are an extra that only the report needs.
 """
 
 from undertow.errors import ConfigError
+from undertow.study.home import any_home
 
 try:
-    import altair  # noqa: F401
-    import vl_convert  # noqa: F401
+    with any_home():
+        import altair  # noqa: F401
+        import vl_convert  # noqa: F401
 except ModuleNotFoundError as error:
     if error.name not in ("altair", "vl_convert"):
         raise
