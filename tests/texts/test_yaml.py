@@ -29,3 +29,13 @@ def test_every_key_that_stands_twice_is_named_with_both_lines():
 def test_what_is_no_yaml_is_one_kind_of_error(text):
     with pytest.raises(YamlError):
         read_yaml(text)
+
+
+@pytest.mark.parametrize("text", ["a: &x [*x]", "&x [*x]", "a: &x {b: [*x]}", "a: " + "[" * 3000])
+def test_what_has_no_end_or_nests_too_deeply_is_refused(text):
+    with pytest.raises(YamlError, match=r"no end|too deeply"):
+        read_yaml(text)
+
+
+def test_an_alias_of_something_else_is_read():
+    assert read_yaml("a: &x [1]\nb: *x\nc: {d: *x}") == {"a": [1], "b": [1], "c": {"d": [1]}}

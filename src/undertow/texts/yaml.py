@@ -25,13 +25,18 @@ class YamlError(ValueError):
 def read_yaml(text: str) -> Any:
     """The value of a YAML text; None for an empty one. YamlError names every line at fault."""
     try:
-        return YAML(typ="safe").load(text)
+        value = YAML(typ="safe").load(text)
+    except RecursionError:
+        raise YamlError(["nests too deeply to be read"]) from None
     except DuplicateKeyError:
         raise YamlError(list(_twice(YAML(typ="safe").compose(text), ""))) from None
     except MarkedYAMLError as error:
         raise YamlError([_located(error)]) from None
     except (YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         raise YamlError([str(error).split("\n", 1)[0]]) from None
+    if _holds_itself(value, set(), set()):
+        raise YamlError(["an alias stands inside of what it names, so it has no end"])
+    return value
 
 
 def write_yaml(value: Any) -> str:
@@ -41,6 +46,21 @@ def write_yaml(value: Any) -> str:
     stream = StringIO()
     emitter.dump(value, stream)
     return stream.getvalue()
+
+
+def _holds_itself(value: Any, above: set[int], sound: set[int]) -> bool:
+    """Whether a value is reached again from inside of it; `sound` keeps what was looked through."""
+    if not isinstance(value, dict | list) or id(value) in sound:
+        return False
+    if id(value) in above:
+        return True
+    above.add(id(value))
+    held = value.values() if isinstance(value, dict) else value
+    if any(_holds_itself(item, above, sound) for item in held):
+        return True
+    above.remove(id(value))
+    sound.add(id(value))
+    return False
 
 
 def _located(error: MarkedYAMLError) -> str:
