@@ -14,8 +14,10 @@ from gguf import GGUFWriter
 
 from factories import make_params
 from hub_double import HubDouble, serve
+from repository import ROOT
 from undertow.config import Params
 from undertow.doctor.checks import Check, checks
+from undertow.lineage.objects import dvc_hash
 
 TOKEN = "hf_" + "x" * 34
 MODELS = {
@@ -171,6 +173,19 @@ def test_data_that_is_not_pulled_or_was_changed_is_named(root: Path) -> None:
     pulled, added = (check.remedy or "").split("; ", 1)
     assert pulled == "dvc pull data/traits/evaluation.jsonl.dvc"
     assert added.startswith("dvc add data/prompts.jsonl keeps the changes")
+
+
+def test_a_change_that_leaves_the_size_is_noticed(root: Path) -> None:
+    (root / "data" / "prompts.jsonl").write_bytes(b"[]\n")
+    assert find("data", root).found == "changed since it was tracked: data/prompts.jsonl"
+
+
+def test_a_folder_s_hash_is_dvc_s_own() -> None:
+    """The bundled data as DVC has tracked it; skipped where it was not pulled."""
+    pointer = yaml.safe_load((ROOT / "data" / "traits.dvc").read_text())["outs"][0]
+    if not (ROOT / "data" / "traits").is_dir():
+        pytest.skip("data/traits is not here: dvc pull data/traits.dvc")
+    assert dvc_hash(ROOT / "data" / "traits") == pointer["md5"]
 
 
 def test_a_folder_with_a_trait_of_one_s_own_is_to_be_added_and_never_pulled(root: Path) -> None:

@@ -22,6 +22,7 @@ from undertow.config import Params
 from undertow.doctor import footprint, packages
 from undertow.errors import SourceError, UndertowError
 from undertow.lineage.git import Repository
+from undertow.lineage.objects import differs
 from undertow.study.records import Record
 from undertow.study.sources import ELSEWHERE, cache_folder
 from undertow.texts.yaml import read_yaml
@@ -200,7 +201,7 @@ def _dvc_remote(root: Path) -> Check:
 def _data(root: Path) -> Check:
     pointers = sorted((root / "data").rglob("*.dvc"))
     outs = [
-        (pointer.parent / out["path"], out.get("size"))
+        (pointer.parent / out["path"], out.get("size"), out.get("md5"))
         for pointer in pointers
         for out in (read_yaml(pointer.read_text(encoding="utf-8")) or {}).get("outs", [])
     ]
@@ -211,13 +212,13 @@ def _data(root: Path) -> Check:
             found="no .dvc files under data",
             remedy="git checkout data",
         )
-    there = {path.relative_to(root).as_posix(): (path, size) for path, size in outs}
-    missing = [name for name, (path, _) in there.items() if _is_empty(path)]
+    there = {path.relative_to(root).as_posix(): (path, *known) for path, *known in outs}
+    missing = [name for name, (path, *_) in there.items() if _is_empty(path)]
     # What is there and differs is somebody's work, and pulling would ask to replace it.
     changed = [
         name
-        for name, (path, size) in there.items()
-        if name not in missing and size is not None and _size(path) != size
+        for name, (path, *known) in there.items()
+        if name not in missing and differs(path, *known)
     ]
     found = [f"missing: {', '.join(missing)}"] if missing else []
     remedies = [f"dvc pull {' '.join(f'{name}.dvc' for name in missing)}"] if missing else []
@@ -239,12 +240,6 @@ def _data(root: Path) -> Check:
 
 def _is_empty(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
-    files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _disk(root: Path, params: Params) -> Check:

@@ -13,11 +13,30 @@ from pathlib import Path
 
 from undertow.errors import DataError
 
+HASHED_BYTES = 64 << 20  # a fifth of a second
 HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 class MissingObjectError(Exception):
     """Bytes that a lock file names are not in the cache; the text says which."""
+
+
+def dvc_hash(path: Path) -> str:
+    """The MD5 under which DVC tracks a file, or a folder of files."""
+    if path.is_file():
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    rows = [{"md5": dvc_hash(file), "relpath": file.relative_to(path).as_posix()} for file in files]
+    return hashlib.md5(json.dumps(rows).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def differs(path: Path, size: int | None, hash: str | None) -> bool:
+    """Whether a file or folder is other than DVC tracked it; the size alone where it is large."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    there = sum(file.stat().st_size for file in files if file.is_file())
+    if size is not None and there != size:
+        return True
+    return hash is not None and there < HASHED_BYTES and dvc_hash(path) != hash
 
 
 class Cache:
