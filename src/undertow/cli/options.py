@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -40,15 +41,19 @@ def show(value: Found, text: Callable[[Found], str], as_json: bool) -> None:
 def _json(value: Any) -> str:
     if hasattr(value, "model_dump_json"):
         return str(value.model_dump_json(indent=2))
-    return json.dumps(_plain(value), indent=2)
+    return json.dumps(_plain(value), indent=2, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
-    """Records and named tuples as dictionaries, whatever they stand in."""
+    """Records and named tuples as dictionaries, whatever they stand in; no number as null."""
     if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
+        return _plain(value.model_dump(mode="json"))
     if hasattr(value, "_asdict"):
         return {name: _plain(inner) for name, inner in value._asdict().items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, float) and not isfinite(value):
+        return None
     return str(value) if isinstance(value, Path) else value
