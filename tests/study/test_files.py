@@ -12,6 +12,7 @@ from undertow.study.files import (
     fingerprint,
     write_json,
     write_rows,
+    write_text,
 )
 from undertow.study.found import read_rows
 
@@ -124,3 +125,19 @@ def test_a_folder_s_digest_follows_names_and_contents(tmp_path):
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
     (tmp_path / "two" / "file").rename(tmp_path / "two" / "other")
     assert digest(tmp_path / "one") != digest(tmp_path / "two")
+
+
+def test_what_a_hard_linked_cache_holds_is_replaced_and_never_written_through(tmp_path):
+    """DVC's cache may share its bytes with the checkout: cache.type hardlink."""
+    cache, folder = tmp_path / "cache", tmp_path / "out"
+    cache.mkdir()
+    folder.mkdir()
+    for name in ("a.json", "b.jsonl", "c.txt"):
+        (cache / name).write_text("kept")
+        (cache / name).chmod(0o444)
+        (folder / name).hardlink_to(cache / name)
+    write_json(folder / "a.json", {"new": 1})
+    write_rows(folder / "b.jsonl", [])
+    write_text(folder / "c.txt", "new")
+    assert {path.read_text() for path in cache.iterdir()} == {"kept"}
+    assert "kept" not in {path.read_text() for path in folder.iterdir()}
