@@ -135,7 +135,7 @@ def test_dvc_metrics_diff_and_plots_diff_name_the_changed_arm(
 ):
     rows = json.loads(repository.dvc("metrics", "diff", "first", "strength", "--json"))
     keys = set(rows["results/metrics.json"])
-    assert {key.split(".")[1] for key in keys} <= {"trait_1", "trait_2"}
+    assert {key.split(".")[1] for key in keys} <= {"pooled", "trait_1", "trait_2"}
     assert "trait_2" in repository.dvc("metrics", "diff", "first", "strength", "--md", "--all")
     repository.dvc("plots", "diff", "first", "strength", "--out", str(tmp_path / "plots"))
     page = (tmp_path / "plots" / "index.html").read_text()
@@ -143,3 +143,11 @@ def test_dvc_metrics_diff_and_plots_diff_name_the_changed_arm(
     assert "trait_2" in page
     assert "first" in page
     assert "strength" in page
+
+
+def test_an_experiment_that_dvc_ran_is_compared_by_its_name(repository: Repository):
+    repository.dvc("exp", "run", "--name", "lively-name", "--set-param", "statistics.resamples=600")
+    repository.git("checkout", "--quiet", "--force", "rate")
+    page = repository.cli("compare", "rate", "lively-name").stdout
+    assert "lively-name" in page
+    assert "statistics.resamples" in page
