@@ -72,7 +72,7 @@ def test_judge_is_measured_where_it_costs_nothing(repository: Repository):
 
 def test_an_unknown_shape_is_refused_with_those_that_are_known(repository: Repository):
     done = repository.cli("bench", "generate", "--shape", "x", "--batch", "1", expect=1)
-    assert "llama2-7b, qwen25-7b, tiny" in done.stderr
+    assert "llama2-7b, smollm2-135m, qwen25-0.5b, qwen25-1.5b, qwen25-7b, tiny" in done.stderr
 
 
 @pytest.mark.parametrize("family", [LlamaConfig, Qwen2Config])

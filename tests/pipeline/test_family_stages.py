@@ -10,7 +10,8 @@ from families import KINDS, save_family
 from repository import ROOT, tiny_params
 from undertow.config import Cell, Params, parse_arm
 from undertow.pipeline import direction, distill, fetch, steer
-from undertow.study.files import read_rows, write_text
+from undertow.study.files import write_text
+from undertow.study.found import read_rows
 from undertow.study.layout import Layout, Study
 from undertow.study.records import Manifest, Response
 

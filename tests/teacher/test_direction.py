@@ -109,7 +109,7 @@ def test_a_saved_direction_comes_back_with_the_same_bytes(tmp_path):
     assert torch.equal(back.vectors, vectors)
     assert torch.equal(back.of("random"), direction.random)
     assert back.layers == [1, 2]
-    with pytest.raises(UndertowError, match="direction --model"):
+    with pytest.raises(UndertowError, match="absent does not exist"):
         load_direction(tmp_path / "absent")
 
 
