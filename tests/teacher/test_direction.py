@@ -109,8 +109,9 @@ def test_a_saved_direction_comes_back_with_the_same_bytes(tmp_path):
     assert torch.equal(back.vectors, vectors)
     assert torch.equal(back.of("random"), direction.random)
     assert back.layers == [1, 2]
-    with pytest.raises(UndertowError, match="absent does not exist"):
-        load_direction(tmp_path / "absent")
+    absent = tmp_path / "results" / "directions" / "tiny" / "direction.safetensors"
+    with pytest.raises(UndertowError, match="direction --model tiny"):
+        load_direction(absent)
 
 
 def test_every_seed_of_a_random_arm_has_a_direction_of_its_own():
