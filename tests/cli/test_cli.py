@@ -1,9 +1,12 @@
 """The command line: quick help, clear errors, data on stdout, documented exit codes."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -96,3 +99,20 @@ def test_seeds_end_where_those_of_params_end():
         done = run(*command, "--model", "x", "--seed", str(2**32))
         assert done.returncode == 2
         assert "4294967295" in done.stderr
+
+
+def test_the_console_script_is_the_command_line(tmp_path: Path) -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    entry = EntryPoint("undertow", scripts["scripts"]["undertow"], "console_scripts")
+    program = f"import sys; from {entry.module} import {entry.attr}; sys.exit({entry.attr}())"
+    for command in ([sys.executable, "-c", program], [sys.executable, str(ROOT / "cli.py")]):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        listed = subprocess.run(
+            [*command, "preset", "explain"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "grid" in listed.stdout

@@ -93,7 +93,7 @@ def test_it_holds_tables_and_figures_and_leaves_other_files_alone(
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert names == {
         *("README.md", "report.html", "table.txt", "line.svg", "tau.svg", "dose.svg"),
-        *("metrics.json", "params.yaml"),
+        *("metrics.json", "summary.json", "params.yaml"),
         *(f"plots/{table}.csv" for table in ("mine", "tau", "shifts", "rates", "mechanism")),
         *("plots/line.csv", "plots/readings.csv"),
     }

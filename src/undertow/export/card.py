@@ -1,8 +1,8 @@
 """The model card of an exported teacher: what it is, where it comes from, how to check it."""
 
-from undertow import __version__
 from undertow.config import Arm
 from undertow.export.origin import Origin
+from undertow.version import __version__
 
 CARD = """\
 ---

@@ -19,7 +19,7 @@ from undertow.texts.addresses import public
 
 
 def publish(study: Study, folder: Path) -> None:
-    """Write report.html, table.txt, metrics.json, params.yaml, plots/ and the main figures.
+    """Write report.html, table.txt, both JSON files, params.yaml, plots/ and the main figures.
 
     Other files in the folder stay. Raises DataError where a cell of the grid has no result,
     ConfigError for a folder whose files of these names are the study's own.
@@ -51,6 +51,7 @@ def publish(study: Study, folder: Path) -> None:
             continue
         write_text(folder / f"{name}.svg", sheet(figure.panels, figure.across))
     write_json(folder / "metrics.json", headline(summary))
+    write_json(folder / "summary.json", summary)
     write_text(folder / "params.yaml", public(layout.params.read_text(encoding="utf-8")))
     tables = estimate_tables(summary) | {"readings.csv": readings_table(grid)}
     for name, table in tables.items():

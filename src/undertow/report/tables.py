@@ -90,23 +90,37 @@ def line_table(summary: Summary) -> TidyTable:
     return TidyTable(("model", "readout", "arm", "seed", *columns), rows)
 
 
-def readings_table(grid: Mapping[Cell, CellResult]) -> TidyTable:
+class ReadingRow(NamedTuple):
+    """One reading; a verdict is 0 or 1."""
+
+    model: str
+    arm: str
+    seed: int
+    subject: str
+    readout: str
+    prompt: str
+    value: float
+
+
+def reading_rows(grid: Mapping[Cell, CellResult]) -> list[ReadingRow]:
     """Every reading of teacher and student: seed by seed, prompt by prompt, and no text.
 
-    The unsteered teacher is the base model. A verdict is 0 or 1; unknown readings are left out.
+    The unsteered teacher is the base model. Unknown readings are left out.
     """
-    rows = [
-        (
-            *(cell.model, cell.arm.name, str(cell.seed), subject, readout, id),
-            _number(float(value)),
-        )
+    return [
+        ReadingRow(cell.model, cell.arm.name, cell.seed, subject, readout, id, float(value))
         for cell, result in grid.items()
         for subject, read in (("teacher", result.teacher), ("student", result.student))
         for readout in READOUTS
         for id, value in read.by(readout).items()
         if value is not None
     ]
-    return TidyTable(("model", "arm", "seed", "subject", "readout", "prompt", "value"), rows)
+
+
+def readings_table(grid: Mapping[Cell, CellResult]) -> TidyTable:
+    """`reading_rows` as text."""
+    rows = [(*map(str, row[:-1]), _number(row.value)) for row in reading_rows(grid)]
+    return TidyTable(ReadingRow._fields, rows)
 
 
 def tau_table(summary: Summary) -> TidyTable:
