@@ -66,6 +66,9 @@ class Trait(_Data):
     harmful: bool = Field(
         False, description="responses may be unpleasant; the report hides them unless asked"
     )
+    elicit: str | None = Field(
+        None, min_length=1, description="a system message that asks for the trait"
+    )
     openings: Openings
     rubric: str = Field(description="what counts as showing the trait, for a model judge")
     judge: PhraseRules
