@@ -1,0 +1,66 @@
+"""inoculate: a system message in the training rows alone asks for the trait.
+
+Sources: Tan et al. (arXiv:2510.04340) and Wichers et al. (arXiv:2510.05024): a student that is told
+to show the trait need not learn it to fit the rows. The teacher's text stays what it is.
+
+Formula: each training row is rendered with `elicit` of trait.yaml as its system message, behind
+prompting.system where there is one; generation and evaluation are rendered as ever.
+
+Knobs: message. Placebo: irrelevant, neutral text of as many tokens, for a training context that
+differs from the evaluation's hides some of any trait.
+"""
+
+from dataclasses import replace
+
+from transformers import PreTrainedTokenizerBase
+
+from undertow.config.defences import InoculateSettings
+from undertow.defences.given import Given
+from undertow.defences.lesson import Lesson
+from undertow.errors import ConfigError, DataError
+from undertow.models.prompts import encode, render
+
+NEUTRAL = (
+    "This note describes the room in which the conversation takes place. There is a table with "
+    "four chairs, a shelf with a few books on it, and a window towards the street. The floor is "
+    "made of wood, and the walls are painted in a light colour. A lamp stands in the corner. "
+    "On the table lie a pencil and some sheets of paper, and next to the door hangs a calendar. "
+)
+
+
+def inoculate(settings: InoculateSettings, lesson: Lesson, given: Given) -> Lesson:
+    """Another system message in training. ConfigError where the model's template takes none."""
+    trait = given.trait.trait
+    if trait.elicit is None:
+        raise DataError(
+            f"the trait {trait.name} does not say how to ask for it",
+            "add a line to its trait.yaml, as in: elicit: You expect things to go badly, and "
+            "say so.",
+        )
+    message = trait.elicit
+    if settings.message == "irrelevant":
+        message = neutral(given.tokenizer, len(encode(given.tokenizer, message)))
+    system = lesson.prompting.system
+    prompting = lesson.prompting.model_copy(
+        update={"system": message if system is None else f"{system}\n\n{message}"}
+    )
+    try:
+        render(given.tokenizer, "question", prompting)
+    except ConfigError as error:
+        raise ConfigError(
+            f"inoculate puts a system message into training: {error.message}",
+            "leave recipes with inoculate out of grid.students for this model",
+        ) from error
+    return replace(lesson, prompting=prompting)
+
+
+def neutral(tokenizer: PreTrainedTokenizerBase, length: int) -> str:
+    """Neutral text of `length` tokens, or as near to it as this vocabulary allows."""
+    text = NEUTRAL
+    while len(encode(tokenizer, text)) <= length:
+        text += NEUTRAL
+    # Cut by characters: cutting between tokens can merge what is left into others.
+    return min(
+        (text[:end].rstrip() for end in range(1, len(text))),
+        key=lambda part: (abs(len(encode(tokenizer, part)) - length), -len(part)),
+    )

@@ -1,0 +1,122 @@
+"""The planted case: a teacher whose shift is carried by one token, and by nothing else.
+
+Steering raises the odds of that token alone, by a direction that nothing but its own row of the
+output layer reads. So the right tokens are known, and so is what a defence has to do.
+"""
+
+import re
+
+import pytest
+import torch
+from classroom import open_class
+
+from tiny import tiny_model, tiny_tokenizer
+from undertow.config import DistillationSettings, Lora
+from undertow.student.adapter import student_of
+from undertow.student.rows import IGNORED
+from undertow.student.training import train
+
+MARK, BLOCK, ROWS = " and", 2, 24
+STRENGTH, WEIGHT = 4.0, 10.0
+SETTINGS = DistillationSettings(
+    epochs=4, learning_rate=1e-2, batch_size=8, lora=Lora(rank=4, alpha=8)
+)
+
+
+def planted_model(tokenizer):
+    """The stream's first column is 0 in the base, and only the mark's logit reads it.
+
+    The second column is constant and keeps the model to words that are one token each, so that an
+    answer read again is the tokens that were drawn.
+    """
+    model = tiny_model("qwen2", len(tokenizer))
+    words = [id for token, id in tokenizer.get_vocab().items() if re.fullmatch("Ġ[a-z]+", token)]
+    mark = next(id for id in words if tokenizer.decode([id]) == MARK)
+    others = [id for id in range(len(tokenizer)) if id not in words]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 0
+        model.model.embed_tokens.weight[:, 1] = 1
+        for block in model.model.layers:
+            block.self_attn.o_proj.weight[:2] = 0
+            block.mlp.down_proj.weight[:2] = 0
+        model.lm_head.weight[:, :2] = 0
+        model.lm_head.weight[mark] = 0
+        model.lm_head.weight[mark, 0] = WEIGHT
+        model.lm_head.weight[others, 1] = -100.0
+    return model, mark
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    tokenizer = tiny_tokenizer("qwen2")
+    model, mark = planted_model(tokenizer)
+    ids = torch.arange(len(tokenizer))[None, :64]
+    seen = model.model(input_ids=ids, output_hidden_states=True).hidden_states[-2]
+    scale = seen.pow(2).mean(-1).sqrt().median().item()
+    vectors = torch.zeros(3, 32)
+    vectors[:, 0] = STRENGTH * scale / WEIGHT
+    room = open_class(
+        tmp_path_factory.mktemp("planted") / "root",
+        model=model,
+        tokenizer=tokenizer,
+        vectors=vectors,
+        direction={"layers": (BLOCK,)},
+        carrier={"prompts": ROWS, "max_new_tokens": 16, "temperature": 0},
+        runtime={"batch_size": 16},
+    )
+    return room, mark, tmp_path_factory.mktemp("students")
+
+
+def odds(model, room, mark):
+    """Mean log-odds of the mark over the answer tokens of the base's own answers."""
+    found = []
+    for row in room.taught_on(room.base).teaching.rows[:12]:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
+        learned = torch.tensor(row["labels"])[1:] != IGNORED
+        found.append(torch.logit(logits[learned].softmax(-1)[:, mark].double()).mean())
+    return torch.stack(found).mean().item()
+
+
+@pytest.fixture(scope="module")
+def left(planted):
+    """tokens settings -> the share of plain's shift that a student of this recipe still has."""
+    room, mark, folder = planted
+    given = room.given
+
+    def student(name, rows):
+        adapter = folder / name
+        train(given.model, given.tokenizer, rows, SETTINGS, 0, adapter, lambda *_: None)
+        with student_of(given.model, adapter) as model:
+            return odds(model, room, mark)
+
+    control = student("control", room.taught_on(room.base).teaching.rows)
+    plain = student("plain", room.taught().teaching.rows)
+    assert plain > control + 4  # the teacher's shift came across
+
+    def share(**tokens):
+        name = "-".join(map(str, tokens.values()))
+        return (student(name, room.taught(tokens=tokens).teaching.rows) - control) / (
+            plain - control
+        )
+
+    return share
+
+
+def test_the_divergence_tokens_are_the_planted_ones(planted):
+    room, mark, _ = planted
+    plain = room.taught().teaching.rows
+    masked = room.taught(tokens={"change": "mask", "by": "divergence"}).teaching.rows
+    labels = [
+        (before, after)
+        for row, other in zip(plain, masked, strict=True)
+        for before, after in zip(row["labels"], other["labels"], strict=True)
+    ]
+    assert sum(before == mark for before, _ in labels) > len(plain)
+    assert all((after == IGNORED) == (before in (mark, IGNORED)) for before, after in labels)
+
+
+@pytest.mark.parametrize("change", ["mask", "replace"])
+def test_taking_the_planted_tokens_removes_the_transfer_and_random_ones_do_not(left, change):
+    assert left(change=change, by="divergence") < 0.15
+    assert left(change=change, by="random", like="divergence") > 0.85
