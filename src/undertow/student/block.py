@@ -17,12 +17,8 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
+from undertow.models.block_kind import DOWN, OUTPUT, BlockKind, block_kinds, rms_norm, rotated
 from undertow.models.families import FamilyLayout
-
-QUERY_KEY_VALUE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
-OUTPUT, DOWN = "self_attn.o_proj", "mlp.down_proj"
-JOINED = {QUERY_KEY_VALUE: ("self_attn.qkv_proj",), GATE_UP: ("mlp.gate_up_proj",)}
 
 Weights = Mapping[str, Tensor]
 """By name within the block, as in "mlp.down_proj.weight"."""
@@ -38,38 +34,12 @@ class Adapted:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """All that tells one block's arithmetic from another's, apart from weights.
+class Kind(BlockKind):
+    """A block with adapters on. adapted: in the order of the layers."""
 
-    norms: before and after attention, before and after the MLP; None where none stands. window:
-    how many tokens back attention looks, itself included. adapted: in the order of the layers.
-    """
-
-    norms: tuple[str | None, str | None, str | None, str | None]
-    norm_adds_one: bool
-    query_key_norm: str
-    joined: bool
-    activation: str
-    epsilon: float
-    head_size: int
-    attention_scale: float
-    residual_multiplier: float
-    window: int | None
-    rotates: bool
     rank: int
     scaling: float
     adapted: tuple[Adapted, ...]
-
-    @property
-    def groups(self) -> tuple[tuple[str, ...], ...]:
-        """The block's linear layers, those of one input together."""
-        joined = JOINED if self.joined else {}
-        return (
-            joined.get(QUERY_KEY_VALUE, QUERY_KEY_VALUE),
-            (OUTPUT,),
-            joined.get(GATE_UP, GATE_UP),
-            (DOWN,),
-        )
 
     @property
     def numbers(self) -> int:
@@ -99,31 +69,9 @@ def kinds_of(
     adapted: Sequence[Adapted],
 ) -> list[Kind]:
     """The kind of each block."""
-    config, norms = model.config, layout.family.norms
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return [
-        Kind(
-            norms=(
-                norms.before_attention,
-                norms.after_attention,
-                norms.before_mlp,
-                norms.after_mlp,
-            ),
-            norm_adds_one=layout.family.norm_adds_one,
-            query_key_norm=layout.family.query_key_norm,
-            joined=layout.family.joined,
-            activation=layout.activation,
-            epsilon=config.rms_norm_eps,
-            head_size=size,
-            attention_scale=layout.attention_scale,
-            residual_multiplier=layout.residual_multiplier,
-            window=window,
-            rotates=rotates,
-            rank=rank,
-            scaling=scaling,
-            adapted=tuple(adapted),
-        )
-        for window, rotates in zip(layout.windows, layout.rotates, strict=True)
+        Kind(**vars(kind), rank=rank, scaling=scaling, adapted=tuple(adapted))
+        for kind in block_kinds(model.config, layout)
     ]
 
 
@@ -271,20 +219,10 @@ def _attention(kind: Kind, x: Tensor, places: Places, linear: _Linear, weights: 
         query = _norm(kind, query, "self_attn.q_norm", weights)
         key = _norm(kind, key, "self_attn.k_norm", weights)
     if kind.rotates:
-        query, key = _rotated(query, places), _rotated(key, places)
+        query, key = (rotated(part, places.cosine, places.sine) for part in (query, key))
     attended = _attended(kind, query, key, value, places)
     (output,) = linear(attended.flatten(2), (OUTPUT,))
     return output
-
-
-def _rotated(x: Tensor, places: Places) -> Tensor:
-    """Rotary positions (Su et al. 2021) on as much of each head as the tables are wide."""
-    cosine, sine = places.cosine[:, :, None], places.sine[:, :, None]
-    size = cosine.shape[-1]
-    turned, rest = x[..., :size], x[..., size:]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cosine + torch.cat([-second, first], dim=-1) * sine
-    return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
 
 
 def _attended(kind: Kind, query: Tensor, key: Tensor, value: Tensor, places: Places) -> Tensor:
@@ -319,13 +257,6 @@ def _attended(kind: Kind, query: Tensor, key: Tensor, value: Tensor, places: Pla
 
 
 def _norm(kind: Kind, x: Tensor, name: str | None, weights: Weights) -> Tensor:
-    return x if name is None else rms_norm(kind, x, weights[f"{name}.weight"])
-
-
-def rms_norm(kind: Kind, x: Tensor, weight: Tensor) -> Tensor:
-    """RMS norm (Zhang and Sennrich 2019), taken in float32."""
-    exact = x.float()
-    normed = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + kind.epsilon)
-    if kind.norm_adds_one:
-        return (normed * (1 + weight.float())).to(x.dtype)
-    return weight * normed.to(x.dtype)
+    if name is None:
+        return x
+    return rms_norm(x, weights[f"{name}.weight"], kind.epsilon, kind.norm_adds_one)

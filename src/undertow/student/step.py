@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from undertow.models.block_kind import rms_norm
 from undertow.models.families import FamilyLayout
 from undertow.student.answer_loss import AnswerLoss
 from undertow.student.batch import Batch, filled
-from undertow.student.block import Kind, Places, rms_norm, run_block
+from undertow.student.block import Kind, Places, run_block
 from undertow.student.dealing import Sizes
 from undertow.student.frozen import FrozenBase
 
@@ -104,9 +105,10 @@ class Step:
         with base.kept_packed():
             for number, (kind, leaf) in enumerate(zip(self._kinds, leaves, strict=True)):
                 hidden = self._block(number, kind, hidden, leaf, places[layout.rope_kinds[number]])
+            last = self._kinds[-1]
             picked = hidden.flatten(0, 1).index_select(0, batch.predictors)
             losses: Tensor = AnswerLoss.apply(  # type: ignore[no-untyped-call]
-                rms_norm(self._kinds[0], picked, base.norm),
+                rms_norm(picked, base.norm, last.epsilon, last.norm_adds_one),
                 base.head,
                 batch.targets,
                 batch.weights,
