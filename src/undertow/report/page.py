@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -122,14 +122,53 @@ class Details:
     printed: bool = False
 
 
-Part = Paragraph | Heading | Items | Definitions | Table | Figure | Code | Exchange | Details
+@dataclass(frozen=True)
+class Mark:
+    """A verdict in a few words: established, not established, or not to be had from this study."""
+
+    text: str
+    tone: Literal["yes", "no", "open"]
+
+
+@dataclass(frozen=True)
+class MarkRow:
+    """Verdicts on one thing, under its name, and the number that stands beside them."""
+
+    name: str
+    marks: tuple[Mark, ...]
+    number: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One model's answer."""
+
+    title: str
+    text: str
+    rows: tuple[MarkRow, ...]
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Answers side by side, the first thing that is seen."""
+
+    kind: ClassVar = "cards"
+    items: tuple[Card, ...]
+
+
+Part = (
+    Paragraph | Heading | Items | Definitions | Table | Figure | Code | Exchange | Details | Cards
+)
 
 
 @dataclass(frozen=True)
 class Section:
+    """The first of a page is its first screen; the others are folded on screen unless `open`."""
+
     id: str
     title: str
     parts: tuple[Part, ...]
+    open: bool = False
 
 
 def typeset(text: str) -> str:

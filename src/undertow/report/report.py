@@ -8,10 +8,6 @@ from collections.abc import Sequence
 
 from undertow.analysis.judges import JudgeEvidence
 from undertow.analysis.summary import Summary
-from undertow.findings.arms import clause, findings, sentence
-from undertow.findings.audits import audit_sentence
-from undertow.findings.doses import dose_sentence
-from undertow.findings.lines import difference_sentences, line_sentences
 from undertow.findings.numbers import (
     LEVELS,
     RATIO,
@@ -24,7 +20,6 @@ from undertow.findings.numbers import (
     readout_title,
     titled,
 )
-from undertow.report.charts.line import line_figure
 from undertow.report.charts.rates import scatter_figure
 from undertow.report.charts.tau import tau_figure, undefined
 from undertow.report.page import (
@@ -39,6 +34,7 @@ from undertow.report.page import (
     Table,
     render_page,
 )
+from undertow.report.sections.answer import answer_section, numbers_section
 from undertow.report.sections.appendix import (
     configuration_section,
     costs_section,
@@ -76,8 +72,9 @@ def render_report(
     Raises DataError where a cell of the grid has no result.
     """
     sections = [
-        headline_section(summary),
-        *line_sections(summary),
+        answer_section(summary),
+        numbers_section(summary),
+        meaning_section(summary),
         strengths_section(summary),
         tau_section(summary),
         dose_section(summary),
@@ -88,7 +85,6 @@ def render_report(
         effects_section(summary),
         mechanism_section(summary),
         judges_section(summary, judges),
-        meaning_section(summary),
         samples_section(responses, harmful=harmful, reveal=reveal),
         costs_section(summary, study),
         configuration_section(study.params),
@@ -103,44 +99,9 @@ def _subtitle(summary: Summary) -> str:
     return (
         f"{', '.join(summary.models)}. Judge: {summary.judge}. "
         f"{prompts} evaluation prompts, {seeds} seed{'' if seeds == 1 else 's'}; "
-        f"{100 * summary.confidence:.4g} % intervals from {summary.resamples:,} resamples."
+        f"{100 * summary.confidence:.4g} % intervals from {summary.resamples:,} resamples. "
+        "tau: how much of the teacher's shift its student has, beyond the control student."
     )
-
-
-def headline_section(summary: Summary) -> Section:
-    """One sentence per model from the intervals at its largest trait strength."""
-    parts: list[Part] = []
-    for model in summary.models:
-        parts.append(Heading(model))
-        found = findings(summary, model)
-        if not found:
-            parts.append(Paragraph("No trait arm was run, so there is nothing to say.", lead=True))
-            continue
-        clauses = [clause(each, readout_title(summary, each.readout)) for each in found]
-        strength = found[0].arm.strength
-        parts.append(Paragraph(f"At strength {strength}, {'; '.join(clauses)}.", lead=True))
-        said = line_sentences(summary, model)
-        said += [sentence(each, readout_title(summary, each.readout)) for each in found]
-        dose = summary.views[model].dose
-        said += [audit_sentence(summary, model), *([dose_sentence(dose)] if dose else [])]
-        parts.append(Items(tuple(said)))
-    differences = difference_sentences(summary)
-    if differences:
-        parts.append(Items(tuple(differences)))
-    return Section("headline", "Headline", tuple(parts))
-
-
-def line_sections(summary: Summary) -> list[Section]:
-    """The main picture; nothing for summaries from before."""
-    figure = line_figure(summary)
-    if figure is None:
-        return []
-    text = (
-        "Each point is a teacher and its student. The slope is the pooled tau: how much of the "
-        "teacher's shift came across, over all strengths. Random directions are the null: how "
-        "far they move the teacher is one question, whether as much of it comes across another."
-    )
-    return [Section("line", "Transfer line", (Paragraph(text), figure))]
 
 
 def strengths_section(summary: Summary) -> Section:
@@ -156,7 +117,7 @@ def strengths_section(summary: Summary) -> Section:
         parts.append(Heading(model))
         for readout in READOUTS:
             parts += _strengths(summary, model, readout)
-    return Section("strengths", "All strengths", tuple(parts))
+    return Section("strengths", "All strengths", tuple(parts), open=True)
 
 
 def _strengths(summary: Summary, model: str, readout: ReadoutName) -> list[Part]:

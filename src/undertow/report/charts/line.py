@@ -36,9 +36,9 @@ def line_figure(summary: Summary) -> Figure | None:
                 continue
             shown = [point for point in line.points if _is_shown(point)]
             rows = [_row(point, scale) for point in shown]
-            domain = nice_domain(
-                [0.0, *(end * scale.factor for point in shown for end in _ends(point))]
-            )
+            null = [end for end in (line.random_student.low, line.random_student.high) if end]
+            ends = [*null, *(end for point in shown for end in _ends(point))]
+            domain = nice_domain([0.0, *(end * scale.factor for end in ends)])
             place = Place(
                 alt.X("x:Q", scale=scale_of(domain), title=f"teacher shift, {scale.unit}"),
                 alt.Y("y:Q", scale=scale_of(domain), title=None),
@@ -47,17 +47,20 @@ def line_figure(summary: Summary) -> Figure | None:
             panels.append(
                 draw_picture(
                     [
+                        _null(place),
                         *_rays(place),
                         *intervals(place, marks, "x", bounds),
                         *intervals(place, marks, "y", bounds),
                         points(place, marks),
                         labels(place),
                     ],
-                    [*rows, *_ray_rows(line, domain)],
+                    [*_null_rows(line, domain, scale), *rows, *_ray_rows(line, domain)],
                     Words(
                         f"{model}, by {readout_title(summary, readout)}: student shift, "
                         f"{scale.unit}",
-                        described(rows, [f"Pooled tau {RATIO.written(line.tau)}."]),
+                        described(
+                            rows, [f"Pooled tau {RATIO.written(line.tau)}.", *_null_words(line)]
+                        ),
                     ),
                     f"line-{readout}-{index}",
                     right=66,
@@ -68,7 +71,8 @@ def line_figure(summary: Summary) -> Figure | None:
     return Figure(
         "The student's shift against its teacher's, with both intervals: every strength of the "
         "trait, and every random direction with its student. Dashed: the pooled tau, and the "
-        "line on which all of the teacher's shift comes across.",
+        "line on which all of the teacher's shift comes across. Shaded: where the student of one "
+        "more random direction would lie, as far as these draws tell.",
         tuple(panels),
         across(summary),
         *with_data("line.csv", "The points of the transfer line", line_table(summary)),
@@ -105,6 +109,34 @@ def _row(point: LinePoint, scale: Scale) -> Datum:
     )
     row |= {"series": (DRAW if is_draw else TRAIT).name, "text": typeset(text)}
     return row if is_draw else row | {"label": typeset(arm.strength)}
+
+
+def _null(place: Place) -> alt.Chart:
+    """The random students' distribution as a band behind everything, across the whole picture."""
+    band: alt.Chart = (
+        alt.Chart()
+        .transform_filter("isValid(datum.band_low)")
+        .mark_rect(style="band", clip=True)
+        .encode(place.x, alt.Y("band_low:Q"), x2="band_end:Q", y2="band_high:Q")
+        .properties(name="null")
+    )
+    return band
+
+
+def _null_rows(line: LineRecord, domain: tuple[float, float], scale: Scale) -> list[Datum]:
+    null = line.random_student
+    if null.low is None or null.high is None:
+        return []
+    band = {"band_low": null.low * scale.factor, "band_high": null.high * scale.factor}
+    return [{"x": domain[0], "band_end": domain[1], **band}]
+
+
+def _null_words(line: LineRecord) -> list[str]:
+    null, scale = line.random_student, SCALES[line.readout]
+    if null.low is None or null.high is None:
+        return []
+    ends = f"{scale.number(null.low, signed=True)} to {scale.number(null.high, signed=True)}"
+    return [f"Students of random directions lie between {ends} {scale.unit}."]
 
 
 def _rays(place: Place) -> list[alt.Chart]:
