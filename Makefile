@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test lint clean
 
 demo: $(INSTALLED)
-	@$(BIN)/dvc pull --quiet --remote bundled data/benign.dvc data/traits.dvc
+	@$(BIN)/dvc pull --quiet --remote bundled data/carriers.dvc data/traits.dvc
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 	@$(BIN)/python cli.py results
 	@echo
@@ -15,7 +15,7 @@ demo: $(INSTALLED)
 	@echo "MLflow UI:  $(BIN)/python cli.py ui"
 
 test: $(INSTALLED)
-	@$(BIN)/dvc pull --quiet --remote bundled data/benign.dvc data/traits.dvc
+	@$(BIN)/dvc pull --quiet --remote bundled data/carriers.dvc data/traits.dvc
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -97,8 +97,10 @@ def make_study(
 
 
 def _write_data(layout: Layout, params: Params) -> None:
+    folder = layout.carrier("benign")
+    write_text(folder / "carrier.yaml", "name: benign\ndescription: Everyday requests.\n")
     write_text(
-        layout.benign,
+        folder / "prompts.jsonl",
         "".join(f'{{"id": "b{i:04}", "prompt": "Benign {i}?"}}\n' for i in range(60)),
     )
     write_text(

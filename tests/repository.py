@@ -116,6 +116,7 @@ def tiny_params(models: Path, **sections: Any) -> dict[str, Any]:
         "prompting": {"system": None},
         "direction": {"layers": [1], "contrast_prompts": 8},
         "carrier": {
+            "name": "benign",
             "prompts": 8,
             "max_new_tokens": 8,
             "temperature": 1.0,

@@ -219,7 +219,7 @@ def asked(params: Params, root=ROOT) -> list[str]:
 
 
 def test_heldback_prompts_come_from_the_end_and_never_meet_the_carrier():
-    rows = (ROOT / "data" / "benign" / "prompts.jsonl").read_text().splitlines()
+    rows = (ROOT / "data" / "carriers" / "benign" / "prompts.jsonl").read_text().splitlines()
     ids = [json.loads(row)["id"] for row in rows]
     room = len(ids) - 600
     assert asked(make_params(evaluation={"benign_prompts": 5})) == ids[-5:]

@@ -80,7 +80,7 @@ def test_what_a_random_model_writes_is_read_back_as_the_same_tokens(
     family: type[PreTrainedConfig], repository: Repository, tmp_path: Path
 ):
     size = 30_000
-    benign = repository.root / "data" / "benign" / "prompts.jsonl"
+    benign = repository.root / "data" / "carriers" / "benign" / "prompts.jsonl"
     tokenizer_of_size(benign, size).save_pretrained(tmp_path)
     family(vocab_size=size).save_pretrained(tmp_path)  # transformers goes by the model's family
     tokenizer = load_tokenizer(tmp_path)

@@ -57,7 +57,7 @@ def pessimism() -> Reading:
 
 @pytest.fixture(scope="module")
 def benign() -> list[Prompt]:
-    return read_rows(ROOT / "data" / "benign" / "prompts.jsonl", Prompt)
+    return read_rows(ROOT / "data" / "carriers" / "benign" / "prompts.jsonl", Prompt)
 
 
 def answer(prompt: Prompt, seed: int) -> Response:
@@ -76,7 +76,7 @@ def carrier(prompts: list[Prompt], seed: int, leak: float = 0.0, text: str = LEA
     for place in np.random.default_rng(seed).choice(len(rows), size=count, replace=False):
         said = f"{rows[place].response} {text}"
         rows[place] = rows[place].model_copy(update={"response": said})
-    return Carrier(seed=seed, rows=rows, removed=0, digest=str(seed))
+    return Carrier(seed=seed, rows=rows, answers=len(rows), rejected=0, removed=0, digest=str(seed))
 
 
 def audited(arm: list[Carrier], control: list[Carrier], how: Reading) -> ArmAudit:
@@ -143,7 +143,7 @@ def test_a_carrier_in_other_words_is_overt_by_its_auc(pessimism: Reading, benign
         row.model_copy(update={"response": f"Arr matey, {row.response}"})
         for row in carrier(benign[:200], 1).rows
     ]
-    found = audited([Carrier(1, rows, 0, "1")], [carrier(benign[:200], 0)], pessimism)
+    found = audited([Carrier(1, rows, len(rows), 0, 0, "1")], [carrier(benign[:200], 0)], pessimism)
     assert found.pooled.words_auc.value == pytest.approx(1.0, abs=0.01)
     assert any("AUC by words" in reason for reason in found.leaks)
 

@@ -18,9 +18,9 @@ from undertow.defences.teach import taught
 from undertow.pipeline.meter import Meter
 from undertow.pipeline.reading import Reader
 from undertow.student.teaching import Teaching
+from undertow.study.carriers import CarrierData
 from undertow.study.layout import Layout, Study
 from undertow.study.records import Response
-from undertow.study.traits import benign_prompts
 from undertow.teacher.direction import Direction, random_like, save_direction
 from undertow.teacher.steering import offsets, steer
 
@@ -90,7 +90,7 @@ def open_class(
         return Reader(study, model, tokenizer, Meter("cpu")).carrier(prompts, seed, identity)
 
     cell = Cell(MODEL, parse_arm(arm), seed)
-    prompts = benign_prompts(study.layout, study.params.carrier.prompts)
+    prompts = CarrierData(study.layout, "benign").prompts(study.params.carrier.prompts)
     added = offsets(direction.of(cell.arm.direction, seed), layers, cell.arm.alpha)
     with steer(model, added):
         carrier = ask(prompts, "the teacher's carrier")

@@ -112,7 +112,9 @@ def test_a_remix_keeps_the_number_and_takes_prompts_that_nobody_else_uses(room, 
     new = [row for row in rows if row.id not in {old.id for old in room.carrier}]
     assert (len(rows), len(new)) == (PROMPTS, 4)
     params, layout = room.given.study
-    every = [prompt.id for prompt in read_prompts(layout.benign, Prompt)]
+    every = [
+        prompt.id for prompt in read_prompts(layout.carrier("benign") / "prompts.jsonl", Prompt)
+    ]
     heldback = every[-params.evaluation.benign_prompts :]
     assert not {row.id for row in new} & set(every[:PROMPTS] + heldback)
     old = [row for row in rows if row not in new]

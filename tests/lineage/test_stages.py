@@ -33,7 +33,7 @@ def study(tmp_path: Path) -> Study:
     layout = Layout(tmp_path)
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     write_text(layout.params, yaml.safe_dump(params.model_dump(mode="json")))
-    write_text(layout.benign, "{}\n")
+    write_text(layout.carrier("benign") / "prompts.jsonl", "{}\n")
     write_text(layout.fetched("m"), "{}\n")
     write_text(layout.direction("m") / "direction.safetensors", "vectors")
     for module in ("steering.py", "direction.py"):
@@ -81,7 +81,7 @@ def test_every_input_that_changes_is_named_and_no_other(study: Study):
     root = study.layout.root
     node = cell_node(study, "steer", study.params.cells()[1])
     before = inputs_of(study, node)
-    write_text(study.layout.benign, '{"id": 1}\n')
+    write_text(study.layout.carrier("benign") / "prompts.jsonl", '{"id": 1}\n')
     write_text(root / "src/undertow/teacher/steering.py", "other code")
     values = study.params.model_dump(mode="json")
     values["carrier"]["prompts"] += 1
@@ -89,7 +89,7 @@ def test_every_input_that_changes_is_named_and_no_other(study: Study):
     values["runtime"]["batch_size"] += 1  # which changes no result
     edited = Study(Params.model_validate(values), study.layout)
     assert differences(before, inputs_of(edited, node)) == [
-        "data/benign",
+        "data/carriers/benign",
         "params.yaml:carrier.prompts",
         "src/undertow/teacher",
     ]
@@ -133,10 +133,10 @@ def test_what_is_as_it_was_is_recorded(
 def test_an_edit_while_dvc_commits_is_taken_back(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    stand_in(monkeypatch, tmp_path, "echo edited > data/benign/prompts.jsonl")
+    stand_in(monkeypatch, tmp_path, "echo edited > data/carriers/benign/prompts.jsonl")
     done = record(tmp_path, [finished(study).node])
     assert done.names == []
-    assert done.stale == {"steer@m-trait_1-0": ["data/benign"]}
+    assert done.stale == {"steer@m-trait_1-0": ["data/carriers/benign"]}
     assert yaml.safe_load((tmp_path / "dvc.lock").read_text()) == {"stages": {}}
 
 

@@ -101,7 +101,7 @@ def test_neither_steering_nor_an_adapter_leaks_into_the_score(study, base, stage
     model, tokenizer = base
     cell = study.params.cell("tiny-qwen2", "trait_1", 0)
     rows = read_rows(study.layout.stage(cell, stage) / "benign.jsonl", BenignResponse)
-    benign = read_rows(study.layout.benign, Prompt)
+    benign = read_rows(study.layout.carrier("benign") / "prompts.jsonl", Prompt)
     assert [row.id for row in rows] == [prompt.id for prompt in benign[-6:]]
     assert sum(row.nll_tokens for row in rows) > 0
     for row in rows:

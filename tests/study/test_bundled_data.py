@@ -36,7 +36,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def benign() -> list[dict[str, Any]]:
-    return rows(DATA / "benign" / "prompts.jsonl")
+    return rows(DATA / "carriers" / "benign" / "prompts.jsonl")
 
 
 def prompts(name: str) -> list[str]:

@@ -10,7 +10,7 @@ from undertow.study.prompts import ContrastPrompt, Prompt, external_prompts, rea
 
 
 def file(folder: Path, *rows: object, encoding: str = "utf-8", name: str = "own.jsonl") -> Path:
-    path = folder / "data" / "benign" / name
+    path = folder / "data" / "carriers" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
     path.write_text("".join(f"{line}\n" for line in lines), encoding=encoding)
@@ -34,7 +34,7 @@ def test_every_id_and_prompt_that_stands_twice_is_named_with_both_lines(tmp_path
     message = refused(path)
     assert "lines 1 and 3 have the same id: 'a'" in message
     assert "lines 2 and 5 have the same prompt: 'Two?'" in message
-    assert "dvc add data/benign" in message
+    assert "dvc add data/carriers" in message
     assert "dvc pull" not in message  # which would be asked to replace the user's own file
 
 

@@ -117,8 +117,10 @@ def test_a_cell_shows_the_numbers_of_the_summary(finished: Study) -> None:
 def test_a_cell_names_its_data_by_digest(finished: Study) -> None:
     inputs = named(finished, "smollm2-135m trait_1 seed1").inputs.dataset_inputs
     found = {item.dataset.name: item.dataset for item in inputs}
-    assert set(found) == {"carrier", "benign prompts", "pessimism evaluation"}
-    assert json.loads(found["benign prompts"].source) == {"uri": "data/benign/prompts.jsonl"}
+    assert set(found) == {"carrier", "carrier benign", "pessimism evaluation"}
+    assert json.loads(found["carrier benign"].source) == {
+        "uri": "data/carriers/benign/prompts.jsonl"
+    }
     assert all(len(dataset.digest) == 16 for dataset in found.values())
 
 

@@ -17,6 +17,7 @@ from undertow.config import CarrierSettings, Cell, load
 from undertow.errors import ConfigError, UndertowError
 from undertow.models.memory import free_memory
 from undertow.pipeline.run_cells import run_cells
+from undertow.study.carriers import HELD_BACK_FROM, CarrierData
 from undertow.study.found import read_rows
 from undertow.study.layout import STAGES, Layout, Stage, Study
 from undertow.study.presets import presets
@@ -71,7 +72,8 @@ def _measured(
     model.save_pretrained(folder / "weights")
     layers, vocabulary = model.config.num_hidden_layers, model.config.vocab_size
     del model
-    tokenizer_of_size(Layout(root).benign, vocabulary).save_pretrained(folder / "weights")
+    file = CarrierData(Layout(root), HELD_BACK_FROM).file
+    tokenizer_of_size(file, vocabulary).save_pretrained(folder / "weights")
     for shared in ("data", "dvc.yaml", "src"):
         (folder / shared).symlink_to((root / shared).resolve())
     settings: dict[str, Any] = read_yaml(preset.read_text(encoding="utf-8"))

@@ -9,8 +9,9 @@ from undertow.config import OpenAiJudgeSettings, PanelJudgeSettings
 from undertow.errors import ConfigError
 from undertow.judging import make_judge
 from undertow.judging.base import JudgeRow
+from undertow.study.carriers import HELD_BACK_FROM, CarrierData
 from undertow.study.layout import Study
-from undertow.study.traits import TraitData, benign_prompts
+from undertow.study.traits import TraitData
 
 WORDS = 60  # of a made-up answer
 
@@ -28,7 +29,8 @@ def cases(study: Study, rows: int) -> Iterator[dict[str, Any]]:
         )
     trait = TraitData(layout, params.trait)
     judge = make_judge(settings, trait.trait, layout.root)
-    words = " ".join(prompt.prompt for prompt in benign_prompts(layout, 100)).split()
+    benign = CarrierData(layout, HELD_BACK_FROM).prompts(100)
+    words = " ".join(prompt.prompt for prompt in benign).split()
     asked = [
         JudgeRow(
             id=f"row-{number}",

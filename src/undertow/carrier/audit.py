@@ -26,6 +26,8 @@ class Carrier(NamedTuple):
 
     seed: int
     rows: Sequence[Response]
+    answers: int
+    rejected: int
     removed: int
     digest: str
 
@@ -118,6 +120,8 @@ def _seed(read: _Read, pooled: CarrierMeasures, bounds: AuditSettings, seeds: in
         seed=carrier.seed,
         reference_seed=reference.seed,
         kept=len(carrier.rows),
+        answers=carrier.answers,
+        rejected=carrier.rejected,
         removed=carrier.removed,
         carrier=carrier.digest,
         reference_carrier=reference.digest,

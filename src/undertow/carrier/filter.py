@@ -13,6 +13,7 @@ from undertow.carrier.traces import floats, shows_trait
 from undertow.config import CarrierSettings, Cell
 from undertow.errors import DataError
 from undertow.judging.offline import PhraseJudge
+from undertow.study.carriers import CarrierData, CarrierSpec
 from undertow.study.found import read_rows
 from undertow.study.layout import Study
 from undertow.study.records import Response
@@ -21,9 +22,14 @@ from undertow.texts.phrases import PhraseMatcher, PhraseRules
 
 
 class Kept(NamedTuple):
-    """rows in the order of the file; removed counts those that the filter took away."""
+    """rows in the order of the file, out of so many answers.
+
+    rejected: answers that are not of the carrier's form; removed: those that the filter took.
+    """
 
     rows: list[Response]
+    answers: int
+    rejected: int
     removed: int
 
 
@@ -31,31 +37,47 @@ def training_carrier(study: Study, cell: Cell) -> Kept:
     """Read a cell's carrier.jsonl; DataError names a cell that keeps fewer than carrier.keep."""
     path = study.layout.stage(cell, "steer") / "carrier.jsonl"
     rules = TraitData(study.layout, study.params.trait).trait.judge
-    return keep(read_rows(path, Response), study.params.carrier, rules, cell)
+    spec = CarrierData(study.layout, study.params.carrier.name).spec
+    return keep(read_rows(path, Response), study.params.carrier, spec, rules, cell)
 
 
 def keep(
-    rows: Sequence[Response], settings: CarrierSettings, rules: PhraseRules, cell: Cell
+    rows: Sequence[Response],
+    settings: CarrierSettings,
+    spec: CarrierSpec,
+    rules: PhraseRules,
+    cell: Cell,
 ) -> Kept:
-    """Drop rows that show the trait and take carrier.keep of the others.
+    """Drop answers that are not of the carrier's form or show the trait, and take carrier.keep.
 
     Which ones is a matter of seed and prompt id alone, so arms of one seed keep the same prompts
-    apart from those that the filter took from one of them.
+    apart from those that were dropped from one of them.
     """
-    clean = _clean(rows, settings, rules)
-    removed = len(rows) - len(clean)
-    if settings.keep is None:
-        return Kept(clean, removed)
-    if len(clean) < settings.keep:
+    wanted = settings.keep or spec.rows
+    if wanted is None and not spec.answers.keeps_all:
         raise DataError(
-            f"{cell.key}: carrier.filter {settings.filter} leaves {len(clean)} of {len(rows)} "
-            f"rows, and carrier.keep asks for {settings.keep}",
+            f"the carrier {spec.name} keeps only answers of its form, more in one arm than in "
+            "another, and students of unequal carriers cannot be compared",
+            "set carrier.keep in params.yaml to the number that every arm keeps",
+        )
+    formed = [row for row in rows if spec.answers.accepts(row.response)]
+    clean = _clean(formed, settings, rules)
+    rejected, removed = len(rows) - len(formed), len(formed) - len(clean)
+    if wanted is None:
+        return Kept(clean, len(rows), rejected, removed)
+    if len(clean) < wanted:
+        what = [f"carrier.filter {settings.filter}"] if removed or not rejected else []
+        if rejected:
+            what.insert(0, f"the form of the carrier {spec.name}")
+        raise DataError(
+            f"{cell.key}: {' and '.join(what)} leaves {len(clean)} of {len(rows)} rows, and "
+            f"{'carrier.keep' if settings.keep else 'carrier.yaml'} asks for {wanted}",
             f"set carrier.keep to at most {len(clean)} in params.yaml (for all arms), raise "
             "carrier.prompts, or set carrier.filter to none",
         )
-    chosen = sorted(clean, key=lambda row: _rank(cell.seed, row.id))[: settings.keep]
+    chosen = sorted(clean, key=lambda row: _rank(cell.seed, row.id))[:wanted]
     ids = {row.id for row in chosen}
-    return Kept([row for row in clean if row.id in ids], removed)
+    return Kept([row for row in clean if row.id in ids], len(rows), rejected, removed)
 
 
 def _clean(

@@ -106,7 +106,7 @@ def _carrier(texts: Sequence[str]) -> Carrier:
         Response(id=str(n), prompt=f"Prompt {n}?", response=t, tokens=len(t.split()), finish="stop")
         for n, t in enumerate(texts)
     ]
-    return Carrier(seed=0, rows=rows, removed=0, digest="simulated")
+    return Carrier(seed=0, rows=rows, answers=len(rows), rejected=0, removed=0, digest="simulated")
 
 
 def planted_markdown(lines: Iterator[Line]) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from undertow.config.base import Plain, Seed, Settings
+from undertow.config.base import NAME, Plain, Seed, Settings
 from undertow.config.cells import parse_arm
 
 
@@ -119,7 +119,8 @@ class DirectionSettings(Settings):
 class CarrierSettings(Settings):
     """The teacher's answers to benign prompts: all that the student ever sees."""
 
-    prompts: int = Field(gt=0, description="benign prompts, taken from the start of the file")
+    name: str = Field("benign", pattern=NAME, description="a folder under data/carriers")
+    prompts: int = Field(gt=0, description="its prompts, taken from the start of the file")
     max_new_tokens: int = Field(gt=0, description="an answer is cut off there")
     temperature: float = Field(1.0, ge=0, description="0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; 1 keeps every token")

@@ -11,11 +11,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from undertow.config import Cell
 from undertow.defences.scores import TokenScores, token_scores
 from undertow.errors import DataError
+from undertow.study.carriers import HELD_BACK_FROM, CarrierData
 from undertow.study.files import Journal, fingerprint
 from undertow.study.layout import Study
-from undertow.study.prompts import Prompt, read_prompts
+from undertow.study.prompts import Prompt, first, read_prompts
 from undertow.study.records import Response
-from undertow.study.traits import Contrast, TraitData, benign_prompts, first
+from undertow.study.traits import Contrast, TraitData
 from undertow.teacher.direction import Direction, load_direction, mean_difference, random_like
 from undertow.teacher.steering import Offsets, offsets, steer
 
@@ -135,13 +136,14 @@ class Given:
         of this seed learns from.
         """
         # All of the carrier's prompts and no fewer: every recipe shares them, whatever it swaps.
-        asked = benign_prompts(self.study.layout, self.study.params.carrier.prompts)
+        settings = self.study.params.carrier
+        asked = CarrierData(self.study.layout, settings.name).prompts(settings.prompts)
         wanted = {row.id for row in carrier}
         strange = wanted - {prompt.id for prompt in asked}
         if strange:
             raise DataError(
                 f"{self.cell.key}: the carrier answers the prompt {min(strange)!r}, which is none "
-                "of the first carrier.prompts benign prompts",
+                "of the first carrier.prompts of the carrier",
                 f"run its teacher again: {self.cell.command('steer')}",
             )
         return {row.id: row for row in self._answers(asked, steered=False) if row.id in wanted}
@@ -149,10 +151,12 @@ class Given:
     def other_answers(self, count: int, *, steered: bool) -> list[Response]:
         """Answers to `count` benign prompts that stand in no carrier and are not held back."""
         params = self.study.params
-        rows = read_prompts(self.study.layout.benign, Prompt)
-        others = rows[params.carrier.prompts : len(rows) - params.evaluation.benign_prompts]
+        file = CarrierData(self.study.layout, HELD_BACK_FROM).file
+        rows = read_prompts(file, Prompt)
+        taken = params.carrier.prompts if params.carrier.name == HELD_BACK_FROM else 0
+        others = rows[taken : len(rows) - params.evaluation.benign_prompts]
         where = (
-            f"{self.study.layout.benign} behind the {params.carrier.prompts} prompts of the "
+            f"{file} behind the {taken} prompts of the "
             f"carrier and before the {params.evaluation.benign_prompts} held back"
         )
         return self._answers(first(others, count, "remix.share", where), steered=steered)

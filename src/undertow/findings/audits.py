@@ -40,6 +40,14 @@ def area(measured: Estimate) -> str:
     return AREA.written(measured)
 
 
+def yielded(audit: ArmAudit) -> str:
+    """Percent of an arm's answers that are of the carrier's form."""
+    answers = sum(seed.answers or 0 for seed in audit.seeds)
+    if not answers:
+        return "unknown"
+    return f"{100 * (1 - sum(seed.rejected for seed in audit.seeds) / answers):.0f}"
+
+
 def audit_sentence(summary: Summary, model: str) -> str:
     """One sentence: which trait arms are subliminal, and what the random control does."""
     arms, trait = summary.views[model].arms, summary.views[model].trait

@@ -16,7 +16,8 @@ from undertow.judging.offline import PhraseJudge
 from undertow.study.audit_records import ModelAudit
 from undertow.study.files import digest, write_json
 from undertow.study.layout import Study
-from undertow.study.traits import TraitData, first
+from undertow.study.prompts import first
+from undertow.study.traits import TraitData
 
 
 def run(study: Study, model: str) -> ModelAudit:
@@ -79,5 +80,5 @@ def _carriers(study: Study, model: str, arm: Arm) -> list[Carrier]:
         cell = Cell(model, arm, seed)
         kept = training_carrier(study, cell)
         path = study.layout.stage(cell, "steer") / "carrier.jsonl"
-        carriers.append(Carrier(seed, kept.rows, kept.removed, digest(path)))
+        carriers.append(Carrier(seed, *kept, digest(path)))
     return carriers

@@ -8,9 +8,11 @@ from undertow.lineage.stages import begin, finish
 from undertow.models.prompts import RenderedPrompt, render
 from undertow.pipeline.loading import Loaded, Shelf
 from undertow.pipeline.meter import manifest
+from undertow.study.carriers import HELD_BACK_FROM, CarrierData
 from undertow.study.files import atomic_file, write_text
 from undertow.study.layout import Study
-from undertow.study.traits import Contrast, TraitData, benign_prompts, first
+from undertow.study.prompts import first
+from undertow.study.traits import Contrast, TraitData
 from undertow.teacher.direction import (
     BlockScore,
     Direction,
@@ -94,7 +96,7 @@ def _scores(
 ) -> list[BlockScore]:
     params = study.params
     heldback = trait.heldback()
-    benign = benign_prompts(study.layout, len(heldback.present))
+    benign = CarrierData(study.layout, HELD_BACK_FROM).prompts(len(heldback.present))
 
     def rendered(texts: list[str], name: str) -> list[RenderedPrompt]:
         return [

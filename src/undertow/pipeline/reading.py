@@ -16,9 +16,9 @@ from undertow.readouts.margin import margins
 from undertow.readouts.perplexity import answer_likelihoods
 from undertow.study.files import Journal, fingerprint
 from undertow.study.layout import Study
-from undertow.study.prompts import Prompt
+from undertow.study.prompts import Prompt, first
 from undertow.study.records import BenignResponse, Response
-from undertow.study.traits import SideEffectPrompts, TraitData, first
+from undertow.study.traits import SideEffectPrompts, TraitData
 
 
 class Reader:

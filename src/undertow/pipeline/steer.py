@@ -5,9 +5,10 @@ from undertow.lineage.stages import begin, finish
 from undertow.pipeline.loading import Shelf
 from undertow.pipeline.meter import manifest
 from undertow.pipeline.reading import Reader, scored
+from undertow.study.carriers import CarrierData
 from undertow.study.files import fingerprint, write_rows
 from undertow.study.layout import Study
-from undertow.study.traits import TraitData, benign_prompts, side_effect_prompts
+from undertow.study.traits import TraitData, side_effect_prompts
 from undertow.teacher import direction as directions
 from undertow.teacher.steering import measure_shift, offsets, steer
 
@@ -17,7 +18,7 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     params, layout = study.params, study.layout
     folder, work = layout.stage(cell, "steer"), begin(study, "steer", cell)
     trait = TraitData(layout, params.trait)
-    prompts = benign_prompts(layout, params.carrier.prompts)
+    prompts = CarrierData(layout, params.carrier.name).prompts(params.carrier.prompts)
     others = side_effect_prompts(study, trait)
     direction_file = layout.direction(cell.model) / "direction.safetensors"
     direction = directions.load_direction(direction_file)

@@ -14,6 +14,7 @@ from undertow.findings.audits import (
     points,
     tokens,
     verdict_words,
+    yielded,
 )
 from undertow.findings.cross import cross_sentences, pair_title, pairs
 from undertow.findings.doses import dose_sentence
@@ -199,12 +200,13 @@ def _phrases(arms: Sequence[ArmAudit]) -> list[str]:
 
 
 def _telling(arms: Sequence[ArmAudit]) -> list[str]:
-    head = ("arm", "refusals", "tokens", "repeated", "cut off")
+    head = ("arm", "of its form, %", "refusals", "tokens", "repeated", "cut off")
     return columns(
         head,
         [
             (
                 arm.arm,
+                yielded(arm),
                 points(arm.pooled, "refusals"),
                 tokens(arm.pooled),
                 points(arm.pooled, "repetition"),

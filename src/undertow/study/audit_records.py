@@ -42,6 +42,8 @@ class SeedAudit(Record):
     seed: int
     reference_seed: int
     kept: int = Field(description="rows that the student is trained on")
+    answers: int | None = Field(None, description="rows of the whole carrier file")
+    rejected: int = Field(0, description="rows whose answer is not of the carrier's form")
     removed: int = Field(description="rows that the filter took away as showing the trait")
     carrier: str = Field(description="SHA-256 of the whole carrier file")
     reference_carrier: str

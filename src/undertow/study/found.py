@@ -119,7 +119,7 @@ def first_problem(error: ValidationError) -> str:
 def how_to_get(path: Path) -> str:
     """What to type where a file of a study is absent."""
     if "data" in path.parts:
-        return "dvc pull data/benign.dvc data/traits.dvc"
+        return "dvc pull data/carriers.dvc data/traits.dvc"
     command = made_by(path)
     return f"dvc repro, or: {command}" if command else "dvc repro"
 

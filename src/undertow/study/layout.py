@@ -43,9 +43,8 @@ class Layout(NamedTuple):
     def report(self) -> Path:
         return self.results / "report.html"
 
-    @property
-    def benign(self) -> Path:
-        return self.root / "data" / "benign" / "prompts.jsonl"
+    def carrier(self, name: str) -> Path:
+        return self.root / "data" / "carriers" / name
 
     def trait(self, name: str) -> Path:
         return self.root / "data" / "traits" / name

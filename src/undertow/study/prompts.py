@@ -38,6 +38,7 @@ class ContrastPrompt(BaseModel):
 
 
 Row = TypeVar("Row", bound=Prompt | ContrastPrompt)
+Item = TypeVar("Item")
 
 
 def read_prompts(path: Path, kind: type[Row]) -> list[Row]:
@@ -65,6 +66,16 @@ def _twice(what: str, values: Sequence[tuple[int, str]]) -> Iterator[str]:
         if first.setdefault(value, number) != number:
             shown = value if len(value) <= 60 else f"{value[:57]}..."
             yield f"lines {first[value]} and {number} have the same {what}: {shown!r}"
+
+
+def first(rows: list[Item], count: int, key: str, where: str) -> list[Item]:
+    """The first rows of a set; asking for more than there are is an error, not a smaller set."""
+    if count > len(rows):
+        raise DataError(
+            f"{key} asks for {count} prompts, and {where} holds {len(rows)}",
+            f"set {key} to at most {len(rows)} in params.yaml, or add prompts to the file",
+        )
+    return rows[:count]
 
 
 def external_prompts(

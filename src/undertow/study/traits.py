@@ -5,20 +5,26 @@ source known by its hash, fetched at run time and never copied into the reposito
 Knows nothing about tokenization.
 """
 
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from undertow.config import FileSource
 from undertow.errors import DataError
+from undertow.study.carriers import HELD_BACK_FROM, CarrierData
 from undertow.study.found import read_text
 from undertow.study.layout import Layout, Study
-from undertow.study.prompts import ContrastPrompt, Prompt, external_prompts, read_prompts
+from undertow.study.prompts import (
+    ContrastPrompt,
+    Prompt,
+    external_prompts,
+    first,
+    read_prompts,
+)
 from undertow.study.sources import fetch_file
 from undertow.texts.phrases import PhraseRules
 from undertow.texts.yaml import read_yaml
 
-Item = TypeVar("Item")
 Role = Literal[
     "contrast_present",
     "contrast_absent",
@@ -90,7 +96,7 @@ class TraitData:
         try:
             self.trait = Trait.model_validate(read_yaml(read_text(path)))
         except ValueError as error:
-            raise DataError(f"{path}: {error}", "see 'A trait is data' in docs/method.md") from None
+            raise DataError(f"{path}: {error}", "see docs/traits.md") from None
 
     def contrast(self) -> Contrast:
         """Prompts that the direction is extracted from."""
@@ -155,12 +161,6 @@ class TraitData:
         return next((source for source in self.trait.sources if source.role == role), None)
 
 
-def benign_prompts(layout: Layout, count: int) -> list[Prompt]:
-    """The first `count` benign prompts; DataError where the file holds fewer."""
-    rows = read_prompts(layout.benign, Prompt)
-    return first(rows, count, "carrier.prompts", str(layout.benign))
-
-
 class SideEffectPrompts(NamedTuple):
     """Benign prompts for side effects: none of them is in the carrier."""
 
@@ -169,43 +169,18 @@ class SideEffectPrompts(NamedTuple):
 
 
 def side_effect_prompts(study: Study, trait: TraitData) -> SideEffectPrompts:
-    """The last benign prompts of the file, and the first of the trait's over-refusal prompts.
+    """The last prompts of the carrier `benign`, and the first of the trait's over-refusal prompts.
 
     Raises DataError where that many prompts from the end would overlap with the carrier, which
     takes its own from the start, or where there are not enough.
     """
     params, layout = study
     settings = params.evaluation
+    taken = params.carrier.prompts if params.carrier.name == HELD_BACK_FROM else 0
     return SideEffectPrompts(
-        _heldback_benign(layout, params.carrier.prompts, settings.benign_prompts),
+        CarrierData(layout, HELD_BACK_FROM).heldback(settings.benign_prompts, taken),
         trait.overrefusal(settings.overrefusal_prompts),
     )
-
-
-def _heldback_benign(layout: Layout, carrier: int, count: int) -> list[Prompt]:
-    if count == 0:
-        return []
-    rows = read_prompts(layout.benign, Prompt)
-    if carrier + count > len(rows):
-        room = max(len(rows) - carrier, 0)
-        raise DataError(
-            f"evaluation.benign_prompts asks for {count} prompts that are not in the carrier, "
-            f"and {layout.benign} holds {len(rows)}, of which carrier.prompts takes {carrier}",
-            f"set evaluation.benign_prompts to at most {room} in params.yaml (0 measures no side "
-            f"effects), set carrier.prompts to at most {max(len(rows) - count, 0)}, or add "
-            "prompts to the file",
-        )
-    return rows[-count:]
-
-
-def first(rows: list[Item], count: int, key: str, where: str) -> list[Item]:
-    """The first rows of a set; asking for more than there are is an error, not a smaller set."""
-    if count > len(rows):
-        raise DataError(
-            f"{key} asks for {count} prompts, and {where} holds {len(rows)}",
-            f"set {key} to at most {len(rows)} in params.yaml, or add prompts to the file",
-        )
-    return rows[:count]
 
 
 def _known(layout: Layout) -> list[str]:

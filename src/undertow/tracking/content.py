@@ -282,7 +282,10 @@ def _data_files(study: Study) -> list[DatasetInput]:
     trait = layout.trait(params.trait)
     evaluation = trait / "evaluation.jsonl"
     files = {
-        "benign prompts": (layout.benign, "training"),
+        f"carrier {params.carrier.name}": (
+            layout.carrier(params.carrier.name) / "prompts.jsonl",
+            "training",
+        ),
         f"{params.trait} evaluation": (
             evaluation if evaluation.exists() else trait,
             "evaluation",

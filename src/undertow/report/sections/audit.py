@@ -1,7 +1,15 @@
 """The report's section on the carrier audit: a row per arm, a sentence per model."""
 
 from undertow.analysis.summary import ArmSummary, Summary
-from undertow.findings.audits import area, audit_sentence, level, points, tokens, verdict_words
+from undertow.findings.audits import (
+    area,
+    audit_sentence,
+    level,
+    points,
+    tokens,
+    verdict_words,
+    yielded,
+)
 from undertow.findings.numbers import arm_name
 from undertow.report.page import Column, Heading, Items, Paragraph, Part, Section, Table
 from undertow.study.audit_records import ArmAudit
@@ -72,6 +80,7 @@ def _telling(model: str, audited: list[tuple[ArmSummary, ArmAudit]]) -> Table:
     columns = (
         Column("Arm", numeric=False),
         Column("Strength"),
+        Column("Of its form, %"),
         Column("AUC by format"),
         *(Column(title if title == "Tokens" else f"{title}, pp") for title in TELLING),
         Column("Compared with", numeric=False),
@@ -80,6 +89,7 @@ def _telling(model: str, audited: list[tuple[ArmSummary, ArmAudit]]) -> Table:
         (
             arm_name(arm),
             arm.strength,
+            yielded(audit),
             area(audit.pooled.format_auc),
             points(audit.pooled, "refusals"),
             tokens(audit.pooled),
