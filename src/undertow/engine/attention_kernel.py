@@ -22,6 +22,8 @@ def attend(
     lengths,
     out,
     scale,
+    cap,
+    window,
     slot_stride,
     head_stride,
     GROUP: tl.constexpr,  # noqa: N803
@@ -30,6 +32,7 @@ def attend(
     WIDTH: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
     PRECISION: tl.constexpr,  # noqa: N803
+    CAPPED: tl.constexpr,  # noqa: N803
 ):
     row = tl.program_id(0).to(tl.int64)
     shared = tl.program_id(1)
@@ -43,13 +46,15 @@ def attend(
     top = tl.full([PADDED], -float("inf"), tl.float32)
     total = tl.zeros([PADDED], tl.float32)
     mixed = tl.zeros([PADDED, WIDTH], tl.float32)
-    for start in range(0, length, BLOCK):
+    for start in range(tl.maximum(length - window, 0), length, BLOCK):
         position = start + tl.arange(0, BLOCK)
         inside = position < length
         cell = past + position[:, None] * SIZE + column
         known = inside[:, None] & (column < SIZE)
         k = tl.load(keys + cell, mask=known, other=0.0)
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        if CAPPED:
+            score = cap * (2 * tl.sigmoid(2 * score / cap) - 1)  # cap x tanh(score / cap)
         score = tl.where(inside, score, -float("inf"))
         higher = tl.maximum(top, tl.max(score, 1))
         share = tl.exp(score - higher[:, None])
@@ -63,11 +68,19 @@ def attend(
 
 
 def attend_decode(
-    query: Tensor, keys: Tensor, values: Tensor, slots: Tensor, lengths: Tensor
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    lengths: Tensor,
+    scale: float,
+    window: int | None,
+    cap: float | None,
 ) -> Tensor:
     """See decode_attention; all tensors on one CUDA device."""
     rows, heads, size = query.shape
-    shared = keys.shape[1]
+    shared, longest = keys.shape[1:3]
+    width = max(16, triton.next_power_of_2(size))
     out = torch.empty_like(query)
     attend[(rows, shared)](
         query,
@@ -76,15 +89,19 @@ def attend_decode(
         slots,
         lengths,
         out,
-        size**-0.5,
+        scale,
+        cap or 1.0,
+        min(window or longest, longest),
         keys.stride(0),
         keys.stride(1),
         GROUP=heads // shared,
         PADDED=max(16, triton.next_power_of_2(heads // shared)),
         SIZE=size,
-        WIDTH=max(16, triton.next_power_of_2(size)),
-        BLOCK=BLOCK,
+        WIDTH=width,
+        # Two stages of keys and values of wide heads would not fit into a block's memory.
+        BLOCK=BLOCK if width <= 128 else BLOCK // 2,
         PRECISION="ieee" if query.dtype == torch.float32 else "tf32",
+        CAPPED=cap is not None,
         num_warps=4,
         num_stages=2,
     )

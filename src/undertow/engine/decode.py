@@ -5,10 +5,10 @@ already, so rows that end early leave no gap. Shapes never change, so a row's to
 on its neighbours, nor on when it was taken up. Knows token ids; knows nothing about text or
 sampling settings: the caller hands in a function from logits to tokens.
 
-Covers the decoder layout of Llama, Qwen2 and Mistral (`unsupported` says why not), adapters and
-steering biases included: it multiplies by the weights of linear layers and of LoRA itself, so hooks
-on them are not called; projections that are anything else (4-bit, DoRA) it calls. Works on a CPU
-too, without the graph.
+Covers every family that has a row (`models/families.py`), with adapters, steering biases and
+vectors added behind blocks; `unsupported` says why not. It multiplies by the weights of linear
+layers and of LoRA itself, so hooks on them are not called; projections that are anything else
+(4-bit, DoRA) it calls. Works on a CPU too, without the graph.
 """
 
 from collections import deque
@@ -16,32 +16,23 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedModel
 
-from undertow.engine.attention import decode_attention
+from undertow.engine.attention import Rule, decode_attention, prompt_attention
 from undertow.engine.graphs import captured, moved
 from undertow.engine.lanes import PROMPT_STEP, Finished, Lanes, Row, Sent, Taken
-from undertow.engine.layers import Layer, norm, through_blocks
-from undertow.models.blocks import blocks
-from undertow.models.families import layout_of_config
-
-FAMILIES = ("llama", "qwen2", "mistral")
+from undertow.engine.layers import Decoder
+from undertow.models.blocks import blocks, has_other_hooks
+from undertow.models.families import layout_of, layout_of_config
 
 Draw = Callable[[Tensor, Tensor], Tensor]
 """(logits [rows, vocabulary], uniform numbers [rows]) -> token ids [rows]"""
 
 
-def unsupported(model: PreTrainedModel, length: int) -> str | None:
-    """Why this engine cannot continue rows up to `length` tokens; None where it can."""
-    layout = layout_of_config(model.config)
-    if layout.family.model_type not in FAMILIES:
-        return f"it does not know the blocks of {layout.family.title}"
-    if layout.activation != "silu":
-        return f"it does not know the activation {layout.activation}"
-    if not layout.sees_all(length):
-        return f"rows of {length} tokens are longer than the attention's window"
-    if any(block._forward_hooks for block in blocks(model)):
+def unsupported(model: PreTrainedModel) -> str | None:
+    """Why this engine cannot continue the model's rows; None where it can."""
+    layout_of_config(model.config)
+    if any(has_other_hooks(block) for block in blocks(model)):
         return "it would not call the hooks on the model's blocks"
     return None
 
@@ -68,9 +59,9 @@ def decode(
         torch.cuda.set_device(model.device)  # graphs and events are the current device's
     longest = max(len(row.ids) for row in rows)
     state = Lanes(model, lanes, longest, max_new_tokens, stops)
-    layers = [Layer(block) for block in blocks(model)]
-    step = captured(lambda: _step(model, layers, state, draw), model.device)
-    reader = _Reader(model, layers, state)
+    decoder = Decoder(model, layout_of(model), longest + max_new_tokens, state.entries)
+    step = captured(lambda: _step(decoder, state, draw), model.device)
+    reader = _Reader(decoder, state)
     waiting = deque(enumerate(rows))
     ready: deque[Taken] = deque()
     before: Sent | None = None
@@ -92,11 +83,10 @@ class _Reader:
     Always a whole group of rows: the shape, and so the rounding, is then the prompt's own.
     """
 
-    def __init__(self, model: PreTrainedModel, layers: Sequence[Layer], state: Lanes) -> None:
-        self._model = model
-        self._layers = layers
+    def __init__(self, decoder: Decoder, state: Lanes) -> None:
+        self._decoder = decoder
         self._state = state
-        self._where = torch.zeros(state.group, dtype=torch.long, device=model.device)
+        self._where = torch.zeros(state.group, dtype=torch.long, device=state.token.device)
         self._graphs: dict[int, tuple[Tensor, Callable[[], None]]] = {}
 
     def read(self, waiting: deque[tuple[int, Row]]) -> list[Taken]:
@@ -121,42 +111,47 @@ class _Reader:
     def _prepared(self, width: int) -> tuple[Tensor, Callable[[], None]]:
         """Where prompts of this padded length go, and what then reads them."""
         # No reference to the reader itself: in a cycle, the cache would outlive the decoding.
-        model, layers, state, where = self._model, self._layers, self._state, self._where
+        decoder, state, where = self._decoder, self._state, self._where
         buffer = torch.zeros(state.group, width, dtype=torch.long, device=where.device)
         # Capturing runs the graph: let it write where nothing lives.
         where.fill_(state.spare)
-        return buffer, captured(lambda: _read(model, layers, state, buffer, where), where.device)
+        return buffer, captured(lambda: _read(decoder, state, buffer, where), where.device)
 
 
 def _padded(row: Row) -> int:
     return max(1, -(-(len(row.ids) - 1) // PROMPT_STEP)) * PROMPT_STEP
 
 
-def _read(
-    model: PreTrainedModel, layers: Sequence[Layer], state: Lanes, ids: Tensor, where: Tensor
-) -> None:
+def _read(decoder: Decoder, state: Lanes, ids: Tensor, where: Tensor) -> None:
     """Fill the cache of the slots `where` with the keys and values of ids [rows, width].
 
     Padding stands on the right, where no earlier token sees it; what it leaves in the cache is
     overwritten before it is ever read.
     """
     places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    last = len(layers) - 1
+    rules = _rules(decoder)
+    last = len(rules) - 1
 
     def attend(number: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
         if number == last:
             return None
-        attended = functional.scaled_dot_product_attention(
-            query, key, value, is_causal=True, enable_gqa=query.shape[1] != key.shape[1]
-        )
-        return attended.transpose(1, 2).flatten(2)
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        return prompt_attention(query, key, value, rules[number]).transpose(1, 2).flatten(2)
 
-    through_blocks(model, layers, state.cache, ids, (where[:, None], places), attend)
+    decoder.through_blocks(state.cache, ids, (where[:, None], places), attend)
 
 
-def _step(model: PreTrainedModel, layers: Sequence[Layer], state: Lanes, draw: Draw) -> None:
+def _rules(decoder: Decoder) -> list[Rule]:
+    return [
+        Rule(kind.attention_scale, kind.window, kind.attention_cap)
+        for kind in (layer.kind for layer in decoder.layers)
+    ]
+
+
+def _step(decoder: Decoder, state: Lanes, draw: Draw) -> None:
     """One token for every lane; lanes without a row run along without effect."""
     lanes = len(state.token)
+    rules = _rules(decoder)
     # A lane without a row looks at one entry, so that it costs next to nothing.
     seen = torch.where(state.active, state.length + 1, 1).int()
     # Its last row's slot may be another's by now.
@@ -164,18 +159,19 @@ def _step(model: PreTrainedModel, layers: Sequence[Layer], state: Lanes, draw: D
 
     def attend(number: int, query: Tensor, _key: Tensor, _value: Tensor) -> Tensor:
         attended = decode_attention(
-            query[:, :, 0].contiguous(),
+            query[:, 0].contiguous(),
             state.cache.keys[number],
             state.cache.values[number],
             slot,
             seen,
+            rules[number],
         )
         return attended.reshape(lanes, 1, -1)
 
     where = (slot[:, None], state.length[:, None])
-    hidden = through_blocks(model, layers, state.cache, state.token[:, None], where, attend)
-    last = model.model.norm
-    logits = model.lm_head(norm(hidden[:, -1], last.weight, last.variance_epsilon))
+    x = decoder.through_blocks(state.cache, state.token[:, None], where, attend)
+    assert x is not None  # `attend` never ends it here
+    logits = decoder.logits(x[:, -1])
     last_draw = state.uniform.shape[1] - 1
     place = state.count[:, None].clamp(max=last_draw)
     token = draw(logits, state.uniform.gather(1, place)[:, 0])

@@ -42,7 +42,7 @@ def generate(
     longest = len(encoded[ordered[0].id]) + sampling.max_new_tokens
     check_length(model.config, longest)
     if model.device.type == "cuda":
-        reason = unsupported(model, longest)
+        reason = unsupported(model)
         if reason is None:
             yield from generate_by_lanes(model, tokenizer, ordered, sampling, batch_size, done)
             return

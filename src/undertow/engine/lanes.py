@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from undertow.engine.attention import STRETCH
 from undertow.engine.graphs import moved
 from undertow.engine.layers import Cache
 from undertow.models.blocks import blocks
+from undertow.models.families import layout_of_config
 
 LANES_TO_A_GROUP = 8  # prompts are read in groups of an eighth of the lanes,
 MOST_IN_A_GROUP = 32  # and no more than this
@@ -47,6 +49,9 @@ def lanes_that_fit(model: PreTrainedModel, longest: int, new: int, most: int) ->
     drawing: int = 6 * 4 * model.config.vocab_size  # float32 copies of the logits
     # About eight copies of the widest layer live at a time.
     reading: int = 8 * entries * model.config.intermediate_size * model.dtype.itemsize
+    if layout_of_config(model.config).attention_cap is not None:
+        # Scores of a stretch of queries, a few copies of them in float32.
+        reading += 4 * 4 * model.config.num_attention_heads * STRETCH * entries
 
     def needed(lanes: int) -> int:
         group = _group(lanes)
@@ -96,10 +101,10 @@ class Lanes:
         self, model: PreTrainedModel, lanes: int, longest: int, new: int, stops: Collection[int]
     ) -> None:
         device = model.device
-        heads, size, entries = _cache_shape(model, longest, new)
+        heads, size, self.entries = _cache_shape(model, longest, new)
         self.group = _group(lanes)
         self.spare = lanes + self.group
-        shape = (self.spare + 1, heads, entries, size)
+        shape = (self.spare + 1, heads, self.entries, size)
         keys, values = (
             [torch.zeros(shape, device=device, dtype=model.dtype) for _ in blocks(model)]
             for _ in range(2)

@@ -1,19 +1,26 @@
-"""The arithmetic of a decoder block of Llama's layout, over weights that stay the model's own.
+"""The arithmetic of a decoder block of any kind, over weights that stay the model's own.
 
 Knows hidden states and a cache to write to; knows nothing about rows, lanes or tokens to draw.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedModel
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.activations import ACT2FN
 
-from undertow.engine.joined import together
+from undertow.engine.joined import Projections, together
+from undertow.models.block_kind import DOWN, OUTPUT, BlockKind, block_kinds, rms_norm, rotated
+from undertow.models.blocks import blocks, vector_behind
+from undertow.models.families import FamilyLayout
 from undertow.models.fused import fused
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor | None]
+"""(block, query, key, value [rows, length, heads, size]) -> what its output projection takes;
+None ends there."""
 
 
 class Cache(NamedTuple):
@@ -23,96 +30,214 @@ class Cache(NamedTuple):
     values: list[Tensor]
 
 
+class Norm(NamedTuple):
+    """See rms_norm."""
+
+    weight: Tensor
+    epsilon: float
+    adds_one: bool
+
+
+class QueryKeyNorm(NamedTuple):
+    """Norms behind the projections; whole: over all heads together, else over each."""
+
+    query: Norm
+    key: Norm
+    whole: bool
+
+
 class Layer:
-    """A decoder block's modules, with projections of one input done in one product."""
+    """A decoder block's weights, with projections of one input done in one product."""
 
-    def __init__(self, layer: Any) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
-        self.before_attention = layer.input_layernorm
-        self.before_mlp = layer.post_attention_layernorm
-        self.size = attention.head_dim
-        self.query_key_value = together(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.gate_up = together(mlp.gate_proj, mlp.up_proj)
-        self.output = together(attention.o_proj)
-        self.down = together(mlp.down_proj)
+    def __init__(self, block: Any, kind: BlockKind) -> None:
+        self.kind = kind
+
+        def norm_of(name: str | None, parent: Any = block) -> Norm | None:
+            if name is None:
+                return None
+            return Norm(getattr(parent, name).weight, kind.epsilon, kind.norm_adds_one)
+
+        self.before_attention, self.after_attention, self.before_mlp, self.after_mlp = map(
+            norm_of, kind.norms
+        )
+        has_norm = kind.query_key_norm != "none"
+        query, key = (
+            norm_of(name if has_norm else None, block.self_attn) for name in ("q_norm", "k_norm")
+        )
+        self.query_key_norm = (
+            QueryKeyNorm(query, key, kind.query_key_norm == "whole") if query and key else None
+        )
+        query_key_value, _, gate_up, _ = kind.groups
+        inputs = together(*(block.get_submodule(name) for name in query_key_value))
+        width = block.get_submodule(OUTPUT).in_features
+        self.query_key_value = _apart(inputs, width) if kind.joined else inputs
+        inputs = together(*(block.get_submodule(name) for name in gate_up))
+        self.gate_up = _halves(inputs) if kind.joined else inputs
+        self.output = together(block.get_submodule(OUTPUT))
+        self.down = together(block.get_submodule(DOWN))
+        self.gated = gated(kind.activation)
+        self.added = vector_behind(block)
 
 
-def through_blocks(
-    model: PreTrainedModel,
-    layers: Sequence[Layer],
-    cache: Cache,
-    ids: Tensor,
-    where: tuple[Tensor, Tensor],
-    attend: Callable[[int, Tensor, Tensor, Tensor], Tensor | None],
-) -> Tensor:
-    """The residual stream [rows, length, hidden] after the blocks; keeps keys and values.
+def _apart(projections: Projections, width: int) -> Projections:
+    """Query, key and value, out of one projection whose first `width` numbers are the query."""
 
-    where: slots and places of ids in the cache, each broadcastable to ids [rows, length].
-    attend: (block, query, key, value) -> what its output projection takes; None ends there.
+    def parts(x: Tensor) -> Sequence[Tensor]:
+        (whole,) = projections(x)
+        shared = (whole.shape[-1] - width) // 2
+        return torch.split(whole, [width, shared, shared], dim=-1)
+
+    return parts
+
+
+def _halves(projections: Projections) -> Projections:
+    return lambda x: projections(x)[0].chunk(2, dim=-1)
+
+
+class Decoder:
+    """A model's blocks, embeddings and output layer; tables: rotary, by name [2, entries, size].
+
+    entries: how many places the cache has; the last ones, from `longest` on, are never read, and
+    get no positions of their own: some tables change with the highest position that is asked for.
     """
-    hidden: Tensor = model.model.embed_tokens(ids)
-    turn = model.model.rotary_emb(hidden, position_ids=where[1])
-    update: Tensor | None = None
-    for number, layer in enumerate(layers):
-        before = layer.before_attention
-        if update is None:
-            x = norm(hidden, before.weight, before.variance_epsilon)
-        else:
-            hidden, x = add_norm(hidden, update, before.weight, before.variance_epsilon)
-        query, key, value = (
-            part.view(*part.shape[:2], -1, layer.size).transpose(1, 2)
-            for part in layer.query_key_value(x)
-        )
-        query, key = rotate_and_keep(
-            query, key, value, turn, cache.keys[number], cache.values[number], where
-        )
-        attended = attend(number, query, key, value)
-        if attended is None:
-            return hidden
-        before = layer.before_mlp
-        (output,) = layer.output(attended)
-        hidden, x = add_norm(hidden, output, before.weight, before.variance_epsilon)
-        (update,) = layer.down(gated(*layer.gate_up(x)))
-    return hidden if update is None else hidden + update
 
+    def __init__(
+        self, model: PreTrainedModel, layout: FamilyLayout, longest: int, entries: int
+    ) -> None:
+        whole: Any = model
+        kinds = block_kinds(model.config, layout)
+        self._model, self._layout = whole, layout
+        self.layers = [Layer(*pair) for pair in zip(blocks(model), kinds, strict=True)]
+        last = kinds[-1]
+        self._norm = Norm(whole.model.norm.weight, last.epsilon, last.norm_adds_one)
+        self._tables: Mapping[str | None, Tensor] = {}
+        places = torch.arange(entries, device=model.device).clamp(max=longest - 1)[None]
+        like = torch.empty(0, device=model.device, dtype=model.dtype)
+        for kind in dict.fromkeys(layout.rope_kinds):
+            named = {} if kind is None else {"layer_type": kind}
+            found = whole.model.rotary_emb(like, position_ids=places, **named)
+            self._tables[kind] = torch.cat(found)
 
-def _normed(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """RMS norm (Zhang and Sennrich 2019), taken in float32."""
-    exact = hidden.float()
-    normed = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + epsilon)
-    return weight * normed.to(hidden.dtype)
+    def through_blocks(
+        self, cache: Cache, ids: Tensor, where: tuple[Tensor, Tensor], attend: Attend
+    ) -> Tensor | None:
+        """The last norm's output [rows, length, hidden]; keeps keys and values.
 
+        where: slots and places of ids in the cache, each broadcastable to ids [rows, length].
+        None where `attend` ended it.
+        """
+        hidden: Tensor = self._model.model.embed_tokens(ids)
+        if self._layout.embedding_multiplier != 1:
+            hidden = hidden * self._layout.embedding_multiplier
+        turns = {name: table[:, where[1]] for name, table in self._tables.items()}
+        first = self.layers[0].before_attention
+        x = hidden if first is None else norm(hidden, first)
+        following = [layer.before_attention for layer in self.layers[1:]] + [self._norm]
+        for number, (layer, next_norm) in enumerate(zip(self.layers, following, strict=True)):
+            kind = layer.kind
+            multiplier = kind.residual_multiplier
+            turn = turns[kind.rope_kind] if kind.rotates else None
+            query, key, value = layer.query_key_value(x)
+            query, key, value = normed_and_kept(
+                query,
+                key,
+                value,
+                kind.head_size,
+                layer.query_key_norm,
+                turn,
+                cache.keys[number],
+                cache.values[number],
+                where,
+            )
+            attended = attend(number, query, key, value)
+            if attended is None:
+                return None
+            (output,) = layer.output(attended)
+            hidden, x = joins(
+                hidden, output, layer.after_attention, multiplier, None, layer.before_mlp
+            )
+            (output,) = layer.down(layer.gated(*layer.gate_up(x)))
+            hidden, x = joins(hidden, output, layer.after_mlp, multiplier, layer.added, next_norm)
+        return x
 
-norm = fused(_normed)
+    def logits(self, x: Tensor) -> Tensor:
+        """[rows, vocabulary] from the last norm's output [rows, hidden]."""
+        found: Tensor = self._model.lm_head(x)
+        layout = self._layout
+        if layout.logit_divisor == 1 and layout.logit_cap is None:
+            return found
+        return finished(found, layout.logit_divisor, layout.logit_cap)
 
 
 @fused
-def add_norm(
-    hidden: Tensor, update: Tensor, weight: Tensor, epsilon: float
+def norm(hidden: Tensor, by: Norm) -> Tensor:
+    return rms_norm(hidden, *by)
+
+
+@fused
+def joins(
+    hidden: Tensor,
+    update: Tensor,
+    after: Norm | None,
+    multiplier: float,
+    added: Tensor | None,
+    before: Norm | None,
 ) -> tuple[Tensor, Tensor]:
-    """The stream with the update on it, and its norm."""
-    hidden = hidden + update
-    return hidden, _normed(hidden, weight, epsilon)
+    """The stream with a branch's output on it, and what the next branch takes.
+
+    after: of the branch's output; added: [hidden], on the stream; before: of the next branch.
+    """
+    if after is not None:
+        update = rms_norm(update, *after)
+    hidden = hidden + (update if multiplier == 1 else update * multiplier)
+    if added is not None:
+        hidden = hidden + added
+    return hidden, hidden if before is None else rms_norm(hidden, *before)
+
+
+@cache
+def gated(activation: str) -> fused[[Tensor, Tensor], Tensor]:
+    """(gate, up) -> activation(gate) x up."""
+    act: Any = ACT2FN[activation]
+
+    def product(gate: Tensor, up: Tensor) -> Tensor:
+        activated: Tensor = act(gate)
+        return activated * up
+
+    return fused(product)
 
 
 @fused
-def gated(gate: Tensor, up: Tensor) -> Tensor:
-    return functional.silu(gate) * up
+def finished(logits: Tensor, divisor: float, cap: float | None) -> Tensor:
+    """Logits as the model's own forward pass leaves them."""
+    logits = logits / divisor
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 @fused
-def rotate_and_keep(
+def normed_and_kept(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    turn: tuple[Tensor, Tensor],
+    size: int,
+    norms: QueryKeyNorm | None,
+    turn: Tensor | None,
     keys: Tensor,
     values: Tensor,
     where: tuple[Tensor, Tensor],
-) -> tuple[Tensor, Tensor]:
-    """Rotary positions on query and key; key and value go to where = (slots, places)."""
-    query, key = apply_rotary_pos_emb(query, key, *turn)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The projections by heads, normed and turned; key and value go to where = (slots, places).
+
+    query, key, value: [rows, length, heads x size]; turn: [2, rows, length, rotary size].
+    """
+    if norms is not None and norms.whole:
+        query, key = rms_norm(query, *norms.query), rms_norm(key, *norms.key)
+    query, key, value = (part.view(*part.shape[:2], -1, size) for part in (query, key, value))
+    if norms is not None and not norms.whole:
+        query, key = rms_norm(query, *norms.query), rms_norm(key, *norms.key)
+    if turn is not None:
+        query, key = rotated(query, turn[0], turn[1]), rotated(key, turn[0], turn[1])
     slots, places = where
-    keys[slots, :, places] = key.transpose(1, 2)
-    values[slots, :, places] = value.transpose(1, 2)
-    return query, key
+    keys[slots, :, places] = key
+    values[slots, :, places] = value
+    return query, key, value

@@ -1,8 +1,9 @@
-"""The decoder blocks of the families that can be steered."""
+"""The decoder blocks of the families that can be steered, and vectors added behind them."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from undertow.models.families import family_of
@@ -13,3 +14,34 @@ def blocks(model: PreTrainedModel) -> Sequence[Any]:
     family_of(model.config)
     decoder: Any = model.model
     return list(decoder.layers)
+
+
+class Addition:
+    """A forward hook that adds a vector [hidden] to a block's output, at every position.
+
+    A class of its own, so that what does not call hooks can see what they would have done.
+    """
+
+    def __init__(self, vector: Tensor) -> None:
+        self.vector = vector
+
+    def __call__(self, _module: Any, _inputs: Any, output: Any) -> Any:
+        first: Tensor = output[0] if isinstance(output, tuple) else output
+        moved = first + self.vector.to(first.device, first.dtype)
+        return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+
+def has_other_hooks(block: Any) -> bool:
+    """Whether anything but an Addition hangs on the block."""
+    behind = block._forward_hooks.values()
+    return bool(block._forward_pre_hooks) or any(type(hook) is not Addition for hook in behind)
+
+
+def vector_behind(block: Any) -> Tensor | None:
+    """[hidden] what the block's Additions add, in its own type and place; None without any."""
+    like = next(iter(block.parameters()))
+    found: Tensor | None = None
+    for hook in block._forward_hooks.values():
+        vector = hook.vector.to(like.device, like.dtype)
+        found = vector if found is None else found + vector
+    return found

@@ -29,5 +29,8 @@ class fused(Generic[Arguments, Result]):  # noqa: N801 - a decorator
     @cached_property
     def _compiled(self) -> Callable[Arguments, Result]:
         # Not earlier: asking for it imports the compiler, which takes seconds.
+        config: Any = torch._dynamo.config
+        # Another family is other parts, and so another compilation: none may be given up.
+        config.recompile_limit = max(config.recompile_limit, 64)
         compiled: Any = torch.compile(self._plain)
         return compiled  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from undertow.errors import UndertowError
-from undertow.models.blocks import blocks
+from undertow.models.blocks import Addition, blocks
 from undertow.models.families import FamilyLayout, layout_of
 from undertow.study.records import ShiftForm, ShiftRecord
 
@@ -83,18 +83,9 @@ def steer_with_hooks(model: PreTrainedModel, vectors: Offsets) -> Iterator[None]
     layers = blocks(model)
     with ExitStack() as stack:
         for layer, vector in vectors.items():
-            handle = layers[layer].register_forward_hook(_adder(vector))
+            handle = layers[layer].register_forward_hook(Addition(vector))
             stack.callback(handle.remove)
         yield
-
-
-def _adder(vector: Tensor) -> Any:
-    def add(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (output[0] + vector.to(output[0].device, output[0].dtype), *output[1:])
-        return output + vector.to(output.device, output.dtype)
-
-    return add
 
 
 @torch.inference_mode()
