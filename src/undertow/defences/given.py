@@ -112,7 +112,7 @@ class Given:
             list(carrier),
             params.prompting,
             params.runtime.batch_size,
-            str(self.model.device),
+            self.model.device.type,
         )
         with self._lock(key):
             journal = Journal(self.study.layout.journal, key, TokenScores)
@@ -133,11 +133,12 @@ class Given:
         """The unsteered base's own answers to the prompts of the carrier, by id.
 
         Sampled as the control's carrier is, so an answer of the base is what the control's student
-        of this seed learns from.
+        of this seed learns from; those that are not of the carrier's form are left out.
         """
         # All of the carrier's prompts and no fewer: every recipe shares them, whatever it swaps.
         settings = self.study.params.carrier
-        asked = CarrierData(self.study.layout, settings.name).prompts(settings.prompts)
+        data = CarrierData(self.study.layout, settings.name)
+        asked = data.prompts(settings.prompts)
         wanted = {row.id for row in carrier}
         strange = wanted - {prompt.id for prompt in asked}
         if strange:
@@ -146,7 +147,11 @@ class Given:
                 "of the first carrier.prompts of the carrier",
                 f"run its teacher again: {self.cell.command('steer')}",
             )
-        return {row.id: row for row in self._answers(asked, steered=False) if row.id in wanted}
+        return {
+            row.id: row
+            for row in self._answers(asked, steered=False)
+            if row.id in wanted and data.spec.answers.accepts(row.response)
+        }
 
     def other_answers(self, count: int, *, steered: bool) -> list[Response]:
         """Answers to `count` benign prompts that stand in no carrier and are not held back."""
@@ -180,7 +185,7 @@ class Given:
         ]
 
     def _answers(self, prompts: Sequence[Prompt], *, steered: bool) -> list[Response]:
-        spec, device = self.study.params.model_spec(self.cell.model), str(self.model.device)
+        spec, device = self.study.params.model_spec(self.cell.model), self.model.device.type
         if steered and self.offsets:
             identity = fingerprint(
                 "teacher", spec, self._direction_file, self.cell.arm.name, self.seed, device
