@@ -8,11 +8,11 @@ import torch
 
 from families import KINDS, model_of, tokenizer_of
 from undertow.config import Prompting
-from undertow.engine.answers import completion
+from undertow.engine.answers import Block, completion
 from undertow.engine.by_lanes import generate_by_lanes
 from undertow.engine.decode import unsupported
 from undertow.engine.generate import generate
-from undertow.engine.sampling import Sampling
+from undertow.engine.sampling import Asking, Sampling
 from undertow.errors import UndertowError
 from undertow.models.prompts import Ends, RenderedPrompt, encode, ends_of, render
 from undertow.readouts.margin import margins
@@ -39,7 +39,8 @@ def paths(model, tokenizer):
     """The engine, which computes the same on a CPU, and `generate`, which a CPU takes."""
     assert unsupported(model) is None
     yield generate(model, tokenizer, rows(tokenizer), GREEDY, 2)
-    yield generate_by_lanes(model, tokenizer, rows(tokenizer), GREEDY, 2, ())
+    shared = generate_by_lanes(model, tokenizer, rows(tokenizer), [Asking(GREEDY)], 2)
+    yield (Block(block.completions[0], block.seconds) for block in shared)
 
 
 @EVERY

@@ -9,7 +9,7 @@ from tiny import Family, tiny_model, tiny_tokenizer
 from undertow.config import Prompting
 from undertow.engine.by_lanes import generate_by_lanes
 from undertow.engine.generate import generate
-from undertow.engine.sampling import Sampling, draw, uniform_numbers
+from undertow.engine.sampling import Asking, Sampling, draw, uniform_numbers
 from undertow.models.memory import free_memory, halving
 from undertow.models.prompts import RenderedPrompt, encode, end_of_turn, render
 
@@ -192,8 +192,8 @@ def test_out_of_memory_in_the_engine_ends_in_fewer_rows_with_the_same_answer(pai
     model.lm_head.register_forward_pre_hook(small_device)
     found = {
         row.id: (row.text, row.tokens, row.finish)
-        for block in generate_by_lanes(model, tokenizer, rows, SAMPLED, 7, {"p3"})
-        for row in block.completions
+        for block in generate_by_lanes(model, tokenizer, rows, [Asking(SAMPLED, {"p3"})], 7)
+        for row in block.completions[0]
     }
     assert found == {id: answer for id, answer in whole.items() if id != "p3"}
     assert "out of memory at 4 rows: going on with 2" in capsys.readouterr().err

@@ -34,6 +34,13 @@ class Block(NamedTuple):
     seconds: float
 
 
+class SharedBlock(NamedTuple):
+    """The same of several subjects: completions by subject."""
+
+    completions: list[list[Completion]]
+    seconds: float
+
+
 def completion(
     tokenizer: PreTrainedTokenizerBase, id: str, ids: Sequence[int], ends: Ends
 ) -> Completion:

@@ -2,45 +2,60 @@
 
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from undertow.engine.answers import Block, Completion, completion
+from undertow.engine.answers import Completion, SharedBlock, completion
 from undertow.engine.decode import decode
 from undertow.engine.lanes import Row, lanes_that_fit
-from undertow.engine.sampling import Sampling, draw, uniform_numbers
+from undertow.engine.sampling import Asking, draw, uniform_numbers
 from undertow.models.memory import free_memory
 from undertow.models.prompts import RenderedPrompt, encode, ends_of
 
 ROWS_A_BLOCK = 32
+ROWS_A_SHARED_BLOCK = 128  # of each subject: with each block every subject's journal is written
 
 
 def generate_by_lanes(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[RenderedPrompt],
-    sampling: Sampling,
+    asked: Sequence[Asking],
     batch_size: int,
-    done: Collection[str],
-) -> Iterator[Block]:
+) -> Iterator[SharedBlock]:
     """Blocks of a few rows each, in the order in which they end.
 
-    At most `batch_size` lanes; half as many and again half where the device's memory runs out.
+    At most `batch_size` lanes for each subject; half as many and again half where the device's
+    memory runs out.
     """
     ends = ends_of(tokenizer, model)
+    sampling = asked[0].sampling
     encoded = {prompt.id: encode(tokenizer, prompt.text) for prompt in prompts}
-    left = {prompt.id: prompt for prompt in prompts if prompt.id not in done}
+    left = {
+        (subject, prompt.id): None
+        for subject, one in enumerate(asked)
+        for prompt in prompts
+        if prompt.id not in one.done
+    }
     longest = max(map(len, encoded.values()))
     lanes = lanes_that_fit(
-        model, longest, sampling.max_new_tokens, most=min(batch_size, len(prompts))
+        model,
+        longest,
+        sampling.max_new_tokens,
+        most=min(batch_size, len(prompts)),
+        subjects=len(asked),
     )
+    block = ROWS_A_BLOCK if len(asked) == 1 else ROWS_A_SHARED_BLOCK * len(asked)
     while left:
-        rows = [Row(encoded[id], uniform_numbers(id, sampling)) for id in left]
         names = list(left)
+        rows = [
+            Row(encoded[id], uniform_numbers(id, asked[subject].sampling), subject)
+            for subject, id in names
+        ]
         started = time.perf_counter()
-        waiting: list[Completion] = []
+        waiting: list[tuple[int, Completion]] = []
         try:
             for ended in decode(
                 model,
@@ -49,15 +64,22 @@ def generate_by_lanes(
                 lanes=lanes,
                 max_new_tokens=sampling.max_new_tokens,
                 stops=ends.every,
+                subjects=len(asked),
             ):
-                waiting += [
-                    completion(tokenizer, names[row.number], row.tokens, ends) for row in ended
-                ]
-                if len(waiting) < min(ROWS_A_BLOCK, len(left)):
+                for row in ended:
+                    subject, id = names[row.number]
+                    waiting.append((subject, completion(tokenizer, id, row.tokens, ends)))
+                if len(waiting) < min(block, len(left)):
                     continue
-                yield Block(waiting, time.perf_counter() - started)
-                for row in waiting:
-                    del left[row.id]
+                yield SharedBlock(
+                    [
+                        [row for of, row in waiting if of == subject]
+                        for subject in range(len(asked))
+                    ],
+                    time.perf_counter() - started,
+                )
+                for subject, done in waiting:
+                    del left[subject, done.id]
                 waiting, started = [], time.perf_counter()
         except torch.OutOfMemoryError:
             if lanes == 1:

@@ -24,14 +24,17 @@ def generate_by_transformers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[RenderedPrompt],
-    sampling: Sampling,
-) -> list[Completion]:
-    """The rows together, by transformers' own loop and forward pass."""
-    batch = left_padded(tokenizer, [encode(tokenizer, row.text) for row in rows], model.device)
+    samplings: Sequence[Sampling],
+) -> list[list[Completion]]:
+    """Each row's completion by every subject, by transformers' own loop and forward pass."""
+    encoded = [encode(tokenizer, row.text) for row in rows]
+    batch = left_padded(tokenizer, encoded * len(samplings), model.device)
     ends = ends_of(tokenizer, model)
     processors = LogitsProcessorList()
+    sampling = samplings[0]
     if sampling.temperature > 0:
-        processors.append(_RowSampler([row.id for row in rows], sampling, batch.ids.shape[1]))
+        uniform = [uniform_numbers(row.id, own) for own in samplings for row in rows]
+        processors.append(_RowSampler(torch.stack(uniform), sampling, batch.ids.shape[1]))
     generate_tokens: Any = model.generate
     with _own_settings(model, ends, tokenizer):
         output = generate_tokens(
@@ -43,7 +46,8 @@ def generate_by_transformers(
         )
     answers = output[:, batch.ids.shape[1] :].tolist()
     return [
-        completion(tokenizer, row.id, ids, ends) for row, ids in zip(rows, answers, strict=True)
+        [completion(tokenizer, row.id, ids, ends) for ids in answers[number :: len(rows)]]
+        for number, row in enumerate(rows)
     ]
 
 
@@ -66,8 +70,8 @@ def _own_settings(
 class _RowSampler(LogitsProcessor):
     """Makes generate take the tokens that `draw` draws."""
 
-    def __init__(self, ids: Sequence[str], sampling: Sampling, prompt_length: int) -> None:
-        self._uniform = torch.stack([uniform_numbers(id, sampling) for id in ids])
+    def __init__(self, uniform: Tensor, sampling: Sampling, prompt_length: int) -> None:
+        self._uniform = uniform
         self._sampling = sampling
         self._prompt_length = prompt_length
 

@@ -46,10 +46,12 @@ def decode(
     lanes: int,
     max_new_tokens: int,
     stops: Collection[int],
+    subjects: int = 1,
 ) -> Iterator[list[Finished]]:
     """Continue all rows, in their order as lanes become free; yields rows as they end.
 
     A row ends at the first of the tokens `stops` that it draws, or after max_new_tokens.
+    subjects: how many share the batch, see `models.stacked`; `lanes` are those of each.
 
     Raises torch.OutOfMemoryError where `lanes` do not fit; what was yielded before is final.
     """
@@ -58,17 +60,19 @@ def decode(
     if model.device.type == "cuda":
         torch.cuda.set_device(model.device)  # graphs and events are the current device's
     longest = max(len(row.ids) for row in rows)
-    state = Lanes(model, lanes, longest, max_new_tokens, stops)
+    state = Lanes(model, lanes, longest, max_new_tokens, stops, subjects)
     decoder = Decoder(model, layout_of(model), longest + max_new_tokens, state.entries)
     step = captured(lambda: _step(decoder, state, draw), model.device)
     reader = _Reader(decoder, state)
-    waiting = deque(enumerate(rows))
-    ready: deque[Taken] = deque()
+    waiting: list[deque[tuple[int, Row]]] = [deque() for _ in range(subjects)]
+    for number, row in enumerate(rows):
+        waiting[row.subject].append((number, row))
+    ready: list[deque[Taken]] = [deque() for _ in range(subjects)]
     before: Sent | None = None
-    while waiting or ready or len(state.free) < lanes:
-        while state.free and (waiting or ready):
-            if not ready:
-                ready.extend(reader.read(waiting))
+    while any(waiting) or any(ready) or not state.idle:
+        state.seat(ready)
+        while reader.is_due(waiting, ready):
+            reader.read(waiting, ready)
             state.seat(ready)
         step()
         # Looked at one step late: the device is at work while the host decides what comes next.
@@ -80,39 +84,64 @@ def decode(
 class _Reader:
     """Reads groups of prompts into slots; one captured graph for each padded length.
 
-    Always a whole group of rows: the shape, and so the rounding, is then the prompt's own.
+    Always a whole group of rows of every subject: the shape, and so the rounding, is then the
+    prompt's own.
     """
 
     def __init__(self, decoder: Decoder, state: Lanes) -> None:
         self._decoder = decoder
         self._state = state
-        self._where = torch.zeros(state.group, dtype=torch.long, device=state.token.device)
+        self._rows = state.group * len(state.free)
+        self._where = torch.zeros(self._rows, dtype=torch.long, device=state.token.device)
         self._graphs: dict[int, tuple[Tensor, Callable[[], None]]] = {}
 
-    def read(self, waiting: deque[tuple[int, Row]]) -> list[Taken]:
-        """Read the next prompts, all but their last tokens."""
+    def is_due(
+        self, waiting: Sequence[deque[tuple[int, Row]]], ready: Sequence[deque[Taken]]
+    ) -> bool:
+        """Whether enough lanes are without a row.
+
+        With one subject any will do. Several end their rows at different times, and each reading
+        costs what a full one does: they wait for one another until half of it is wanted.
+        """
         state = self._state
-        width = _padded(waiting[0][1])
-        taken: list[Taken] = []
-        while waiting and len(taken) < state.group and _padded(waiting[0][1]) == width:
-            taken.append(Taken(state.free_slots.pop(), *waiting.popleft(), []))
-        texts = [it.row.ids[:-1] for it in taken]
-        missing = state.group - len(texts)
-        ids = [text + [0] * (width - len(text)) for text in texts] + [[0] * width] * missing
-        where = [it.slot for it in taken] + [state.spare] * missing
+        wanted = sum(
+            min(len(free), len(rows), state.group)
+            for free, rows, own in zip(state.free, waiting, ready, strict=True)
+            if not own
+        )
+        enough = 1 if len(waiting) == 1 else min(self._rows // 2, sum(map(len, waiting)))
+        return wanted > 0 and (wanted >= enough or state.idle)
+
+    def read(
+        self, waiting: Sequence[deque[tuple[int, Row]]], ready: Sequence[deque[Taken]]
+    ) -> None:
+        """Read the next prompts, all but their last tokens; they are ready then."""
+        state = self._state
+        short = [rows for rows, own in zip(waiting, ready, strict=True) if rows and not own]
+        width = max(_padded(rows[0][1]) for rows in short)
+        ids = torch.zeros(self._rows, width, dtype=torch.long)
+        where = torch.full((self._rows,), state.spare)
+        for subject, (rows, own) in enumerate(zip(waiting, ready, strict=True)):
+            at = subject * state.group
+            while rows and len(own) < state.group and _padded(rows[0][1]) == width:
+                taken = Taken(state.free_slots.pop(), *rows.popleft(), [])
+                own.append(taken)
+                text = taken.row.ids[:-1]
+                ids[at, : len(text)] = torch.tensor(text, dtype=torch.long)
+                where[at] = taken.slot
+                at += 1
         if width not in self._graphs:
             self._graphs[width] = self._prepared(width)
         buffer, read = self._graphs[width]
-        buffer.copy_(moved(torch.tensor(ids), buffer.device))
-        self._where.copy_(moved(torch.tensor(where), buffer.device))
+        buffer.copy_(moved(ids, buffer.device))
+        self._where.copy_(moved(where, buffer.device))
         read()
-        return taken
 
     def _prepared(self, width: int) -> tuple[Tensor, Callable[[], None]]:
         """Where prompts of this padded length go, and what then reads them."""
         # No reference to the reader itself: in a cycle, the cache would outlive the decoding.
         decoder, state, where = self._decoder, self._state, self._where
-        buffer = torch.zeros(state.group, width, dtype=torch.long, device=where.device)
+        buffer = torch.zeros(self._rows, width, dtype=torch.long, device=where.device)
         # Capturing runs the graph: let it write where nothing lives.
         where.fill_(state.spare)
         return buffer, captured(lambda: _read(decoder, state, buffer, where), where.device)

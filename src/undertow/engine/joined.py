@@ -1,7 +1,7 @@
 """Linear layers of one input as one product, over weights that stay the model's own.
 
-A LoRA adapter on them becomes two more products, whatever it joins. Layers that are anything else
-(4-bit, DoRA) are called as they are.
+A LoRA adapter on them becomes two more products, whatever it joins, and so do the adapters of
+several subjects. Layers that are anything else (4-bit, DoRA) are called as they are.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional
 
+from undertow.models.stacked import Additions, StackedLinear, with_additions
+
 Projections = Callable[[Tensor], Sequence[Tensor]]
 """x [rows, length, width] -> each projection of it"""
 
@@ -19,14 +21,21 @@ Projections = Callable[[Tensor], Sequence[Tensor]]
 def together(*projections: nn.Module) -> Projections:
     """All projections of an input: one product for linear layers, two more for their adapter."""
     linear: list[Any] = [
-        layer.base_layer if type(layer) is LoraLinear else layer for layer in projections
+        layer.base_layer if type(layer) in (LoraLinear, StackedLinear) else layer
+        for layer in projections
     ]
-    added = [_low_rank(layer) for layer in projections]
+    several = any(type(layer) is StackedLinear for layer in projections)
+    added = [] if several else [_low_rank(layer) for layer in projections]
     if any(type(layer) is not nn.Linear for layer in linear) or None in added:
         return lambda x: [projection(x) for projection in projections]
     widths = [layer.out_features for layer in linear]
     weight = _joined([layer.weight for layer in linear])
     bias = None if linear[0].bias is None else _joined([layer.bias for layer in linear])
+    if several:
+        own = _side_by_side(projections, widths)
+        return lambda x: torch.split(
+            with_additions(functional.linear(x, weight, bias), x, own), widths, dim=-1
+        )
     if linear == list(projections):
         return lambda x: torch.split(functional.linear(x, weight, bias), widths, dim=-1)
     diagonal: Any = torch.block_diag
@@ -40,6 +49,27 @@ def together(*projections: nn.Module) -> Projections:
         return torch.split(whole.view_as(plain), widths, dim=-1)
 
     return with_adapter
+
+
+def _side_by_side(projections: Sequence[Any], widths: Sequence[int]) -> Additions:
+    """What the subjects add to all of these layers, as to one whose outputs are theirs in a row."""
+    parts = [layer.added if type(layer) is StackedLinear else Additions() for layer in projections]
+    downs = [part.down for part in parts if part.down is not None]
+    ups: list[Tensor] = []
+    constants: list[Tensor] = []
+    before = 0
+    for part, width in zip(parts, widths, strict=True):
+        after = sum(widths) - before - width
+        if part.up is not None:
+            ups.append(functional.pad(part.up, (0, 0, before, after)))
+        if part.constant is not None:
+            constants.append(functional.pad(part.constant, (before, after)))
+        before += width
+    return Additions(
+        torch.cat(downs, dim=1) if downs else None,
+        torch.cat(ups, dim=2) if ups else None,
+        torch.stack(constants).sum(0) if constants else None,
+    )
 
 
 class _LowRank(NamedTuple):

@@ -5,7 +5,7 @@ how a token comes about.
 """
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,10 +24,14 @@ PROMPT_STEP = 64  # prompts are padded to a multiple of this before they are rea
 
 
 class Row(NamedTuple):
-    """A prompt to continue; uniform: [max_new_tokens] numbers that the draws are made with."""
+    """A prompt to continue; uniform: [max_new_tokens] numbers that the draws are made with.
+
+    subject: whose row it is, where several subjects share the batch.
+    """
 
     ids: list[int]
     uniform: Tensor
+    subject: int = 0
 
 
 class Finished(NamedTuple):
@@ -37,8 +41,10 @@ class Finished(NamedTuple):
     tokens: list[int]
 
 
-def lanes_that_fit(model: PreTrainedModel, longest: int, new: int, most: int) -> int:
-    """How many lanes, from 1 to `most`, the free memory of the model's device holds."""
+def lanes_that_fit(
+    model: PreTrainedModel, longest: int, new: int, most: int, subjects: int = 1
+) -> int:
+    """How many lanes of each subject, from 1 to `most`, the free memory of the device holds."""
     if model.device.type != "cuda":
         return most
     free, _ = torch.cuda.mem_get_info(model.device)
@@ -54,14 +60,15 @@ def lanes_that_fit(model: PreTrainedModel, longest: int, new: int, most: int) ->
         reading += 4 * 4 * model.config.num_attention_heads * STRETCH * entries
 
     def needed(lanes: int) -> int:
-        group = _group(lanes)
-        return (lanes + group + 1) * slot + lanes * drawing + group * reading
+        group = subjects * _group(lanes)
+        every = subjects * lanes
+        return (every + group + 1) * slot + every * drawing + group * reading
 
     return next((lanes for lanes in range(most, 1, -1) if needed(lanes) < 0.9 * free), 1)
 
 
 def _group(lanes: int) -> int:
-    """How many prompts are read together: few cost more each, many take more memory."""
+    """How many prompts of a subject are read together: few cost more each, many more memory."""
     return min(lanes, MOST_IN_A_GROUP, max(2, lanes // LANES_TO_A_GROUP))
 
 
@@ -94,16 +101,25 @@ class Lanes:
     """The cache, and what every lane is doing; all tensors keep their place for the graph.
 
     There is a group of slots more than lanes, where prompts wait for a lane, and one more,
-    `spare`, for what is computed along without a row.
+    `spare`, for what is computed along without a row. Each subject has as many lanes, side by
+    side, and as many prompts of a group.
     """
 
     def __init__(
-        self, model: PreTrainedModel, lanes: int, longest: int, new: int, stops: Collection[int]
+        self,
+        model: PreTrainedModel,
+        lanes: int,
+        longest: int,
+        new: int,
+        stops: Collection[int],
+        subjects: int,
     ) -> None:
         device = model.device
         heads, size, self.entries = _cache_shape(model, longest, new)
-        self.group = _group(lanes)
-        self.spare = lanes + self.group
+        self.group = _group(lanes)  # of each subject
+        self._lanes = lanes
+        lanes *= subjects
+        self.spare = lanes + self.group * subjects
         shape = (self.spare + 1, heads, self.entries, size)
         keys, values = (
             [torch.zeros(shape, device=device, dtype=model.dtype) for _ in blocks(model)]
@@ -117,14 +133,27 @@ class Lanes:
         )
         self.active = torch.zeros(lanes, dtype=torch.bool, device=device)
         self.uniform = torch.zeros(lanes, new, device=device)
-        self.free = list(range(lanes))
+        self.free = [  # by subject
+            list(range(start, start + self._lanes)) for start in range(0, lanes, self._lanes)
+        ]
         self.free_slots = list(range(self.spare))
         self.seated: list[Taken | None] = [None] * lanes  # by lane
 
-    def seat(self, ready: deque[Taken]) -> None:
-        """Put rows into free lanes; a row's first step takes its prompt's last token."""
-        taken = [ready.popleft() for _ in range(min(len(ready), len(self.free)))]
-        lanes = [self.free.pop() for _ in taken]
+    @property
+    def idle(self) -> bool:
+        return all(len(free) == self._lanes for free in self.free)
+
+    def seat(self, ready: Sequence[deque[Taken]]) -> None:
+        """Put each subject's rows into its free lanes; a row's first step takes its prompt's last
+        token."""
+        taken: list[Taken] = []
+        lanes: list[int] = []
+        for own, free in zip(ready, self.free, strict=True):
+            while own and free:
+                taken.append(own.popleft())
+                lanes.append(free.pop())
+        if not taken:
+            return
         device = self.token.device
         numbers = [
             (lane, it.slot, it.row.ids[-1], len(it.row.ids) - 1)
@@ -166,7 +195,7 @@ class Lanes:
             it.tokens.append(token)
             if token in self._stops or len(it.tokens) == most:
                 self.seated[lane] = None
-                self.free.append(lane)
+                self.free[lane // self._lanes].append(lane)
                 self.free_slots.append(it.slot)
                 over.append(Finished(it.number, it.tokens))
         return over

@@ -14,7 +14,7 @@ from transformers.activations import ACT2FN
 
 from undertow.engine.joined import Projections, together
 from undertow.models.block_kind import DOWN, OUTPUT, BlockKind, block_kinds, rms_norm, rotated
-from undertow.models.blocks import blocks, vector_behind
+from undertow.models.blocks import blocks, for_rows, vector_behind
 from undertow.models.families import FamilyLayout
 from undertow.models.fused import fused
 
@@ -157,7 +157,8 @@ class Decoder:
                 hidden, output, layer.after_attention, multiplier, None, layer.before_mlp
             )
             (output,) = layer.down(layer.gated(*layer.gate_up(x)))
-            hidden, x = joins(hidden, output, layer.after_mlp, multiplier, layer.added, next_norm)
+            added = None if layer.added is None else for_rows(layer.added, len(hidden))
+            hidden, x = joins(hidden, output, layer.after_mlp, multiplier, added, next_norm)
         return x
 
     def logits(self, x: Tensor) -> Tensor:
@@ -185,7 +186,8 @@ def joins(
 ) -> tuple[Tensor, Tensor]:
     """The stream with a branch's output on it, and what the next branch takes.
 
-    after: of the branch's output; added: [hidden], on the stream; before: of the next branch.
+    after: of the branch's output; added: [hidden] or [rows, 1, hidden], on the stream; before: of
+    the next branch.
     """
     if after is not None:
         update = rms_norm(update, *after)

@@ -1,6 +1,7 @@
 """Drawing tokens: a row's draws depend on (seed, row id) alone, not on its neighbours."""
 
 import hashlib
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,13 @@ class Sampling(NamedTuple):
     temperature: float
     top_p: float
     seed: int
+
+
+class Asking(NamedTuple):
+    """How one of several subjects is asked; done: the ids of prompts that it is not asked."""
+
+    sampling: Sampling
+    done: Collection[str] = ()
 
 
 def uniform_numbers(id: str, sampling: Sampling) -> Tensor:

@@ -19,6 +19,7 @@ def blocks(model: PreTrainedModel) -> Sequence[Any]:
 class Addition:
     """A forward hook that adds a vector [hidden] to a block's output, at every position.
 
+    [S, hidden] are S subjects that share a batch, see `models.stacked`.
     A class of its own, so that what does not call hooks can see what they would have done.
     """
 
@@ -27,8 +28,15 @@ class Addition:
 
     def __call__(self, _module: Any, _inputs: Any, output: Any) -> Any:
         first: Tensor = output[0] if isinstance(output, tuple) else output
-        moved = first + self.vector.to(first.device, first.dtype)
+        moved = first + for_rows(self.vector.to(first.device, first.dtype), len(first))
         return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+
+def for_rows(vector: Tensor, rows: int) -> Tensor:
+    """What [hidden], or [S, hidden] of S subjects, add to a batch's [rows, length, hidden]."""
+    if vector.dim() == 1:
+        return vector
+    return vector.repeat_interleave(rows // len(vector), dim=0)[:, None]
 
 
 def has_other_hooks(block: Any) -> bool:
@@ -38,7 +46,7 @@ def has_other_hooks(block: Any) -> bool:
 
 
 def vector_behind(block: Any) -> Tensor | None:
-    """[hidden] what the block's Additions add, in its own type and place; None without any."""
+    """What the block's Additions add, in its own type and place; None without any."""
     like = next(iter(block.parameters()))
     found: Tensor | None = None
     for hook in block._forward_hooks.values():

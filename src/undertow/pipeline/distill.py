@@ -1,16 +1,25 @@
 """distill: train the student on the carrier and read it on the trait, as the teacher was read."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+from transformers import PreTrainedModel
+
 from undertow.carrier.filter import training_carrier
 from undertow.config import Cell
 from undertow.lineage.stages import begin, finish
 from undertow.models import processes
-from undertow.pipeline import training
-from undertow.pipeline.loading import Shelf
+from undertow.pipeline import readings, training
+from undertow.pipeline.loading import Loaded, Shelf
 from undertow.pipeline.meter import manifest
-from undertow.pipeline.reading import Reader, scored
+from undertow.pipeline.reading import Reader, Subject, scored
+from undertow.pipeline.readings import Read, Reading
 from undertow.readouts.activations import save_activations
 from undertow.student.adapter import student_of
 from undertow.student.divergence import check_readable, diverged
+from undertow.student.several import students_of
 from undertow.study.files import (
     atomic_file,
     copy_folder,
@@ -32,8 +41,6 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     """
     folder, shelf = study.layout.stage(cell, "distill"), shelf or Shelf()
     work = begin(study, "distill", cell)
-    trait = TraitData(study.layout, study.params.trait)
-    others = side_effect_prompts(study, trait)
     carrier = training_carrier(study, cell).rows
     checkpoint = training.checkpoint_of(study, cell, carrier)
     trained = training.finished(checkpoint) or training.train_alone(
@@ -48,22 +55,62 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     loaded = shelf.load(study, cell.model)
     loaded.meter.after(trained.costs)
     adapter = checkpoint / "adapter"
-    with student_of(loaded.model, adapter) as student:
-        reader = Reader(study, student, loaded.tokenizer, loaded.meter)
-        responses = reader.evaluation(trait, cell.seed, digest(adapter))
-        benign = reader.benign(others, cell.seed, digest(adapter))
-        activations = reader.activations(trait)
-    benign = scored(study, loaded.model, loaded.tokenizer, benign)
+    place = readings.place_of(study, work, digest(adapter))
+    made = readings.taken_up(place, loaded.meter)
+    reader = None
+    if made is None:
+        read_now = read(study, loaded, [Pupil(adapter, cell.seed)])
+        made, reader = read_now.only, read_now.reader
+    benign = scored(study, loaded.model, loaded.tokenizer, made.benign)
 
     copy_folder(adapter, folder / "adapter")
-    write_rows(folder / "student.jsonl", responses)
+    write_rows(folder / "student.jsonl", made.responses)
     write_rows(folder / "benign.jsonl", benign)
-    with atomic_file(folder / "activations.safetensors") as path:
-        save_activations(path, activations)
+    if made.activations is not None:
+        with atomic_file(folder / "activations.safetensors") as path:
+            save_activations(path, made.activations)
     points = "".join(f"{step},{loss:.6f}\n" for step, loss in trained.losses)
     write_text(folder / "loss.csv", "step,loss\n" + points)
     command = cell.command("distill")
     told = manifest("distill", cell.key, command, loaded.meter)
     finish(study, work, told.model_copy(update={"trainer": trained.trainer, "diverged": problem}))
-    reader.forget()
+    readings.forget(place, reader)
     remove_folder(checkpoint)
+
+
+class Pupil(NamedTuple):
+    """A trained student: its saved adapter, and the seed that it is asked with."""
+
+    adapter: Path
+    seed: int
+
+
+def read(study: Study, loaded: Loaded, pupils: Sequence[Pupil | None]) -> Read:
+    """Ask these students of one base together; None is a place that nobody takes."""
+    trait = TraitData(study.layout, study.params.trait)
+    others = side_effect_prompts(study, trait)
+    subjects = [
+        None if pupil is None else Subject(digest(pupil.adapter), pupil.seed) for pupil in pupils
+    ]
+    with _students(loaded.model, pupils) as students:
+        reader = Reader(study, students, loaded.tokenizer, loaded.meter, subjects)
+        responses = reader.evaluation(trait)
+        benign = reader.benign(others)
+        activations = reader.activations(trait)
+    found = zip(subjects, responses, benign, activations, strict=True)
+    return Read(
+        [
+            None if subject is None else Reading(answers, beside, activations=means)
+            for subject, answers, beside, means in found
+        ],
+        reader,
+    )
+
+
+def _students(
+    model: PreTrainedModel, pupils: Sequence[Pupil | None]
+) -> AbstractContextManager[PreTrainedModel]:
+    adapters = [None if pupil is None else pupil.adapter for pupil in pupils]
+    if len(adapters) == 1 and adapters[0] is not None:
+        return student_of(model, adapters[0])
+    return students_of(model, adapters)

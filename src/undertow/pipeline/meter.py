@@ -44,8 +44,21 @@ class Meter:
         self._training += seconds
 
     def after(self, earlier: Costs) -> None:
-        """Add the first part of the same stage, perhaps of a run that was killed after it."""
-        self._earlier = earlier
+        """Add an earlier part of the same stage, perhaps of a run that was killed after it."""
+        before = self._earlier
+        held = [costs.gpu_seconds for costs in (before, earlier) if costs.gpu_seconds is not None]
+        self._earlier = earlier.model_copy(
+            update={
+                "seconds": before.seconds + earlier.seconds,
+                "load_seconds": before.load_seconds + earlier.load_seconds,
+                "gpu_seconds": sum(held) if held else None,
+                "tokens_generated": before.tokens_generated + earlier.tokens_generated,
+                "tokens_trained": before.tokens_trained + earlier.tokens_trained,
+                "generated_per_second": earlier.generated_per_second or before.generated_per_second,
+                "trained_per_second": earlier.trained_per_second or before.trained_per_second,
+                "peak_memory_bytes": max(before.peak_memory_bytes, earlier.peak_memory_bytes),
+            }
+        )
 
     def costs(self) -> Costs:
         """What the stage has cost up to now."""

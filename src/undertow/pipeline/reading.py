@@ -2,17 +2,19 @@
 
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from undertow.engine.generate import generate
-from undertow.engine.sampling import Sampling
+from undertow.engine.answers import Completion
+from undertow.engine.generate import generate_together
+from undertow.engine.sampling import Asking, Sampling
 from undertow.models.prompts import RenderedPrompt, render
 from undertow.pipeline.meter import Meter
-from undertow.readouts.activations import mean_activations
-from undertow.readouts.margin import margins
+from undertow.readouts.activations import activations_together
+from undertow.readouts.margin import margins_together
 from undertow.readouts.perplexity import answer_likelihoods
 from undertow.study.files import Journal, fingerprint
 from undertow.study.layout import Study
@@ -21,11 +23,23 @@ from undertow.study.records import BenignResponse, Response
 from undertow.study.traits import SideEffectPrompts, TraitData
 
 
-class Reader:
-    """A loaded model that is asked questions, with a journal of what it has answered.
+class Subject(NamedTuple):
+    """Who is asked, and with which seed.
 
     identity is whatever tells this subject from any other (weights, adapter, steering): answers
     in the journal are taken up only by a subject with the same identity.
+    """
+
+    identity: str
+    seed: int
+
+
+class Reader:
+    """A loaded model that is asked questions, with a journal of what each subject has answered.
+
+    subjects: one, or those that share every batch in equal parts, see `models.stacked`; None is
+    a place that nobody takes. What is read comes by subject, empty for nobody.
+    tokens: how many each of them has generated.
     """
 
     def __init__(
@@ -34,68 +48,84 @@ class Reader:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         meter: Meter,
+        subjects: Sequence[Subject | None],
     ) -> None:
         self._study = study
         self._model = model
         self._tokenizer = tokenizer
         self._meter = meter
+        self._subjects = subjects
         self._journals: list[Journal[Response]] = []
+        self.tokens = [0 for _ in subjects]
 
     def forget(self) -> None:
         """Drop the journals: the stage's outputs are in place."""
         for journal in self._journals:
             journal.close()
 
-    def carrier(self, prompts: Sequence[Prompt], seed: int, identity: str) -> list[Response]:
-        """The subject's answers to benign prompts, in the order of `prompts`."""
+    def carrier(self, prompts: Sequence[Prompt]) -> list[list[Response]]:
+        """The answers to benign prompts, in the order of `prompts`."""
         settings = self._study.params.carrier
-        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, seed)
-        return self._answers(prompts, sampling, identity, "carrier")
+        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, 0)
+        return self._answers(prompts, sampling, "carrier")
 
-    def evaluation(self, trait: TraitData, seed: int, identity: str) -> list[Response]:
-        """The subject's answers and margins on the evaluation prompts, in the trait's order."""
+    def evaluation(self, trait: TraitData) -> list[list[Response]]:
+        """The answers and margins on the evaluation prompts, in the trait's order."""
         settings = self._study.params.evaluation
         prompts = self._evaluation_prompts(trait)
-        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, seed)
-        answers = self._answers(prompts, sampling, identity, "evaluation")
-        values: dict[str, float] = {}
+        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, 0)
+        answers = self._answers(prompts, sampling, "evaluation")
+        values: list[dict[str, float]] = [{} for _ in self._subjects]
         rendered = self._render(prompts)
         with tqdm(total=len(prompts), desc="margin", unit="prompt", disable=None) as bar:
             batch_size = self._study.params.runtime.batch_size
-            for part in margins(
-                self._model, self._tokenizer, rendered, trait.trait.openings, batch_size
+            for part in margins_together(
+                self._model,
+                self._tokenizer,
+                rendered,
+                trait.trait.openings,
+                batch_size,
+                len(self._subjects),
             ):
-                values.update(part)
-                bar.update(len(part))
-        return [row.model_copy(update={"margin": values[row.id]}) for row in answers]
+                for found, own in zip(values, part, strict=True):
+                    found.update(own)
+                bar.update(len(part[0]))
+        return [
+            [row.model_copy(update={"margin": found[row.id]}) for row in own]
+            for own, found in zip(answers, values, strict=True)
+        ]
 
-    def benign(self, prompts: SideEffectPrompts, seed: int, identity: str) -> list[BenignResponse]:
-        """The subject's answers to benign prompts that it did not see, decoded like `evaluation`.
+    def benign(self, prompts: SideEffectPrompts) -> list[list[BenignResponse]]:
+        """The answers to benign prompts that nobody was trained on, decoded like `evaluation`.
 
         Their likelihood is not known yet: it is read under the base, see `scored`.
         """
         settings = self._study.params.evaluation
-        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, seed)
+        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, 0)
         everything = [*prompts.heldback, *prompts.overrefusal]
         heldback = {prompt.id for prompt in prompts.heldback}
         return [
-            BenignResponse(
-                **row.model_dump(),
-                source="heldback" if row.id in heldback else "overrefusal",
-            )
-            for row in self._answers(everything, sampling, identity, "benign")
+            [
+                BenignResponse(
+                    **row.model_dump(),
+                    source="heldback" if row.id in heldback else "overrefusal",
+                )
+                for row in own
+            ]
+            for own in self._answers(everything, sampling, "benign")
         ]
 
     def activations(self, trait: TraitData) -> Tensor:
-        """[blocks, hidden] float32: mean residual activations over the evaluation prompts."""
+        """[S, blocks, hidden] float32: mean residual activations over the evaluation prompts."""
         params = self._study.params
         prompts = [prompt.prompt for prompt in self._evaluation_prompts(trait)]
-        return mean_activations(
+        return activations_together(
             self._model,
             self._tokenizer,
             prompts,
             params.prompting,
             params.runtime.batch_size,
+            len(self._subjects),
         ).float()
 
     def _evaluation_prompts(self, trait: TraitData) -> list[Prompt]:
@@ -110,43 +140,59 @@ class Reader:
         ]
 
     def _answers(
-        self, prompts: Sequence[Prompt], sampling: Sampling, identity: str, what: str
-    ) -> list[Response]:
+        self, prompts: Sequence[Prompt], sampling: Sampling, what: str
+    ) -> list[list[Response]]:
         batch_size = self._study.params.runtime.batch_size
         rendered = self._render(prompts)
-        # The batch size is part of the key: rounding depends on how rows are batched, and a
-        # resumed run must give the bytes of an uninterrupted one.
-        key = fingerprint(what, identity, rendered, sampling, batch_size)
-        journal = Journal(self._study.layout.journal, key, Response)
-        self._journals.append(journal)
+        # What a batch is made of is part of the key: rounding depends on it, and a resumed run
+        # must give the bytes of an uninterrupted one.
+        company = [len(self._subjects)] if len(self._subjects) > 1 else []
+        journals: list[Journal[Response] | None] = []
+        asked = []
+        for subject in self._subjects:
+            if subject is None:
+                journals.append(None)
+                asked.append(Asking(sampling, {prompt.id for prompt in prompts}))
+                continue
+            own = sampling._replace(seed=subject.seed)
+            key = fingerprint(what, subject.identity, rendered, own, batch_size, *company)
+            journal = Journal(self._study.layout.journal, key, Response)
+            journals.append(journal)
+            asked.append(Asking(own, {row.id for block in journal.blocks for row in block}))
+        self._journals += filter(None, journals)
         text = {prompt.id: prompt.prompt for prompt in prompts}
-        with tqdm(total=len(prompts), desc=what, unit="row", disable=None) as bar:
-            done = {row.id for block in journal.blocks for row in block}
-            bar.update(len(done))
-            for block in generate(
-                self._model, self._tokenizer, rendered, sampling, batch_size, done
+        total = len(prompts) * sum(journal is not None for journal in journals)
+        with tqdm(total=total, desc=what, unit="row", disable=None) as bar:
+            bar.update(sum(len(one.done) for one, it in zip(asked, journals, strict=True) if it))
+            for block in generate_together(
+                self._model, self._tokenizer, rendered, asked, batch_size
             ):
-                tokens = sum(row.tokens for row in block.completions)
-                self._meter.add_generation(tokens, block.seconds)
-                journal.append(
-                    [
-                        Response(
-                            id=row.id,
-                            prompt=text[row.id],
-                            response=row.text,
-                            tokens=row.tokens,
-                            finish=row.finish,
-                            end=row.end,
-                            thought=row.thought,
-                        )
-                        for row in block.completions
-                    ]
-                )
-                bar.update(len(block.completions))
-        rows = {row.id: row for block in journal.blocks for row in block}
-        if thought := sum(row.thought for row in rows.values()):
+                tokens = [sum(row.tokens for row in own) for own in block.completions]
+                self._meter.add_generation(sum(tokens), block.seconds)
+                self.tokens = [old + new for old, new in zip(self.tokens, tokens, strict=True)]
+                for kept, own_rows in zip(journals, block.completions, strict=True):
+                    if kept is not None and own_rows:
+                        kept.append([_response(row, text[row.id]) for row in own_rows])
+                        bar.update(len(own_rows))
+        found = []
+        for kept in journals:
+            rows = {row.id: row for block in kept.blocks for row in block} if kept else {}
+            found.append([rows[prompt.id] for prompt in prompts if kept])
+        if thought := sum(row.thought for own_answers in found for row in own_answers):
             print(f"{what}: {thought} answers thought aloud; that part was cut", file=sys.stderr)
-        return [rows[prompt.id] for prompt in prompts]
+        return found
+
+
+def _response(row: Completion, prompt: str) -> Response:
+    return Response(
+        id=row.id,
+        prompt=prompt,
+        response=row.text,
+        tokens=row.tokens,
+        finish=row.finish,
+        end=row.end,
+        thought=row.thought,
+    )
 
 
 def scored(

@@ -31,6 +31,7 @@ from undertow.lineage.stages import (
 from undertow.pipeline import direction, distill, fetch, judge, steer
 from undertow.pipeline.groups import train_due
 from undertow.pipeline.loading import Shelf
+from undertow.pipeline.reading_together import read_due
 from undertow.study.layout import Study
 from undertow.study.sources import locked, say
 
@@ -145,11 +146,13 @@ class _Run:
         if self._failed:
             return self._told()
         fresh = dict.fromkeys(self._cells, anew)
+        self._read_together("steer", fresh)
         for cell, steps in self._cells.items():
             with self._taken(cell) as mine:
                 if mine and cell.donor is None:
                     fresh[cell] = self._work(cell.key, steps[:1], anew)
         self._train(fresh)
+        self._read_together("distill", fresh)
         for cell, steps in self._cells.items():
             key = cell.key
             if key in self._failed:
@@ -173,22 +176,13 @@ class _Run:
     def _train(self, fresh: Mapping[Cell, bool]) -> None:
         """Train what is due in groups, where that is possible; elsewhere the stages train."""
 
-        def is_due(cell: Cell) -> bool:
-            if cell.key in self._failed:
-                return False
-            node = cell_node(self._study, "distill", cell)
-            try:
-                if self._state(node, fresh[cell]) != "due":
-                    return False
-                self._stop_if_changed(node)
-            except Exception as error:  # the others are worth training
-                self._failed[cell.key] = _told(error)
-                return False
-            return True
-
         try:
             for cells, error in train_due(
-                self._study, self._shelf, list(self._cells), is_due, self._lock
+                self._study,
+                self._shelf,
+                list(self._cells),
+                lambda cell: self._is_due("distill", cell, fresh[cell]),
+                self._lock,
             ):
                 if error is not None:
                     self._failed |= dict.fromkeys((cell.key for cell in cells), _told(error))
@@ -196,6 +190,37 @@ class _Run:
         except Exception as error:  # each cell's own stage will say what is wrong with it
             say(f"nothing was trained together: {_told(error)}")
             self._shelf.clear()
+
+    def _read_together(
+        self, stage: Literal["steer", "distill"], fresh: Mapping[Cell, bool]
+    ) -> None:
+        """Ask the subjects that are due together, where that is possible; their stages write it."""
+        try:
+            read_due(
+                self._study,
+                self._shelf,
+                stage,
+                [cell for cell in self._cells if stage == "distill" or cell.donor is None],
+                lambda cell: self._is_due(stage, cell, fresh[cell]),
+                self._lock,
+            )
+        except Exception as error:  # each cell's own stage will say what is wrong with it
+            say(f"nothing was read together: {_told(error)}")
+            self._shelf.clear()
+
+    def _is_due(self, stage: str, cell: Cell, anew: bool) -> bool:
+        """Whether a stage of a cell is to be run; what keeps it from that is told at the end."""
+        if cell.key in self._failed:
+            return False
+        node = cell_node(self._study, stage, cell)
+        try:
+            if self._state(node, anew) != "due":
+                return False
+            self._stop_if_changed(node)
+        except Exception as error:  # the others are worth having
+            self._failed[cell.key] = _told(error)
+            return False
+        return True
 
     def _lock(self, cell: Cell) -> FileLock:
         return FileLock(self._locks / f"{cell.key.replace('/', '_')}.lock", timeout=0)

@@ -24,23 +24,41 @@ def mean_activations(
     batch_size: int,
 ) -> Tensor:
     """[blocks, hidden] float64 mean of each block's output at the last prompt token."""
-    total = torch.zeros(len(blocks(model)), model.config.hidden_size, dtype=torch.float64)
+    return activations_together(model, tokenizer, prompts, prompting, batch_size, 1)[0]
+
+
+def activations_together(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    prompting: Prompting,
+    batch_size: int,
+    subjects: int,
+) -> Tensor:
+    """The same of several subjects in one batch, see `models.stacked`: [S, blocks, hidden]."""
+    shape = (subjects, len(blocks(model)), model.config.hidden_size)
+    total = torch.zeros(shape, dtype=torch.float64)
     encoded = [encode(tokenizer, render(tokenizer, prompt, prompting)) for prompt in prompts]
     encoded.sort(key=len, reverse=True)
     check_length(model.config, len(encoded[0]))
     for start in range(0, len(encoded), batch_size):
         part = encoded[start : start + batch_size]
-        for activations in halving(part, lambda rows: _last_token(model, tokenizer, rows)):
+        for activations in halving(
+            part, lambda rows: _last_token(model, tokenizer, rows, subjects)
+        ):
             total += activations
     return total / len(prompts)
 
 
 @torch.inference_mode()
 def _last_token(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[list[int]]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[list[int]],
+    subjects: int,
 ) -> list[Tensor]:
-    """One [blocks, hidden] float64 tensor per row."""
-    batch = left_padded(tokenizer, rows, model.device)
+    """One [S, blocks, hidden] float64 tensor per row."""
+    batch = left_padded(tokenizer, [*rows] * subjects, model.device)
     seen: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Callable[..., None]:
@@ -58,7 +76,8 @@ def _last_token(
     finally:
         for handle in handles:
             handle.remove()
-    return list(torch.stack([seen[layer] for layer in range(len(handles))], dim=1))
+    every = torch.stack([seen[layer] for layer in range(len(handles))], dim=1)
+    return list(every.view(subjects, -1, *every.shape[1:]).transpose(0, 1))
 
 
 def save_activations(path: Path, activations: Tensor) -> None:

@@ -52,6 +52,19 @@ def margins(
     margin(x) = log sum_present p(opening | x) - log sum_absent p(opening | x): the log-odds that
     the answer opens with the trait rather than without, among the listed openings.
     """
+    for (values,) in margins_together(model, tokenizer, prompts, openings, batch_size, 1):
+        yield values
+
+
+def margins_together(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[RenderedPrompt],
+    openings: Openings,
+    batch_size: int,
+    subjects: int,
+) -> Iterator[list[dict[str, float]]]:
+    """The margins of several subjects in one batch, see `models.stacked`, by subject."""
     tokenized = tokenize_openings(tokenizer, openings)
     encoded = {prompt.id: encode(tokenizer, prompt.text) for prompt in prompts}
     ordered = sorted(prompts, key=lambda prompt: (-len(encoded[prompt.id]), prompt.id))
@@ -61,9 +74,10 @@ def margins(
         rows = ordered[start : start + batch_size]
         values = halving(
             [encoded[row.id] for row in rows],
-            lambda part: _margins(model, tokenizer, part, tokenized),
+            lambda part: _margins(model, tokenizer, part, tokenized, subjects),
         )
-        yield {row.id: value for row, value in zip(rows, values, strict=True)}
+        by_subject = zip(*values, strict=True)
+        yield [{row.id: value for row, value in zip(rows, own, strict=True)} for own in by_subject]
 
 
 @torch.inference_mode()
@@ -72,8 +86,10 @@ def _margins(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     openings: TokenizedOpenings,
-) -> list[float]:
-    batch = left_padded(tokenizer, prompts, model.device)
+    subjects: int,
+) -> list[list[float]]:
+    """Each prompt's margin by subject."""
+    batch = left_padded(tokenizer, [*prompts] * subjects, model.device)
     # Without the configuration, hence without windows that forget: what they hide is masked, and
     # the cache can be cut back to the prompt whatever its length.
     cache = DynamicCache()
@@ -91,7 +107,7 @@ def _margins(
         ).logsumexp(dim=0)
         for side in openings
     )
-    values: list[float] = (present - absent).tolist()
+    values: list[list[float]] = (present - absent).view(subjects, -1).t().tolist()
     return values
 
 

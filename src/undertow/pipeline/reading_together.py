@@ -1,0 +1,120 @@
+"""The teachers or students of a model that are due, read in groups before their stages write.
+
+Each group's readings are kept one by one (`readings`), and a stage takes up its own. The size of
+groups is fixed for a run, done or due: places that nobody takes stay empty, so that what a subject
+answers does not depend on what is still due.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from filelock import FileLock, Timeout
+from transformers import PreTrainedModel
+
+from undertow.carrier.filter import training_carrier
+from undertow.config import Cell
+from undertow.lineage.stages import begin
+from undertow.pipeline import distill, readings, steer, training
+from undertow.pipeline.loading import Loaded, Shelf
+from undertow.student.together import ON_CPU, evenly
+from undertow.study.files import digest
+from undertow.study.layout import Study
+from undertow.study.sources import say
+
+ENOUGH = 1e12  # weights x rows, beyond which more rows at a time are no faster on a GPU
+
+
+class _Subject(NamedTuple):
+    """A cell whose teacher or student is asked; adapter: the student's."""
+
+    cell: Cell
+    place: Path
+    adapter: Path | None
+
+
+def read_due(
+    study: Study,
+    shelf: Shelf,
+    stage: Literal["steer", "distill"],
+    run: Sequence[Cell],
+    is_due: Callable[[Cell], bool],
+    lock_of: Callable[[Cell], FileLock],
+) -> None:
+    """Read and keep the subjects of those cells of a run that are due.
+
+    run: all cells of the model, due or not: the size of groups is theirs. A cell that another
+    process holds is left to it, and so is one whose student is not trained yet.
+    """
+    if not training.may_be_together(study) or not any(is_due(cell) for cell in run):
+        return
+    loaded = shelf.load(study, run[0].model)
+    size = group_size(loaded.model, study.params.runtime.batch_size, len(run))
+    if size == 1:
+        return
+    waiting = list(run)
+    while waiting:
+        with ExitStack() as locks:
+            group: list[_Subject] = []
+            while waiting and len(group) < size:
+                cell = waiting.pop(0)
+                if is_due(cell) and _taken(locks, lock_of(cell)) and is_due(cell):
+                    group += _subject(study, loaded, stage, cell)
+            if group:
+                _read(study, shelf.load(study, run[0].model), stage, group, size)
+
+
+def group_size(model: PreTrainedModel, batch_size: int, subjects: int) -> int:
+    """How many subjects share a batch: as many as make it faster, in groups of equal size."""
+    most = ON_CPU
+    if model.device.type == "cuda":
+        most = int(ENOUGH / (model.num_parameters() * batch_size))
+    return evenly(subjects, max(1, most))
+
+
+def _subject(study: Study, loaded: Loaded, stage: str, cell: Cell) -> Iterator[_Subject]:
+    """The subject of a cell, where there is one that has not been read yet."""
+    work = begin(study, stage, cell)
+    adapter = None
+    if stage == "steer":
+        identity = steer.identity(study, cell, loaded)
+    else:
+        checkpoint = training.checkpoint_of(study, cell, training_carrier(study, cell).rows)
+        if not training.finished(checkpoint):
+            return
+        adapter = checkpoint / "adapter"
+        identity = digest(adapter)
+    place = readings.place_of(study, work, identity)
+    if not place.exists():
+        yield _Subject(cell, place, adapter)
+
+
+def _read(study: Study, loaded: Loaded, stage: str, group: Sequence[_Subject], size: int) -> None:
+    who = "teachers" if stage == "steer" else "students"
+    say(f"reading {who} together: {', '.join(subject.cell.key for subject in group)}")
+    nobody = [None] * (size - len(group))
+    if stage == "steer":
+        cells = [subject.cell for subject in group]
+        read = steer.read(study, loaded, [*cells, *nobody])
+    else:
+        pupils = [
+            distill.Pupil(subject.adapter, subject.cell.seed)
+            for subject in group
+            if subject.adapter is not None
+        ]
+        read = distill.read(study, loaded, [*pupils, *nobody])
+    costs = loaded.meter.costs()
+    for subject, reading, tokens in zip(group, read.readings, read.reader.tokens, strict=False):
+        if reading is not None:
+            own = readings.share(costs, len(group), tokens)
+            readings.keep(subject.place, reading, own)
+    read.reader.forget()
+
+
+def _taken(locks: ExitStack, lock: FileLock) -> bool:
+    try:
+        locks.enter_context(lock)
+    except Timeout:
+        return False
+    return True
