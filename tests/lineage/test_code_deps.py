@@ -21,6 +21,7 @@ LEFT_OUT = {
     "models.memory": "how many rows are computed at a time: no parameter of a result either",
     "models.processes": "which process of one training this is",
     "pipeline.meter": "what a stage cost, not what it found",
+    "pipeline.readings": "keeps what was read until its stage has written it, whole or not at all",
     "study.audit_records": "the form of a record; reading one checks it",
     "study.records": "the form of a record; reading one checks it",
     "study.found": "reads a file whole or not at all",
