@@ -1,6 +1,7 @@
 """The benchmarks measure the code that the stages run, and say what they measured."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config
 
 from repository import ROOT, Repository, tiny_params
 from undertow.bench.cells import tokenizer_of_size
+from undertow.bench.generation import cases
+from undertow.bench.shapes import SHAPES, build
+from undertow.models.families import layout_of
 from undertow.models.loading import load_tokenizer
 
 
@@ -38,6 +42,76 @@ def test_generate_prints_one_line_per_case_with_its_bound_and_ratios(repository:
     assert all(case["share_of_fixed"] > 0 for case in found[0]["varied"])
     assert "ratio_to_generate_with_hook" not in found[0]
     assert found[1]["ratio_to_generate_with_hook"] > 0
+
+
+@pytest.mark.parametrize("name", ["qwen3-0.6b", "qwen3-4b", "gemma2-2b", "gemma3-1b"])
+def test_every_family_s_shape_is_decoded_beside_generate(name: str, monkeypatch):
+    shape = SHAPES[name]
+    small = shape._replace(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=7,
+        head_dim=16,
+        vocab_size=300,
+        own=shape.own | ({"sliding_window": 16} if "sliding_window" in shape.own else {}),
+    )
+    monkeypatch.setitem(SHAPES, name, small)
+    cpu = torch.device("cpu")
+    (found,) = cases([name], [2], 8, 20, 1, [2], [], cpu, baseline_new=4)
+    assert found["tokens_per_second"] > 0
+    assert found["generate_new_tokens"] == 4
+    assert found["ratio_to_generate_with_hook"] > 0
+    assert layout_of(build(name, cpu)).family.model_type == shape.model_type
+
+
+VLLM = """
+import json, sys
+__version__ = "0.26.0"
+class SamplingParams:
+    def __init__(self, *, temperature, max_tokens, ignore_eos, detokenize, seed):
+        assert ignore_eos and not detokenize
+        self.max_tokens = max_tokens
+class Answer:
+    def __init__(self, count):
+        self.token_ids = [1] * count
+        self.outputs = [self]
+class LLM:
+    def __init__(self, model, *, load_format, skip_tokenizer_init, dtype, max_model_len,
+                 max_num_seqs, enable_prefix_caching, seed):
+        assert json.load(open(model + "/config.json"))["architectures"] == ["LlamaForCausalLM"]
+        assert (load_format, dtype, max_model_len) == ("dummy", "bfloat16", 28)
+        if max_num_seqs == 4:
+            sys.exit("CUDA out of memory")
+    def generate(self, rows, settings, use_tqdm):
+        assert all(len(row["prompt_token_ids"]) == 8 for row in rows)
+        print("a progress line of its own")
+        return [Answer(settings.max_tokens) for _ in rows]
+"""
+
+
+def test_vllm_is_measured_on_the_same_rows_where_it_is_installed(
+    repository: Repository, tmp_path: Path, monkeypatch
+):
+    asked = (
+        *("bench", "generate", "--shape", "tiny", "--batch", "2", "--batch", "4"),
+        *("--prompt-tokens", "8", "--new-tokens", "20", "--waves", "2", "--device", "cpu"),
+        *("--against", "vllm"),
+    )
+    done = repository.cli(*asked, "--vllm-python", str(tmp_path / "none"), expect=1)
+    assert "--vllm-python" in done.stderr
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    done = repository.cli(*asked, "--vllm-python", str(python), expect=1)
+    assert "cannot import vllm" in done.stderr
+    (tmp_path / "vllm.py").write_text(VLLM)
+    printed = repository.cli(*asked, "--vllm-python", str(python)).stdout.splitlines()
+    ours, more, theirs, failed = map(json.loads, printed)
+    assert (theirs["engine"], theirs["vllm"], theirs["rows"]) == ("vllm", "0.26.0", 4)
+    ratio = ours["tokens_per_second"] / theirs["tokens_per_second"]
+    assert theirs["engine_times_vllm"] == pytest.approx(ratio, abs=0.01)
+    assert more["tokens_per_second"] > 0
+    assert (failed["tokens_per_second"], failed["reason"]) == (None, "CUDA out of memory")
 
 
 def test_train_reaches_trl_s_losses_on_the_same_rows(repository: Repository):
@@ -72,7 +146,7 @@ def test_judge_is_measured_where_it_costs_nothing(repository: Repository):
 
 def test_an_unknown_shape_is_refused_with_those_that_are_known(repository: Repository):
     done = repository.cli("bench", "generate", "--shape", "x", "--batch", "1", expect=1)
-    assert "llama2-7b, smollm2-135m, qwen25-0.5b, qwen25-1.5b, qwen25-7b, tiny" in done.stderr
+    assert "llama2-7b, smollm2-135m, qwen25-0.5b, qwen25-1.5b, qwen25-7b, qwen3-0.6b" in done.stderr
 
 
 @pytest.mark.parametrize("family", [LlamaConfig, Qwen2Config])

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
+from undertow.bench.against import Asked, Vllm
 from undertow.bench.ceilings import Ceilings, measure_ceilings
 from undertow.bench.shapes import build, multiplied, multiplied_by_prompts
 from undertow.engine.decode import decode
 from undertow.engine.lanes import Row
 from undertow.engine.sampling import Sampling, draw
+from undertow.models.block_kind import block_kinds
+from undertow.models.families import layout_of_config
 from undertow.models.memory import free_memory
 from undertow.teacher.steering import Offsets, steer, steer_with_hooks
 
@@ -34,18 +37,24 @@ def cases(
     baseline: Sequence[int],
     varied: Sequence[int],
     device: torch.device,
+    *,
+    baseline_new: int | None = None,
+    vllm: Vllm | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One result per shape and batch; `baseline` and `varied` name batches measured in both ways.
 
     Each case decodes waves x batch rows of `prompt` tokens to `new` more by sampling, the
-    engine's setup included. Varied rows end after 16 to `new` tokens, drawn evenly.
+    engine's setup included. Varied rows end after 16 to `new` tokens, drawn evenly. The baseline,
+    transformers' generate, draws baseline_new tokens, as many as the engine where it is None.
+    vllm: measured on the same rows, a shape's batches after the engine's, in lines of its own.
     """
     ceilings = measure_ceilings(device)
     for shape in shapes:
         model = build(shape, device)
         # Compiles; from the second batch on, kernels are those for any batch.
         _engine(model, SMALLEST, 1, prompt, new, ends=WARM)
-        fitting = []
+        fitting: list[int] = []
+        speeds: dict[int, float] = {}
         for batch in batches:
             try:
                 _engine(model, batch, 1, prompt, new, ends=WARM)
@@ -82,16 +91,25 @@ def cases(
                 found["varied"] = [
                     _varied(model, batch, more, prompt, new, speed) for more in VARIED_WAVES
                 ]
+            speeds[batch] = speed
             if batch in baseline:
                 try:
-                    plain = _generate_with_hook(model, batch, prompt, new)
+                    plain = _generate_with_hook(model, batch, prompt, baseline_new or new)
+                    found["generate_new_tokens"] = baseline_new or new
                     found["generate_with_hook_tokens_per_second"] = round(plain, 1)
                     found["ratio_to_generate_with_hook"] = round(speed / plain, 2)
                 except torch.OutOfMemoryError:
                     found["ratio_to_generate_with_hook"] = None
                     found["generate_with_hook_reason"] = OUT_OF_MEMORY
             yield found
+        config = model.config
         del model
+        free_memory()  # vLLM takes most of the device
+        for batch in fitting:
+            if vllm:
+                asked = Asked(batch, prompt, new, batch * waves)
+                found = vllm.measured(config, asked, speeds[batch])
+                yield {"case": "generate", "engine": "vllm", "shape": shape} | found
 
 
 def _varied(
@@ -175,11 +193,12 @@ def _least_seconds(
     takes longer; the prompts are multiplied once."""
     config = model.config
     weights = multiplied(model)
-    size = config.hidden_size // config.num_attention_heads
-    past = prompt + new / 2
-    cached = 2 * config.num_key_value_heads * size * config.num_hidden_layers
-    read = (weights + batch * past * cached) * model.dtype.itemsize / ceilings.bytes_per_second
-    attended = 4 * config.num_attention_heads * size * config.num_hidden_layers * past
+    kinds = block_kinds(config, layout_of_config(config))
+    size = kinds[0].head_size
+    past = sum(min(prompt + new / 2, kind.window or torch.inf) for kind in kinds)
+    cached = 2 * config.num_key_value_heads * size * past
+    read = (weights + batch * cached) * model.dtype.itemsize / ceilings.bytes_per_second
+    attended = 4 * config.num_attention_heads * size * past
     multiply = batch * (2 * weights + attended) / ceilings.flops_per_second
     prompts = batch * prompt * 2 * multiplied_by_prompts(model) / ceilings.flops_per_second
     return float(new * max(read, multiply) + prompts)

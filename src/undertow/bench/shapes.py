@@ -1,86 +1,80 @@
 """Models of a known shape with random weights, made on the device."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config
-from transformers import Qwen2ForCausalLM as Qwen2
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from undertow.errors import ConfigError
+from undertow.models.families import family_of
 
 
-def _llama2_7b() -> PreTrainedModel:
-    return LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=4096,
-            intermediate_size=11008,
-            num_hidden_layers=32,
-            num_attention_heads=32,
-            num_key_value_heads=32,
-            vocab_size=32000,
-            max_position_embeddings=4096,
-            rms_norm_eps=1e-5,
+class Shape(NamedTuple):
+    """A configuration, in words that every family's configuration knows, and its own ones."""
+
+    model_type: str
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int
+    head_dim: int
+    max_position_embeddings: int
+    tie_word_embeddings: bool
+    own: dict[str, Any] = {}  # noqa: RUF012 - a table's rows change nothing
+
+    def model(self) -> PreTrainedModel:
+        settings = self._asdict()
+        own, model_type = settings.pop("own"), settings.pop("model_type")
+        config = AutoConfig.for_model(model_type, **(settings | own))
+        attention = family_of(config).attention
+        made: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, attn_implementation=attention
         )
-    )
+        return made
 
 
-def _smollm2_135m() -> PreTrainedModel:
-    return LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=30,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-            vocab_size=49152,
-            max_position_embeddings=8192,
-            rms_norm_eps=1e-5,
-            tie_word_embeddings=True,
-        )
-    )
+EPSILON = {"rms_norm_eps": 1e-5}
+GEMMA = {"query_pre_attn_scalar": 256}
+CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
 
-
-def _qwen25(
-    hidden: int, mlp: int, blocks: int, heads: int, shared: int, vocabulary: int, tied: bool
-) -> PreTrainedModel:
-    return Qwen2(
-        Qwen2Config(
-            hidden_size=hidden,
-            intermediate_size=mlp,
-            num_hidden_layers=blocks,
-            num_attention_heads=heads,
-            num_key_value_heads=shared,
-            vocab_size=vocabulary,
-            max_position_embeddings=32768,
-            rms_norm_eps=1e-6,
-            tie_word_embeddings=tied,
-        )
-    )
-
-
-def _tiny() -> PreTrainedModel:
-    return LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            vocab_size=512,
-        )
-    )
-
-
-SHAPES: dict[str, Callable[[], PreTrainedModel]] = {
-    "llama2-7b": _llama2_7b,
-    "smollm2-135m": _smollm2_135m,
-    "qwen25-0.5b": partial(_qwen25, 896, 4864, 24, 14, 2, 151936, True),
-    "qwen25-1.5b": partial(_qwen25, 1536, 8960, 28, 12, 2, 151936, True),
-    "qwen25-7b": partial(_qwen25, 3584, 18944, 28, 28, 4, 152064, False),
-    "tiny": _tiny,
+SHAPES = {
+    "llama2-7b": Shape("llama", 4096, 11008, 32, 32, 32, 32000, 128, 4096, False, EPSILON),
+    "smollm2-135m": Shape("llama", 576, 1536, 30, 9, 3, 49152, 64, 8192, True, EPSILON),
+    "qwen25-0.5b": Shape("qwen2", 896, 4864, 24, 14, 2, 151936, 64, 32768, True),
+    "qwen25-1.5b": Shape("qwen2", 1536, 8960, 28, 12, 2, 151936, 128, 32768, True),
+    "qwen25-7b": Shape("qwen2", 3584, 18944, 28, 28, 4, 152064, 128, 32768, False),
+    "qwen3-0.6b": Shape("qwen3", 1024, 3072, 28, 16, 8, 151936, 128, 40960, True),
+    "qwen3-4b": Shape("qwen3", 2560, 9728, 36, 32, 8, 151936, 128, 40960, True),
+    "gemma2-2b": Shape(
+        "gemma2",
+        2304,
+        9216,
+        26,
+        8,
+        4,
+        256000,
+        256,
+        8192,
+        True,
+        GEMMA | CAPS | {"sliding_window": 4096},
+    ),
+    "gemma3-1b": Shape(
+        "gemma3_text",
+        1152,
+        6912,
+        26,
+        4,
+        1,
+        262144,
+        256,
+        32768,
+        True,
+        GEMMA | {"sliding_window": 512, "sliding_window_pattern": 6},
+    ),
+    "tiny": Shape("llama", 64, 128, 2, 4, 2, 512, 16, 2048, False),
 }
 
 
@@ -92,17 +86,18 @@ def build(shape: str, device: torch.device) -> PreTrainedModel:
     torch.set_default_dtype(torch.bfloat16 if device.type == "cuda" else torch.float32)
     try:
         with torch.device(device), no_init_weights():
-            model: Any = SHAPES[shape]()
+            model: Any = SHAPES[shape].model()
     finally:
         torch.set_default_dtype(before)
+    ones = 0 if family_of(model.config).norm_adds_one else 1
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim == 2:
                 weight.normal_(0, 0.02, generator=generator)
             else:
-                weight.fill_(1 if "norm" in name else 0)
-    model.config._attn_implementation = "sdpa"
+                weight.fill_(ones if "norm" in name else 0)
+    model.config.architectures = [type(model).__name__]  # as a saved configuration has it
     ready: PreTrainedModel = model.eval().requires_grad_(False)
     return ready
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -14,8 +15,17 @@ bench_app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench", rich_help_panel="Study")
 
+
+class Against(StrEnum):
+    """What generation is measured beside."""
+
+    transformers = "transformers"
+    vllm = "vllm"
+
+
 Shapes = Annotated[
-    list[str], typer.Option("--shape", help="llama2-7b, qwen25-7b or tiny; may be repeated.")
+    list[str],
+    typer.Option("--shape", help="As llama2-7b, qwen3-4b, gemma2-2b or tiny; may be repeated."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
@@ -33,14 +43,40 @@ def bench_generate(
     varied: Annotated[
         list[int], typer.Option(min=1, help="A batch to measure rows of 16 tokens and more at.")
     ] = [],  # noqa: B006
+    against: Annotated[
+        list[Against],
+        typer.Option(help="Also, at every batch: transformers is --baseline; may be repeated."),
+    ] = [],  # noqa: B006
+    baseline_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="New tokens of `generate`, where fewer must do.")
+    ] = None,
+    vllm_python: Annotated[
+        str | None, typer.Option(help="The Python that has vLLM, where it is not this one.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
-    """Steered sampling with random weights, beside its bound and beside `generate`."""
+    """Steered sampling with random weights, beside its bound, `generate` and vLLM."""
+    from undertow.bench.against import find_vllm
     from undertow.bench.generation import cases
     from undertow.models.loading import pick_device
 
-    where = pick_device(device)
-    _print(cases(shape, batch, prompt_tokens, new_tokens, waves, baseline, varied, where))
+    vllm = find_vllm(vllm_python) if Against.vllm in against else None
+    if Against.transformers in against:
+        baseline = batch
+    _print(
+        cases(
+            shape,
+            batch,
+            prompt_tokens,
+            new_tokens,
+            waves,
+            baseline,
+            varied,
+            pick_device(device),
+            baseline_new=baseline_new_tokens,
+            vllm=vllm,
+        )
+    )
 
 
 @bench_app.command("train")
