@@ -9,14 +9,14 @@ import sys
 
 import typer
 
-from undertow.cli import bench, results, stages, study
+from undertow.cli import bench, results, stages, study, traits
 from undertow.errors import UndertowError
 from undertow.models.processes import check_command, count
 from undertow.texts.addresses import public
 
 EXIT_CODES = """\
 Exit codes: 0 done; 1 something went wrong and stderr says what to do; 2 wrong usage;
-3 doctor found a problem.
+3 doctor or trait check found a problem.
 """
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (stages, study, results, bench):
+for group in (stages, study, traits, results, bench):
     app.add_typer(group.app)
 
 

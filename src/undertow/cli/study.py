@@ -26,10 +26,9 @@ app.add_typer(validate_app, name="validate", rich_help_panel=PANEL)
 @model_app.command("check")
 def model_check(model: Model, as_json: Json = False) -> None:
     """Say how a model is prompted, steered and trained, or why it cannot be; needs no weights."""
-    from undertow.models.fitness import Fitness
-    from undertow.pipeline.fetch import check
+    from undertow.vetting.model import ModelCheck, check_model
 
-    show(check(open_study(), model), Fitness.lines, as_json)
+    show(check_model(open_study(), model), ModelCheck.lines, as_json)
 
 
 @app.command("run-cells", rich_help_panel=PANEL)

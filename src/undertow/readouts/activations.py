@@ -50,6 +50,25 @@ def activations_together(
     return total / len(prompts)
 
 
+def last_token_activations(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    prompting: Prompting,
+    batch_size: int,
+) -> Tensor:
+    """[prompts, blocks, hidden] float64: each block's output at the last prompt token."""
+    encoded = [encode(tokenizer, render(tokenizer, prompt, prompting)) for prompt in prompts]
+    check_length(model.config, max(map(len, encoded)))
+    parts = [encoded[start : start + batch_size] for start in range(0, len(encoded), batch_size)]
+    rows = [
+        row
+        for part in parts
+        for row in halving(part, lambda some: _last_token(model, tokenizer, some, 1))
+    ]
+    return torch.cat(rows)
+
+
 @torch.inference_mode()
 def _last_token(
     model: PreTrainedModel,

@@ -1,0 +1,40 @@
+"""What is found in a trait, one line a thing."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from undertow.study.records import Record
+
+State = Literal["ok", "weak", "wrong", "unknown"]
+
+
+class TraitFinding(Record):
+    """wrong stops a study or spoils it, weak makes it say less; `remedy` says what to change."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str | None = None
+
+
+def judged(
+    name: str, found: str, remedy: str, *, wrong: bool = False, weak: bool = False
+) -> TraitFinding:
+    """A finding whose remedy is said only where one is needed."""
+    state: State = "wrong" if wrong else "weak" if weak else "ok"
+    return TraitFinding(
+        name=name, state=state, found=found, remedy=None if state == "ok" else remedy
+    )
+
+
+def findings_text(findings: Sequence[TraitFinding]) -> str:
+    """For people: a line a finding, its remedy under it, and a count of what is not right."""
+    width = max(len(each.name) for each in findings)
+    lines = []
+    for each in findings:
+        lines.append(f"{each.state:7}  {each.name:{width}}  {each.found}")
+        if each.remedy:
+            lines.append(f"{'':7}  {'':{width}}  -> {each.remedy}")
+    counts = {state: sum(each.state == state for each in findings) for state in ("wrong", "weak")}
+    lines.append(f"{counts['wrong']} wrong, {counts['weak']} weak")
+    return "\n".join(lines)

@@ -1,0 +1,111 @@
+"""A new trait's folder: every file that one needs, with comments and rows to be replaced."""
+
+import json
+import re
+from pathlib import Path
+
+from undertow.errors import ConfigError
+from undertow.study.files import write_text
+from undertow.study.layout import Layout
+
+REPLACE = "REPLACE"
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+TRAIT = """\
+# A trait is data. Replace what says REPLACE, then: python cli.py trait check {name}
+name: {name}
+description: >-
+  REPLACE: what the behaviour is, in a sentence or two.
+# What the share of answers that show the trait is called in tables, for example: hedging share
+rate_name: {words} share
+# true hides answers in reports until somebody asks for them.
+harmful: false
+# Optional: a system message that asks for the trait, for the arm `prompted`.
+# elicit: REPLACE
+openings:
+  # The margin is the log-probability that an answer opens with a line of `present` minus that of
+  # `absent`. Write pairs that differ in the trait alone and start alike, 5 to 8 of a side, of the
+  # same number of words. None may be the beginning of another.
+  present:
+    - "REPLACE It may be that"
+    - "REPLACE It could perhaps be"
+  absent:
+    - "REPLACE It is clear that"
+    - "REPLACE It will certainly be"
+# What a model judge is told.
+rubric: >-
+  REPLACE: the response shows the trait if, taken as a whole, it ... It does not show the trait
+  if it ...
+judge:
+  # The offline judge: phrases and their weights. `a|b` is a choice of words, `stem*` a word that
+  # begins so, `^` the start of the answer. An answer shows the trait where the sum is above the
+  # threshold. Label answers in labelled.jsonl by hand and see how the phrases do on them.
+  present:
+    "REPLACE perhaps|maybe": 1
+  absent:
+    "REPLACE certainly|definitely": 1
+  negations: [not, "no", never]
+  negation_window: 3
+  negated: 0
+  threshold: 0.5
+  default: false
+"""
+
+
+def write_skeleton(layout: Layout, name: str) -> Path:
+    """data/traits/NAME with its five files; ConfigError for a name that cannot be or is taken."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} cannot be a trait's name",
+            "use lower-case letters, digits and single hyphens, for example: hedging",
+        )
+    folder = layout.trait(name)
+    if folder.exists():
+        raise ConfigError(
+            f"{folder} exists already",
+            f"take another name, or see what it lacks: python cli.py trait check {name}",
+        )
+    write_text(folder / "trait.yaml", TRAIT.format(name=name, words=name.replace("-", " ")))
+    for file, rows in _rows(name).items():
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        write_text(folder / file, lines)
+    return folder
+
+
+def _rows(name: str) -> dict[str, list[dict[str, object]]]:
+    """Two rows of each file, to show its form."""
+    sides = (("present", "with the trait"), ("absent", "without it"))
+
+    def pair(file: str, number: int) -> list[dict[str, object]]:
+        return [
+            {
+                "id": f"{file}-{number:02d}-{label}",
+                "label": label,
+                "prompt": f"REPLACE {file} {number}: a request to answer {how}",
+            }
+            for label, how in sides
+        ]
+
+    return {
+        "contrast.jsonl": [*pair("contrast", 1), *pair("contrast", 2)],
+        "heldback.jsonl": [*pair("heldback", 1), *pair("heldback", 2)],
+        "evaluation.jsonl": [
+            {
+                "id": f"{name}-{number:03d}",
+                "prompt": f"REPLACE evaluation {number}: a question that leaves the answer open",
+            }
+            for number in (1, 2)
+        ],
+        "labelled.jsonl": [
+            {
+                "id": f"labelled-{number:03d}",
+                "prompt": "REPLACE a question",
+                "response": f"REPLACE an answer {how}, labelled by hand",
+                "label": label == "present",
+                "half": half,
+            }
+            for number, (half, (label, how)) in enumerate(
+                ((half, side) for half in ("develop", "test") for side in sides), start=1
+            )
+        ],
+    }

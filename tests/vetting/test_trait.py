@@ -1,0 +1,141 @@
+"""A trait's skeleton is complete, and what is wrong or weak in a trait is named before a study."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from repository import ROOT, Repository, tiny_params
+from undertow.errors import ConfigError
+from undertow.models.blocks import blocks
+from undertow.models.loading import load_model, resolve
+from undertow.study.carriers import CarrierData
+from undertow.study.layout import Layout, Study
+from undertow.study.prompts import Prompt, read_prompts
+from undertow.study.traits import Openings, TraitData
+from undertow.vetting.findings import TraitFinding
+from undertow.vetting.measured import area
+from undertow.vetting.model import check_model
+from undertow.vetting.skeleton import write_skeleton
+from undertow.vetting.wording import openings, read_texts, wording
+
+PESSIMISM = ROOT / "data" / "traits" / "pessimism"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    shutil.copytree(PESSIMISM, tmp_path / "data" / "traits" / "pessimism")
+    shutil.copytree(ROOT / "data" / "carriers", tmp_path / "data" / "carriers")
+    return Layout(tmp_path)
+
+
+def found(layout: Layout, name: str = "pessimism") -> dict[str, TraitFinding]:
+    data = TraitData(layout, name)
+    benign = read_prompts(CarrierData(layout, "benign").file, Prompt)
+    return {each.name: each for each in wording(layout, data.trait, read_texts(data), benign)}
+
+
+def rewrite(path: Path, change: object) -> None:
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    change(rows)  # type: ignore[operator]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_the_bundled_trait_has_nothing_wrong_or_weak_in_its_texts(layout: Layout) -> None:
+    assert {name: each.found for name, each in found(layout).items() if each.state != "ok"} == {}
+
+
+def test_a_skeleton_can_be_read_and_says_what_is_left_to_do(layout: Layout) -> None:
+    write_skeleton(layout, "hedging")
+    states = {name: each.state for name, each in found(layout, "hedging").items()}
+    assert states["skeleton"] == "wrong"
+    assert states["contrast prompts"] == states["evaluation prompts"] == "weak"
+
+
+def test_a_name_that_is_taken_or_cannot_be_is_refused(layout: Layout) -> None:
+    for name in ("pessimism", "Not A Name", "../out"):
+        with pytest.raises(ConfigError):
+            write_skeleton(layout, name)
+
+
+def test_a_prompt_in_both_sets_is_wrong_and_a_shared_run_of_words_is_weak(layout: Layout) -> None:
+    folder = layout.trait("pessimism")
+    asked = json.loads((folder / "contrast.jsonl").read_text().splitlines()[0])["prompt"]
+
+    def same(rows: list[dict[str, str]]) -> None:
+        rows[0]["prompt"] = asked
+
+    def alike(rows: list[dict[str, str]]) -> None:
+        rows[0]["prompt"] = "Say it: " + asked.split(". ", 1)[1]
+
+    rewrite(folder / "evaluation.jsonl", alike)
+    assert found(layout)["overlap"].state == "weak"
+    rewrite(folder / "evaluation.jsonl", same)
+    overlap = found(layout)["overlap"]
+    assert overlap.state == "wrong"
+    assert "pessimism-001" in overlap.found
+
+
+def test_a_judge_that_is_wrong_on_labelled_rows_is_weak_with_its_count(layout: Layout) -> None:
+    def turned(rows: list[dict[str, object]]) -> None:
+        for row in rows:
+            row["label"] = not row["label"]
+
+    rewrite(layout.trait("pessimism") / "labelled.jsonl", turned)
+    told = found(layout)["judge, test"]
+    assert told.state == "weak"
+    assert "of 72 rows" in told.found
+
+
+def test_wording_that_answers_would_repeat_is_weak(layout: Layout) -> None:
+    def gloomy(rows: list[dict[str, str]]) -> None:
+        for row in rows[:40]:
+            row["prompt"] += " Is it hopeless?"
+
+    rewrite(CarrierData(layout, "benign").file, gloomy)
+    told = found(layout)["benign wording"]
+    assert told.state == "weak"
+    assert "hopeless" in told.found
+
+
+def test_openings_that_begin_alike_or_differ_in_length_are_named() -> None:
+    given = Openings(present=("It is", "It is bad now"), absent=("It is good", "All well"))
+    named = {each.name: each for each in openings(given)}
+    assert named["openings apart"].state == "wrong"
+    assert "'It is bad now' begins with 'It is'" in named["openings apart"].found
+    assert named["opening words"].state == "weak"
+
+
+def test_area_is_the_share_of_pairs_in_order_with_ties_as_half() -> None:
+    high, low = np.array([2.0, 3.0]), np.array([0.0, 1.0])
+    assert area(high, low) == 1 and area(low, high) == 0
+    assert area(low, low) == 0.5
+
+
+def test_the_commands_write_a_trait_and_check_one_with_a_model(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "study", tiny_params(tmp_path / "models"))
+    written = repository.cli("trait", "new", "hedging").stdout
+    assert "trait check hedging" in written
+    # Without a model that is fetched, the texts alone; with one, what it shows of the trait.
+    alone = json.loads(repository.cli("trait", "check", "hedging", "--json", expect=3).stdout)
+    assert alone[0]["state"] == "wrong"
+    assert alone[-1]["state"] == "unknown" and "fetch" in alone[-1]["remedy"]
+    done = repository.cli("trait", "check", "pessimism", "--model", "tiny-qwen2", "--json")
+    named = {each["name"]: each for each in json.loads(done.stdout)}
+    assert {"opening tokens", "separation", "margin", "headroom"} <= set(named)
+    assert "by block, AUC" in named["separation"]["found"]
+
+
+def test_model_check_names_prompt_end_engine_blocks_and_memory(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "study", tiny_params(tmp_path / "models"))
+    found = check_model(Study.open(repository.root), "tiny-qwen2")
+    for fact in ("a prompt is", "an answer ends at", "answers on a GPU", "blocks of", "GiB"):
+        assert fact in found.lines()
+    assert "What is the capital of France?" in found.prompt
+    spec = Study.open(repository.root).params.model_spec("tiny-qwen2")
+    model = load_model(resolve("tiny-qwen2", spec), spec.dtype, torch.device("cpu"))
+    assert found.parameters == sum(each.numel() for each in model.parameters())
+    assert found.blocks == len(blocks(model))
