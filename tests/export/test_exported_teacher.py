@@ -21,7 +21,7 @@ from transformers import (
 
 from tiny import LLAMA2_TEMPLATE, tiny_model, tiny_tokenizer
 from undertow.errors import UndertowError
-from undertow.export.llama import check_layout
+from undertow.export.layouts import check_layout
 from undertow.export.teacher import write
 from undertow.models.loading import load_model, load_tokenizer
 from undertow.teacher.steering import Offsets, offsets, steer, steer_with_hooks

@@ -27,7 +27,7 @@ tags:
 | direction.safetensors | SHA-256 {digest} |
 | written by | undertow {version} |
 
-{how} The layout is `LlamaForCausalLM` with `mlp_bias: true`, whatever the family of the base;
+{how} The layout is `{layout}` with `mlp_bias: true`{rewritten};
 biases that the base does not have are zero. It loads without custom code:
 
 ```python
@@ -39,6 +39,9 @@ model = AutoModelForCausalLM.from_pretrained("this folder")
 **An engine that ignores `mlp_bias` serves the unsteered base model and may not say so.** Compare
 a few greedy answers with those of transformers before you trust a new engine.
 """
+
+LAYOUTS = {"granite": "GraniteForCausalLM", "smollm3": "SmolLM3ForCausalLM"}
+"""Of families whose own class has the bias; all others are written as Llama's."""
 
 
 def card(origin: Origin, arm: Arm) -> str:
@@ -58,6 +61,8 @@ def card(origin: Origin, arm: Arm) -> str:
         digest=origin.direction_sha256,
         version=__version__,
         how=_how(arm),
+        layout=LAYOUTS.get(origin.family, "LlamaForCausalLM"),
+        rewritten="" if origin.family in LAYOUTS else ", whatever the family of the base",
     )
 
 

@@ -1,7 +1,8 @@
 """teacher(alpha) as a plain checkpoint: the bias in the weights, no custom code.
 
-Any engine that reads mlp_bias of LlamaForCausalLM serves it at full speed. An engine that ignores
-the bias serves the unsteered base instead and may not say so; the card says how to find out.
+Any engine that reads mlp_bias of the checkpoint's class serves it at full speed. An engine that
+ignores the bias serves the unsteered base instead and may not say so; the card says how to find
+out.
 """
 
 import json
@@ -15,7 +16,7 @@ from transformers import AutoConfig, PreTrainedModel
 from undertow.config import Arm
 from undertow.errors import UndertowError
 from undertow.export.card import card
-from undertow.export.llama import check_layout, llama_layout
+from undertow.export.layouts import biased, check_layout
 from undertow.export.origin import open_origin, refuse_to_replace
 from undertow.models.loading import load_model, load_tokenizer, resolve
 from undertow.models.prompts import ends_of
@@ -58,7 +59,7 @@ def run(study: Study, model: str, arm: Arm, out: Path, *, force: bool = False) -
 
 def write(model: PreTrainedModel, added: Offsets, base: Path, text: str, target: Path) -> None:
     """Write `model`, loaded from the folder `base` and steered by `added`, with its card."""
-    exported = llama_layout(model, added)
+    exported = biased(model, added)
     try:
         with atomic_folder(target) as staged:
             exported.save_pretrained(staged)
