@@ -138,6 +138,36 @@ def test_cells_of_a_preset_are_run_by_its_own_stages_and_its_grid_is_composed(
     assert found["stages"]["distill"]["tokens_trained"] > 0
 
 
+def test_readouts_of_many_are_those_of_each_alone(repository: Repository):
+    found = lines(
+        repository,
+        *("readouts", "--shape", "tiny", "--students", "3", "--teachers", "2", "--prompts", "4"),
+        *("--carrier", "4", "--new-tokens", "4", "--device", "cpu"),
+    )
+    assert [case["subjects"] for case in found] == ["3 students", "2 teachers"]
+    for case in found:
+        assert case["same_answers"] == 1
+        assert case["largest_margin_difference"] < 1e-3
+        assert case["ratio"] > 0
+
+
+def test_students_says_what_the_size_of_a_group_moves(tmp_path: Path):
+    params = tiny_params(tmp_path / "models")
+    model = params["grid"]["models"][0]
+    params["grid"] |= {"models": [model], "arms": ["trait_0", "trait_1"], "seeds": [0, 1]}
+    params["models"] = {model: params["models"][model]}
+    params["tracking"]["enabled"] = False
+    made = Repository(tmp_path / "checkout", params)
+    asked = ("students", "--model", model, "--arm", "trait_1", "--sizes", "1,3")
+    made.cli("run-cells", "--model", model, "--no-commit")
+    one, three, plain = lines(made, *asked)
+    assert (one["group"], three["group"]) == (1, 3)
+    assert len(one["margin_shifts_by_seed"]) == 2
+    assert one["largest_move_of_a_shift_from_groups_of_1"] == 0
+    assert three["largest_move_of_a_shift_from_groups_of_1"] < 1e-2
+    assert plain["same_answers"] == plain["prompts"]
+
+
 def test_judge_is_measured_where_it_costs_nothing(repository: Repository):
     (found,) = lines(repository, "judge", "--rows", "50")
     assert found["rows"] == 50

@@ -83,6 +83,12 @@ def test_auto_scores_every_candidate_by_what_subtraction_does(pair):
     scores = score_blocks(model, tokenizer, vectors, [0, 2], rows, rows, OPENINGS, 4)
     assert [score.layer for score in scores] == [0, 2]
     assert all(score.kl > 0 for score in scores)
+    for at_once in (2, 3):
+        shared = score_blocks(
+            model, tokenizer, vectors, [0, 2], rows, rows, OPENINGS, 4, at_once=at_once
+        )
+        for one, other in zip(scores, shared, strict=True):
+            assert other.model_dump() == pytest.approx(one.model_dump(), abs=1e-4)
     nothing = score_blocks(model, tokenizer, 0 * vectors, [0], rows, rows, OPENINGS, 4)
     assert nothing[0].kl == pytest.approx(0, abs=1e-6)
 

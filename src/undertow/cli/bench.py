@@ -123,6 +123,37 @@ def bench_cells(
     _print(cases(find_root(), shape, preset, prompts, pick_device(device)))
 
 
+@bench_app.command("readouts")
+def bench_readouts(
+    shape: Shapes,
+    students: Annotated[int, typer.Option(min=0, help="With random adapters.")] = 8,
+    teachers: Annotated[int, typer.Option(min=0, help="With random directions.")] = 8,
+    prompts: Annotated[int, typer.Option(min=1, help="Of the evaluation.")] = 100,
+    carrier: Annotated[int, typer.Option(min=0, help="Rows that a teacher samples.")] = 600,
+    new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    device: Device = "auto",
+) -> None:
+    """Answers, margins and activations of many subjects in one batch, beside one by one."""
+    from undertow.bench.readouts import cases
+    from undertow.models.loading import pick_device
+    from undertow.study.layout import find_root
+
+    where = pick_device(device)
+    _print(cases(find_root(), shape, students, teachers, prompts, carrier, new_tokens, where))
+
+
+@bench_app.command("students")
+def bench_students(
+    model: Annotated[str, typer.Option(help="Of params.yaml, with carriers on disk.")],
+    arm: Annotated[str, typer.Option(help="Compared with the control of the same seed.")],
+    sizes: Annotated[str, typer.Option(help="Of groups, separated by commas.")] = "1,4,8",
+) -> None:
+    """Real students trained in groups of several sizes: what that moves, beside the seed."""
+    from undertow.bench.students import cases
+
+    _print(cases(open_study(), model, arm, [int(size) for size in sizes.split(",")]))
+
+
 @bench_app.command("judge")
 def bench_judge(
     rows: Annotated[int, typer.Option(min=1, help="Made-up answers to judge.")] = 2000,

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+ENOUGH = 1e12  # weights x rows of a batch, beyond which more rows are no faster on a GPU
+
 
 class Additions(NamedTuple):
     """What S subjects add to a linear layer: up down x (Hu et al. 2021), and a constant.
@@ -50,6 +52,19 @@ def with_additions(plain: Tensor, x: Tensor, added: Additions) -> Tensor:
     if added.constant is not None:
         whole = whole + added.constant[:, None]
     return whole.view_as(plain)
+
+
+def worth_sharing(model: PreTrainedModel, rows: int) -> int:
+    """How many subjects, of `rows` rows each, make a batch faster on the model's device."""
+    if model.device.type != "cuda":
+        return 1
+    return max(1, int(ENOUGH / (model.num_parameters() * max(rows, 1))))
+
+
+def evenly(subjects: int, most: int) -> int:
+    """The size of groups of at most `most` that leaves the fewest places empty."""
+    groups = -(-subjects // most)
+    return -(-subjects // groups)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from undertow.config.sections import DirectionSettings
 from undertow.errors import ConfigError
 from undertow.lineage.stages import begin, finish
 from undertow.models.prompts import RenderedPrompt, render
+from undertow.models.stacked import evenly, worth_sharing
 from undertow.pipeline.loading import Loaded, Shelf
 from undertow.pipeline.meter import manifest
 from undertow.study.carriers import HELD_BACK_FROM, CarrierData
@@ -113,4 +114,5 @@ def _scores(
         rendered([prompt.prompt for prompt in benign], "benign"),
         trait.trait.openings,
         params.runtime.batch_size,
+        evenly(len(candidates), worth_sharing(loaded.model, len(heldback.present))),
     )

@@ -16,14 +16,13 @@ from transformers import PreTrainedModel
 from undertow.carrier.filter import training_carrier
 from undertow.config import Cell
 from undertow.lineage.stages import begin
+from undertow.models.stacked import evenly, worth_sharing
 from undertow.pipeline import distill, readings, steer, training
 from undertow.pipeline.loading import Loaded, Shelf
-from undertow.student.together import ON_CPU, evenly
+from undertow.student.together import ON_CPU
 from undertow.study.files import digest
 from undertow.study.layout import Study
 from undertow.study.sources import say
-
-ENOUGH = 1e12  # weights x rows, beyond which more rows at a time are no faster on a GPU
 
 
 class _Subject(NamedTuple):
@@ -67,10 +66,8 @@ def read_due(
 
 def group_size(model: PreTrainedModel, batch_size: int, subjects: int) -> int:
     """How many subjects share a batch: as many as make it faster, in groups of equal size."""
-    most = ON_CPU
-    if model.device.type == "cuda":
-        most = int(ENOUGH / (model.num_parameters() * batch_size))
-    return evenly(subjects, max(1, most))
+    on_gpu = model.device.type == "cuda"
+    return evenly(subjects, worth_sharing(model, batch_size) if on_gpu else ON_CPU)
 
 
 def _subject(study: Study, loaded: Loaded, stage: str, cell: Cell) -> Iterator[_Subject]:

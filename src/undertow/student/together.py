@@ -21,6 +21,7 @@ from undertow.errors import UndertowError
 from undertow.models import processes
 from undertow.models.families import FamilyLayout, layout_of
 from undertow.models.memory import free_memory
+from undertow.models.stacked import evenly
 from undertow.student import stack
 from undertow.student.batch import Share, filled
 from undertow.student.block import Kind, kinds_of
@@ -264,12 +265,6 @@ class _Ledger:
                     lesson.student.on_loss(number + 1, loss, lesson.rates[number + 1])
         self._bar.update(until - self._done)
         self._done = until
-
-
-def evenly(students: int, most: int) -> int:
-    """The size of groups of at most `most` that leaves the fewest places empty."""
-    groups = -(-students // most)
-    return -(-students // groups)
 
 
 def _group_that_fits(model: PreTrainedModel, sizes: Sizes, kind: Kind) -> int:

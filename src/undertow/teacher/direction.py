@@ -18,10 +18,11 @@ from undertow.errors import UndertowError
 from undertow.models.memory import halving
 from undertow.models.prompts import RenderedPrompt, encode, left_padded
 from undertow.readouts.activations import mean_activations
-from undertow.readouts.margin import margins
+from undertow.readouts.margin import margins_together
 from undertow.study.found import tensors
 from undertow.study.records import Record
 from undertow.study.traits import Contrast, Openings
+from undertow.teacher.several import steer_together
 from undertow.teacher.steering import offsets, steer
 
 
@@ -81,20 +82,30 @@ def score_blocks(
     benign: Sequence[RenderedPrompt],
     openings: Openings,
     batch_size: int,
+    at_once: int = 1,
 ) -> list[BlockScore]:
-    """Subtract the direction (alpha = -1) at each candidate block in turn and see what happens."""
-    base = _next_token(model, tokenizer, benign, batch_size)
-    scores = []
-    for layer in candidates:
-        with steer(model, offsets(vectors, [layer], -1.0)):
-            values: dict[str, float] = {}
-            for part in margins(model, tokenizer, heldback, openings, batch_size):
-                values.update(part)
-            steered = _next_token(model, tokenizer, benign, batch_size)
-        kl = (base.exp() * (base - steered)).sum(-1).mean()
-        scores.append(
-            BlockScore(layer=layer, margin=sum(values.values()) / len(values), kl=kl.item())
-        )
+    """Subtract the direction (alpha = -1) at each candidate block and see what happens.
+
+    at_once: how many candidates share a batch, each on its own rows; the last batch is as large.
+    """
+    (base,) = _next_token(model, tokenizer, benign, batch_size, 1)
+    scores: list[BlockScore] = []
+    for start in range(0, len(candidates), at_once):
+        part = candidates[start : start + at_once]
+        subjects = [offsets(vectors, [layer], -1.0) for layer in part]
+        subjects += [{} for _ in range(at_once - len(part))]
+        values: list[dict[str, float]] = [{} for _ in subjects]
+        steered_by = steer(model, subjects[0]) if at_once == 1 else steer_together(model, subjects)
+        with steered_by:
+            for found in margins_together(
+                model, tokenizer, heldback, openings, batch_size, at_once
+            ):
+                for own, new in zip(values, found, strict=True):
+                    own.update(new)
+            steered = _next_token(model, tokenizer, benign, batch_size, at_once)
+        for layer, own, predicted in zip(part, values, steered, strict=False):
+            kl = (base.exp() * (base - predicted)).sum(-1).mean().item()
+            scores.append(BlockScore(layer=layer, margin=sum(own.values()) / len(own), kl=kl))
     return scores
 
 
@@ -118,18 +129,21 @@ def _next_token(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[RenderedPrompt],
     batch_size: int,
+    subjects: int,
 ) -> Tensor:
-    """[prompts, vocabulary] log-probabilities of the first answer token."""
+    """[S, prompts, vocabulary] log-probabilities of the first answer token."""
 
     def work(rows: Sequence[RenderedPrompt]) -> list[Tensor]:
-        batch = left_padded(tokenizer, [encode(tokenizer, row.text) for row in rows], model.device)
+        encoded = [encode(tokenizer, row.text) for row in rows]
+        batch = left_padded(tokenizer, encoded * subjects, model.device)
         logits = model(
             input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=1
         ).logits[:, -1]
-        return list(torch.log_softmax(logits.float(), dim=-1).cpu())
+        found = torch.log_softmax(logits.float(), dim=-1).cpu()
+        return list(found.view(subjects, len(rows), -1).transpose(0, 1))
 
     parts = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
-    return torch.stack([row for part in parts for row in halving(part, work)])
+    return torch.stack([row for part in parts for row in halving(part, work)], dim=1)
 
 
 def save_direction(path: Path, direction: Direction, metadata: dict[str, Any]) -> None:
