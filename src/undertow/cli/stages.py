@@ -27,34 +27,49 @@ Teacher = Annotated[str, typer.Option(help="The model whose teacher wrote the te
 def fetch(model: Model) -> None:
     """Get and check a model's weights and the trait's external files."""
     from undertow.pipeline import fetch as stage
+    from undertow.pipeline.spoken import model_stage
 
-    stage.run(open_study(), model)
+    study = open_study()
+    rows, folder = "weights, and the trait's external files", study.layout.fetched(model)
+    with model_stage(study, "fetch", model, rows, folder):
+        stage.run(study, model)
 
 
 @app.command(rich_help_panel=PANEL)
 def direction(model: Model) -> None:
     """Extract the trait's direction and choose the steered blocks."""
     from undertow.pipeline import direction as stage
+    from undertow.pipeline.spoken import model_stage
 
-    stage.run(open_study(), model)
+    study = open_study()
+    count, device = study.params.direction.contrast_prompts, study.params.runtime.device
+    rows = f"{count} contrast prompts of each side, device {device}"
+    with model_stage(study, "direction", model, rows, study.layout.direction(model)):
+        stage.run(study, model)
 
 
 @app.command(rich_help_panel=PANEL)
 def steer(model: Model, arm: ArmName, seed: Seed = 0) -> None:
     """Let the steered teacher answer the benign prompts, and read it on the trait."""
     from undertow.pipeline import steer as stage
+    from undertow.pipeline.spoken import cell_stage
 
     study = open_study()
-    stage.run(study, study.params.cell(model, arm, seed))
+    cell = study.params.cell(model, arm, seed)
+    with cell_stage(study, "steer", cell):
+        stage.run(study, cell)
 
 
 @app.command(rich_help_panel=PANEL)
 def distill(model: Model, arm: ArmName, seed: Seed = 0) -> None:
     """Train the student on the teacher's answers, and read it on the trait."""
     from undertow.pipeline import distill as stage
+    from undertow.pipeline.spoken import cell_stage
 
     study = open_study()
-    stage.run(study, study.params.cell(model, arm, seed))
+    cell = study.params.cell(model, arm, seed)
+    with cell_stage(study, "distill", cell):
+        stage.run(study, cell)
 
 
 @judge_app.callback()
@@ -86,8 +101,10 @@ def judge(
         print(estimate_cost(study, cells).describe())
         return
     from undertow.pipeline import judge as stage
+    from undertow.pipeline.spoken import cell_stage
 
-    stage.run(study, cells[0])
+    with cell_stage(study, "judge", cells[0]):
+        stage.run(study, cells[0])
 
 
 @judge_app.command("calibrate")
@@ -139,15 +156,21 @@ def report(
 def cross_distill(student: Student, teacher: Teacher, arm: ArmName, seed: Seed = 0) -> None:
     """Train a student of another base on the teacher's answers, and read it on the trait."""
     from undertow.pipeline import distill as stage
+    from undertow.pipeline.spoken import cell_stage
 
     study = open_study()
-    stage.run(study, study.params.cell(student, arm, seed, donor=teacher))
+    cell = study.params.cell(student, arm, seed, donor=teacher)
+    with cell_stage(study, "distill", cell):
+        stage.run(study, cell)
 
 
 @cross_app.command("judge")
 def cross_judge(student: Student, teacher: Teacher, arm: ArmName, seed: Seed = 0) -> None:
     """Give a verdict on every answer of the teacher and of the other base's student."""
     from undertow.pipeline import judge as stage
+    from undertow.pipeline.spoken import cell_stage
 
     study = open_study()
-    stage.run(study, study.params.cell(student, arm, seed, donor=teacher))
+    cell = study.params.cell(student, arm, seed, donor=teacher)
+    with cell_stage(study, "judge", cell):
+        stage.run(study, cell)

@@ -1,0 +1,83 @@
+"""What a stage says of itself on stderr: a line when it begins, and one when it is done."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from undertow.config import Cell
+from undertow.models import processes
+from undertow.study.found import read_record
+from undertow.study.layout import Stage, Study
+from undertow.study.records import Manifest
+from undertow.study.sources import say
+
+
+@contextmanager
+def cell_stage(study: Study, stage: Stage, cell: Cell) -> Iterator[None]:
+    """Around a stage of a cell. One that params.yaml does not ask for is run, and named so."""
+    if not processes.is_main():
+        yield
+        return
+    params = study.params
+    if cell not in (*params.cells(), *params.cross_cells()):
+        say(
+            f"{cell.key} is outside of the grid in params.yaml: it is run, and no report shows it "
+            "until its arm and seed stand under grid"
+        )
+    folder = study.layout.stage(cell, stage)
+    with _said(study, f"{stage} {cell.key}", _rows(study, stage), folder):
+        yield
+
+
+@contextmanager
+def model_stage(study: Study, stage: str, model: str, rows: str, folder: Path) -> Iterator[None]:
+    """Around a stage of a whole model, which writes to `folder`."""
+    with _said(study, f"{stage} {model}", rows, folder):
+        yield
+
+
+@contextmanager
+def _said(study: Study, what: str, rows: str, folder: Path) -> Iterator[None]:
+    say(f"{what} begins: {rows}")
+    yield
+    say(f"{what} is done: {_done(study, folder)}")
+
+
+def _rows(study: Study, stage: Stage) -> str:
+    params = study.params
+    asked, device = params.evaluation.prompts, params.runtime.device
+    if stage == "steer":
+        return f"{params.carrier.prompts} benign and {asked} evaluation prompts, device {device}"
+    if stage == "distill":
+        epochs = params.distillation.epochs
+        passes = f"{epochs} epoch{'' if epochs == 1 else 's'}"
+        return (
+            f"{_kept(study)} carrier rows for {passes}, {asked} evaluation prompts, device {device}"
+        )
+    return f"{2 * asked} answers, judge {params.judging.judge.kind}"
+
+
+def _kept(study: Study) -> str:
+    """How many rows of the carrier a student sees at most."""
+    keep = study.params.carrier.keep
+    return f"{study.params.carrier.prompts}" if keep is None else f"{keep}"
+
+
+def _done(study: Study, folder: Path) -> str:
+    """What the stage's manifest says: where to, seconds, tokens, and how fast they came."""
+    place = folder.relative_to(study.layout.root) if folder.is_absolute() else folder
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return f"wrote {place}"
+    costs = read_record(path, Manifest).costs
+    parts = [f"wrote {place}", f"{costs.seconds:.1f} s on {costs.device}"]
+    if costs.load_seconds >= 0.05:
+        parts.append(f"loading {costs.load_seconds:.1f} s")
+    for name, tokens, speed in (
+        ("generated", costs.tokens_generated, costs.generated_per_second),
+        ("trained", costs.tokens_trained, costs.trained_per_second),
+    ):
+        if tokens:
+            at = f" at {speed:,.0f} a second" if speed else ""
+            parts.append(f"{tokens:,} tokens {name}{at}")
+    return ", ".join(parts)
