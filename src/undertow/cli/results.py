@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,24 +20,55 @@ export_app = typer.Typer(
 app.add_typer(export_app, name="export", rich_help_panel=PANEL)
 
 
-@app.command(rich_help_panel=PANEL)
-def results(as_json: Json = False) -> None:
-    """Print the table of strengths of the last report."""
-    from undertow.analysis.summary import read_summary
-    from undertow.report.terminal import strength_table
+Revision = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[REV]", help="A commit, branch, tag or DVC experiment; default: the working tree."
+    ),
+]
 
-    summary = read_summary(open_study().layout)
-    show(summary, strength_table, as_json)
+
+@app.command(rich_help_panel=PANEL)
+def results(
+    revision: Revision = None,
+    form: Annotated[
+        Literal["table", "markdown", "csv", "json"],
+        typer.Option("--format", help="For people, or a row per model, arm and readout."),
+    ] = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="All of summary.json on stdout.")] = False,
+) -> None:
+    """Print the table of strengths: of the last report, or of a revision; runs nothing."""
+    from undertow.analysis.conclude import conclude
+    from undertow.analysis.summary import read_summary
+    from undertow.compare.checkout import study_at
+    from undertow.report.terminal import strength_table
+    from undertow.report.tidy import arm_rows, written
+    from undertow.study.layout import find_root
+
+    with study_at(find_root(), revision) as study:
+        # A commit holds no summary: it is computed anew from the cells.
+        summary = read_summary(study.layout) if revision is None else conclude(study).summary
+    if form == "table":
+        show(summary, strength_table, as_json)
+    else:
+        print(written(arm_rows(summary), form), end="")
 
 
 @app.command(rich_help_panel=PANEL)
 def publish(
     folder: Annotated[Path, typer.Argument(file_okay=False, help="Where to; made if need be.")],
+    revision: Revision = None,
 ) -> None:
     """Write a study's numbers, figures and report to a folder, without any model's text."""
+    from undertow.compare.checkout import study_at
     from undertow.report.publish import publish as write
+    from undertow.report.publish import refuse_own
+    from undertow.study.layout import Layout, find_root
 
-    write(open_study(), folder)
+    root = find_root()
+    refuse_own(folder, Layout(root))  # a revision is laid out elsewhere, and would not mind
+    with study_at(root, revision) as study:
+        write(study, folder)
     print(f"wrote {folder}", file=sys.stderr)
 
 

@@ -14,7 +14,7 @@ from undertow.report.report import render_report
 from undertow.report.tables import estimate_tables, readings_table
 from undertow.report.terminal import strength_table
 from undertow.study.files import write_json, write_text
-from undertow.study.layout import Study
+from undertow.study.layout import Layout, Study
 from undertow.texts.addresses import public
 
 
@@ -25,12 +25,7 @@ def publish(study: Study, folder: Path) -> None:
     ConfigError for a folder whose files of these names are the study's own.
     """
     layout = study.layout
-    target, own = folder.resolve(), layout.results.resolve()
-    if target == layout.root.resolve() or own in (target, *target.parents):
-        raise ConfigError(
-            f"{folder} holds the study's own files, and some would be replaced",
-            "name another folder, for example: python cli.py publish shown",
-        )
+    refuse_own(folder, layout)
     grid, summary = conclude(study)
     page = render_report(
         summary,
@@ -56,3 +51,13 @@ def publish(study: Study, folder: Path) -> None:
     tables = estimate_tables(summary) | {"readings.csv": readings_table(grid)}
     for name, table in tables.items():
         write_text(folder / "plots" / name, table.to_csv())
+
+
+def refuse_own(folder: Path, layout: Layout) -> None:
+    """ConfigError where files of a study itself would be replaced."""
+    target, own = folder.resolve(), layout.results.resolve()
+    if target == layout.root.resolve() or own in (target, *target.parents):
+        raise ConfigError(
+            f"{folder} holds the study's own files, and some would be replaced",
+            "name another folder, for example: python cli.py publish shown",
+        )

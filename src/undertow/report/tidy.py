@@ -4,12 +4,17 @@ What `results --format` prints and what notebooks read as data frames. Rates are
 are nats, as in summary.json; unknown is None, and so is an interval end without a bound.
 """
 
+import json
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
+
+from tabulate import tabulate
 
 from undertow.analysis.summary import ArmSummary, ModelView, Summary
 from undertow.findings.arms import Finding, findings
 from undertow.findings.audits import verdict_words
 from undertow.findings.numbers import READOUTS
+from undertow.report.tables import TidyTable
 from undertow.stats.intervals import Estimate
 from undertow.study.audit_records import ArmAudit
 from undertow.study.records import ReadoutName
@@ -251,3 +256,33 @@ def _carrier(arm: ArmSummary) -> str | None:
     if arm.audit is None or arm.audit.verdict is None:
         return None
     return verdict_words(arm.audit)
+
+
+Format = Literal["table", "markdown", "csv", "json"]
+
+
+def written(rows: Sequence[ArmRow], form: Format) -> str:
+    """Rows of arms as text; a number has the digits that it has, an unknown value is empty."""
+    values = [row._asdict() for row in rows]
+    if form == "json":
+        return json.dumps(values, indent=2, allow_nan=False) + "\n"
+    if form == "csv":
+        return TidyTable(ArmRow._fields, [tuple(map(_cell, row)) for row in rows]).to_csv()
+    shown = [[_short(row[name]) for name in SHOWN] for row in values]
+    return tabulate(shown, SHOWN, tablefmt="github", disable_numparse=True) + "\n"
+
+
+SHOWN = (
+    *("model", "arm", "readout", "unit", "teacher_shift"),
+    *("student_shift", "student_low", "student_high", "tau", "tau_low", "tau_high"),
+    *("against_random", "carrier"),
+)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _short(value: object) -> str:
+    """Three digits are enough to read; csv and json have all of them."""
+    return f"{value:.3g}" if isinstance(value, float) else _cell(value)
