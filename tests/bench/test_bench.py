@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config
+from typer.testing import CliRunner
 
 from repository import ROOT, Repository, tiny_params
+from undertow.bench.against import find_vllm
 from undertow.bench.cells import tokenizer_of_size
 from undertow.bench.generation import cases
 from undertow.bench.shapes import SHAPES, build
+from undertow.cli.bench import bench_app
+from undertow.errors import UndertowError
 from undertow.models.families import layout_of
 from undertow.models.loading import load_tokenizer
 
@@ -89,24 +93,22 @@ class LLM:
 """
 
 
-def test_vllm_is_measured_on_the_same_rows_where_it_is_installed(
-    repository: Repository, tmp_path: Path, monkeypatch
-):
+def test_vllm_is_measured_on_the_same_rows_where_it_is_installed(tmp_path: Path):
     asked = (
-        *("bench", "generate", "--shape", "tiny", "--batch", "2", "--batch", "4"),
+        *("generate", "--shape", "tiny", "--batch", "2", "--batch", "4"),
         *("--prompt-tokens", "8", "--new-tokens", "20", "--waves", "2", "--device", "cpu"),
         *("--against", "vllm"),
     )
-    done = repository.cli(*asked, "--vllm-python", str(tmp_path / "none"), expect=1)
-    assert "--vllm-python" in done.stderr
+    with pytest.raises(UndertowError, match="--vllm-python"):
+        find_vllm(str(tmp_path / "none"))
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    done = repository.cli(*asked, "--vllm-python", str(python), expect=1)
-    assert "cannot import vllm" in done.stderr
+    with pytest.raises(UndertowError, match="cannot import vllm"):
+        find_vllm(str(python))
     (tmp_path / "vllm.py").write_text(VLLM)
-    printed = repository.cli(*asked, "--vllm-python", str(python)).stdout.splitlines()
-    ours, more, theirs, failed = map(json.loads, printed)
+    done = CliRunner().invoke(bench_app, [*asked, "--vllm-python", str(python)])
+    ours, more, theirs, failed = map(json.loads, done.stdout.splitlines())
     assert (theirs["engine"], theirs["vllm"], theirs["rows"]) == ("vllm", "0.26.0", 4)
     ratio = ours["tokens_per_second"] / theirs["tokens_per_second"]
     assert theirs["engine_times_vllm"] == pytest.approx(ratio, abs=0.01)

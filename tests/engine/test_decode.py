@@ -188,6 +188,20 @@ def test_a_model_with_other_hooks_on_its_blocks_is_not_for_the_engine(model):
     assert "hooks" in unsupported(model)
 
 
+@pytest.mark.parametrize("name", ["phi3", "gemma2"])
+def test_layers_that_are_called_and_not_multiplied_by_are_taken_apart_all_the_same(name):
+    """DoRA here; 4-bit layers go the same way."""
+    adapted = get_peft_model(
+        model_of(name), LoraConfig(r=2, target_modules="all-linear", use_dora=True)
+    )
+    with torch.no_grad():
+        for part, parameter in adapted.named_parameters():
+            if "lora_B" in part:
+                parameter.copy_(torch.linspace(-0.1, 0.2, parameter.numel()).view_as(parameter))
+    inner = adapted.get_base_model()
+    assert decoded(inner, rows(2)) == [plain(inner, row) for row in rows(2)]
+
+
 @pytest.mark.parametrize("rope", ["longrope", "dynamic"])
 def test_rotary_tables_that_depend_on_the_length_are_those_of_the_rows_and_not_of_the_cache(rope):
     """Rows end at 60 tokens, where the model's own tables end; the cache is padded to 64."""
