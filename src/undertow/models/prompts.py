@@ -35,6 +35,15 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: str, prompting: Prompting
     A system message of None leaves the chat template's own default in place. Raises ConfigError
     where the template takes no system message, DataError where there is no template.
     """
+    return _user_turn(tokenizer, repr(tokenizer.chat_template), prompt, prompting)
+
+
+@lru_cache(maxsize=16384)
+def _user_turn(
+    tokenizer: PreTrainedTokenizerBase, _template: str, prompt: str, prompting: Prompting
+) -> str:
+    """Every teacher and student of a study is asked the same prompts: a template takes a
+    millisecond for each."""
     messages = [{"role": "user", "content": prompt}]
     if prompting.system is None:
         try:
@@ -122,6 +131,14 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     beginning-of-sequence tokens.
     """
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def encode_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, as `encode` has them, in less time."""
+    if not texts:
+        return []
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return ids
 
 

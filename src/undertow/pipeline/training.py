@@ -18,7 +18,6 @@ from undertow.pipeline.loading import Loaded, Shelf
 from undertow.student.base_name import base_name, described, make_portable
 from undertow.student.rows import Row, training_rows
 from undertow.student.together import Student, Together, why_alone
-from undertow.student.training import train
 from undertow.study.files import atomic_folder, digest, fingerprint, write_json
 from undertow.study.found import tensors
 from undertow.study.layout import Study
@@ -125,6 +124,8 @@ def train_alone(study: Study, due: Due, shelf: Shelf) -> FinishedTraining:
             return train_group(study, [due], [rows], loaded, trainer)[0]
         finally:
             trainer.close()
+    from undertow.student.training import train  # TRL takes seconds to import
+
     settings, seed = study.params.distillation, due.cell.seed
     if not processes.is_main():
         train(loaded.model, loaded.tokenizer, rows, settings, seed, due.checkpoint, _ignore)

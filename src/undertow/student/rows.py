@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from undertow.config import Prompting
 from undertow.errors import DataError
-from undertow.models.prompts import encode, end_of_turn, render
+from undertow.models.prompts import encode_all, end_of_turn, render
 from undertow.study.records import Response
 
 IGNORED = -100
@@ -27,9 +27,10 @@ def training_rows(
     student to stop in mid-sentence.
     """
     rows = []
-    for row in carrier:
-        prompt = encode(tokenizer, render(tokenizer, row.prompt, prompting))
-        answer = encode(tokenizer, row.response) if row.response else []
+    prompts = encode_all(tokenizer, [render(tokenizer, row.prompt, prompting) for row in carrier])
+    answers = encode_all(tokenizer, [row.response for row in carrier])
+    for row, prompt, encoded in zip(carrier, prompts, answers, strict=True):
+        answer = list(encoded) if row.response else []
         if row.finish == "stop":
             answer.append(end_of_turn(tokenizer))
         if answer:
