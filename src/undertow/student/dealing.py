@@ -4,6 +4,7 @@ Order, steps and rates are those of transformers' Trainer with accelerate's seed
 goes through the device in one or more passes, whose gradients add up.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ from transformers import get_scheduler
 from undertow.config import DistillationSettings
 from undertow.student.rows import IGNORED, Row
 
-TOKENS = 256  # a pass's tokens are padded to a multiple of it, so that few shapes are captured
+TOKENS = 64  # a pass's tokens are padded to a multiple of it,
+LENGTHS = 8  # and to one of so many lengths, since each is captured and that takes a second or two
 TARGETS = 128  # and its targets to a multiple of this
 LONGEST = 64  # and the longest row, which the attention's kernels are launched for, to this
 
@@ -106,13 +108,38 @@ def sizes_of(
                 tokens[number][place] = max(tokens[number][place], total)
                 targets = max(targets, sum(learned[row] for row in part))
                 most_rows = max(most_rows, len(part))
+    padded = few_lengths([total for step in tokens for total in step])
     return Sizes(
         students=students,
         rows=most_rows,
-        tokens=tuple(tuple(_up(total, TOKENS) for total in step) for step in tokens),
+        tokens=tuple(tuple(padded[total] for total in step) for step in tokens),
         targets=_up(targets, TARGETS),
         longest=_up(longest, LONGEST),
     )
+
+
+def few_lengths(needed: Sequence[int], most: int = LENGTHS) -> dict[int, int]:
+    """What each of the needed numbers of tokens is padded to: at most `most` lengths, chosen so
+    that all passes together have the fewest blanks.
+    """
+    counts = Counter(_up(total, TOKENS) for total in needed)
+    lengths = sorted(counts)
+    # best[end]: tokens of all passes up to lengths[:end], and the lengths that gives them.
+    best: list[tuple[int, tuple[int, ...]]] = [(0, ())]
+    for length in lengths:
+        best.append((length * sum(counts[one] for one in lengths if one <= length), (length,)))
+    for _ in range(min(most, len(lengths)) - 1):
+        longer = [best[0]]
+        for end in range(1, len(lengths) + 1):
+            options = [best[end]]
+            for start in range(1, end):
+                tokens, chosen = best[start]
+                covered = sum(counts[one] for one in lengths[start:end])
+                options.append((tokens + lengths[end - 1] * covered, (*chosen, lengths[end - 1])))
+            longer.append(min(options))
+        best = longer
+    chosen = best[-1][1]
+    return {total: next(length for length in chosen if length >= total) for total in set(needed)}
 
 
 def _up(number: int, multiple: int) -> int:
