@@ -48,12 +48,6 @@ def test_no_variance_rests_on_more_than_all_arms_have():
     assert moderate(5.0, 2.0, Prior(math.inf, 2.0, 16.0)) == (2.0, 16.0)
 
 
-def test_arms_that_are_alike_are_pooled():
-    variances, freedom = np.array([1.0, 1.2, 0.9, 1.05]), np.array([2.0, 2.0, 2.0, 7.0])
-    prior = fit_prior(variances, freedom)
-    assert prior.variance == pytest.approx(freedom @ variances / 13) and prior.pooled == 13
-
-
 def test_unlike_arms_keep_more_of_their_own():
     alike = fit_prior(np.array([0.8, 1.0, 1.3, 1.1]), np.full(4, 4.0))
     unlike = fit_prior(np.array([0.01, 1.0, 30.0, 4.0]), np.full(4, 4.0))

@@ -1,6 +1,5 @@
 """The simulations of whole models, in small."""
 
-import numpy as np
 import pytest
 from students import real_students
 
@@ -16,20 +15,19 @@ from undertow.stats.validate_moderation import moderation_table
 
 
 def test_moderated_variances_hold_what_they_say_and_are_narrow():
-    rows = list(moderation_table(sizes=((7, 3, 3), (7, 3, 8)), studies=600))
-    assert all(0.92 < row.moderated < 0.975 for row in rows)
-    few, many = rows[:4], rows[4:]
-    assert all(row.width < 0.63 for row in few[:3])
-    assert np.mean([row.width for row in many[:2]]) < 0.465
-    # Without the repair unequal arms are held too seldom.
-    assert few[3].smyth < few[3].moderated
+    rows = list(moderation_table(sizes=((7, 3, 3), (7, 3, 8)), cvs=(0.0, 0.6), studies=60))
+    # 480 intervals a row, of which those of a study share their control.
+    assert all(0.89 < row.moderated < 0.99 for row in rows)
+    assert all(row.together > 0.85 for row in rows)
+    few, many = rows[:2], rows[2:]
+    assert all(row.width < 0.65 for row in few) and all(row.width < 0.52 for row in many)
     assert len(moderation_markdown(rows).splitlines()) == 2 + len(rows)
 
 
 def test_models_with_unequal_arms_are_covered_arm_by_arm_and_together():
     rows = list(
         family_table(
-            scenarios=SCENARIOS[:1], sizes=((3, 8),), cvs=(0.0, 0.6), arms=5, studies=60, seed=1
+            scenarios=SCENARIOS[:1], sizes=((3, 8),), cvs=(0.0, 0.6), arms=5, studies=40, seed=1
         )
     )
     for row in rows:
@@ -40,7 +38,7 @@ def test_models_with_unequal_arms_are_covered_arm_by_arm_and_together():
 
 def test_real_students_are_covered():
     arms = {float(a.split("_")[1]): one for a, one in real_students().items() if "trait" in a}
-    rows = list(students_table(arms, sizes=((3, 8),), studies=60))
+    rows = list(students_table(arms, sizes=((3, 8),), studies=40))
     assert rows[0].moderated > 0.9 and rows[0].together > 0.88 and rows[0].width < 0.75
 
 

@@ -150,6 +150,9 @@ def validate_coverage(
         Path | None,
         typer.Option(help="Draw studies from these students instead: JSON lines, see the docs."),
     ] = None,
+    studies: Annotated[
+        int, typer.Option(min=1, help="Simulated studies a row, of models and of students.")
+    ] = 400,
 ) -> None:
     """Measure how often intervals hold the truth; minutes, Markdown tables on stdout."""
     from undertow.config import parse_arm
@@ -170,7 +173,7 @@ def validate_coverage(
             for name, arm in read_students(students).items()
             if parse_arm(name).direction == "trait"
         }
-        print(family_markdown(list(students_table(trait))))
+        print(family_markdown(list(students_table(trait, studies=studies))))
         return
     chosen = of or list(Simulation)
     if Simulation.arms in chosen:
@@ -178,7 +181,7 @@ def validate_coverage(
     if Simulation.seeds in chosen:
         print(moderation_markdown(list(moderation_table())))
     if Simulation.models in chosen:
-        print(family_markdown(list(family_table())))
+        print(family_markdown(list(family_table(studies=studies))))
 
 
 @validate_app.command("dose")

@@ -58,7 +58,10 @@ def dose_markdown(rows: Sequence[DoseVerdictRow]) -> str:
 
 def moderation_markdown(rows: Sequence[ModerationRow]) -> str:
     """Coverage in percent, and widths relative to the intervals of arms alone."""
-    head = ("arms", "seeds", "controls", "cv", "alone", "moderated", "width", "Smyth", "width")
+    head = (
+        *("arms", "seeds", "controls", "cv", "alone", "moderated", "width", "all arms at once"),
+        *("Smyth", "width"),
+    )
     lines = [
         (
             str(row.arms),
@@ -67,7 +70,7 @@ def moderation_markdown(rows: Sequence[ModerationRow]) -> str:
             f"{row.cv:g}",
             *_percent(row.alone, row.moderated),
             f"{row.width:.3f}",
-            *_percent(row.smyth),
+            *_percent(row.together, row.smyth),
             f"{row.smyth_width:.3f}",
         )
         for row in rows

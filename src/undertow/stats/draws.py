@@ -7,21 +7,15 @@ depend on which others are there. Knows nothing about readouts.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from undertow.stats.intervals import Floats
-from undertow.stats.seeds import (
-    Error,
-    SeedPrior,
-    added,
-    error_alone,
-    error_moderated,
-    spread,
-    unit_of,
-)
+from undertow.stats.population import freedom_of
+from undertow.stats.seeds import Error, SeedPrior, Spread, added, error_alone, spread, unit_of
 
 CONTROL = 0  # the stream of the control students; arms count from 1
 
@@ -70,33 +64,26 @@ class Draws:
         """Standard normal errors [resamples] of the mean over one arm's seeds."""
         return self._normal(3, stream)
 
-    def error(self, total: Error, normal: Floats, shared: float, stream: int) -> Floats:
-        """t errors [resamples] of this size, from normal ones of standard deviation 1.
+    def variances(self, found: Error, stream: int) -> Floats:
+        """Of a mean with this error, [resamples]: variance x freedom / chi^2."""
+        if math.isinf(found.freedom):
+            return np.full(self.resamples, found.variance)
+        rng = np.random.default_rng([self._seed, 4, stream])
+        chi: Floats = 2 * rng.standard_gamma(found.freedom / 2, self.resamples)
+        return found.variance * found.freedom / chi
 
-        shared: degrees of freedom whose chi-square all arms have in common, because their
-        moderated variances have; the others are this stream's own.
-        """
-        spread = math.sqrt(total.variance)
-        if math.isinf(total.freedom):
-            return spread * normal
-        common = min(shared, total.freedom)
-        chi = self._chi_square(common, 0)
-        if total.freedom > common:
-            chi = chi + self._chi_square(total.freedom - common, stream + 1)
-        error: Floats = spread * normal / np.sqrt(chi / total.freedom)
-        return error
+    def uniform(self, kind: str, stream: int) -> Floats:
+        """Uniform numbers [resamples]: `which` population of variances, or `within` it."""
+        if (kind, stream) not in self._drawn:
+            rng = np.random.default_rng([self._seed, 5, kind == "within", stream])
+            self._drawn[kind, stream] = rng.random(self.resamples)
+        return self._drawn[kind, stream]
 
     def _normal(self, kind: int, stream: int) -> Floats:
         if (kind, stream) not in self._drawn:
             drawn = np.random.default_rng([self._seed, kind, stream]).standard_normal
             self._drawn[kind, stream] = drawn(self.resamples)
         return self._drawn[kind, stream]
-
-    def _chi_square(self, freedom: float, stream: int) -> Floats:
-        if freedom <= 0:
-            return np.zeros(self.resamples)
-        rng = np.random.default_rng([self._seed, 4, stream])
-        return 2 * rng.standard_gamma(freedom / 2, self.resamples)
 
 
 @lru_cache(maxsize=4)
@@ -107,50 +94,85 @@ def drawn(resamples: int, seed: int, confidence: float) -> Draws:
 
 @dataclass(frozen=True)
 class SeedErrors:
-    """How the error between seeds is taken from an arm's rows.
+    """How the error between seeds is taken from rows of readouts.
 
     Without a prior from the arm alone, its seeds paired with the control's where both have as
-    many; with one from moderated variances, arm and control apart.
+    many. With one, arm and control apart: every resample draws how variances are spread over
+    the model's arms, then the variance of each arm, then its error.
     """
 
     draws: Draws
     prior: SeedPrior | None = None
-    stream: int = 1
-
-    def size(self, moved: Floats, reference: Floats, push: Floats | float = 0.0) -> Error:
-        """Of mean(moved) - mean(reference) - mean(push), rows [seeds, prompts] each.
-
-        A single row of reference has no seeds to differ by: the base model, or one student.
-        """
-        if self.prior is not None:
-            return added(self._terms(moved, reference, push), self.prior.ratio.pooled)
-        if len(reference) in (1, len(moved)):
-            return error_alone(spread(moved - reference - push))
-        return added([error_alone(spread(moved - push)), error_alone(spread(reference))])
+    stream: int = 1  # of the arm
+    model: int = 0  # where the streams of this model begin
 
     def resampled(
         self, moved: Floats, reference: Floats, push: Floats | float = 0.0
     ) -> Floats | float:
-        """Errors [resamples] of that size; arms that share a control share its error."""
-        total = self.size(moved, reference, push)
-        if total.variance == 0:
-            return 0.0
+        """Errors [resamples] of mean(moved) - mean(reference) - mean(push), rows each.
+
+        A single row of reference has no seeds to differ by: the base model, or one student.
+        Arms that share a control share its error.
+        """
         if self.prior is None:
+            total = self._alone(moved, reference, push)
+            if total.variance == 0:
+                return 0.0
             if len(reference) in (1, len(moved)):
                 return math.sqrt(total.variance) * self.draws.seed_errors(len(moved))
-            return self.draws.error(total, self.draws.between_seeds(self.stream), 0, self.stream)
-        arm, control = self._terms(moved, reference, push)
-        normal = math.sqrt(arm.variance) * self.draws.between_seeds(self.stream)
-        normal -= math.sqrt(control.variance) * self.draws.between_seeds(CONTROL)
-        normal /= math.sqrt(total.variance)
-        return self.draws.error(total, normal, self.prior.ratio.shared, self.stream)
+            normal = self.draws.between_seeds(self.stream)
+            return normal * np.sqrt(self.draws.variances(total, self.stream))
+        arm, control = self._spreads(moved, reference, push)
+        return self.of_mean(arm, self.stream) - self.of_mean(control, CONTROL)
 
-    def _terms(self, moved: Floats, reference: Floats, push: Floats | float) -> tuple[Error, Error]:
-        assert self.prior is not None  # size and resampled ask for terms with a prior alone
+    def of_mean(self, found: Spread, stream: int) -> Floats:
+        """Errors [resamples] of a mean over seeds."""
+        normal = self.draws.between_seeds(self.model + stream)
+        return np.sqrt(self.variances(found, stream) / found.seeds) * normal
+
+    def variances(self, found: Spread, stream: int) -> Floats:
+        """Of a single student [resamples]; 0 for one seed, which shows none."""
+        if found.seeds == 1:
+            return np.zeros(self.draws.resamples)
+        stream += self.model
+        if self.prior is None:
+            alone = error_alone(found)
+            return self.draws.variances(alone, stream) * found.seeds
+        which = self.draws.uniform("which", self.model)
+        within = self.draws.uniform("within", stream)
+        drawn = self.prior.population.variances(self.prior.shown(found), which, within)
+        return drawn * found.unit**2
+
+    def freedom(self, moved: Floats, reference: Floats) -> float | None:
+        """Degrees of freedom of mean(moved) - mean(reference); None where seeds show no error."""
+        if self.prior is None:
+            alone = self._alone(moved, reference, 0.0).freedom
+            return alone if math.isfinite(alone) else None
+        arm, control = self._spreads(moved, reference, 0.0)
+        return self.freedom_of_sum([(1.0, arm, self.stream), (1.0, control, CONTROL)])
+
+    def freedom_of_sum(self, terms: Sequence[tuple[float, Spread, int]]) -> float | None:
+        """Of a weighted sum of means over seeds: (weight, spread, stream) each.
+
+        Those of a chi-square whose logarithm spreads as that of the drawn variances does.
+        """
+        variance = np.zeros(self.draws.resamples)
+        for weight, found, stream in terms:
+            one = self.variances(found, stream) + found.residual
+            variance += weight**2 * one / found.seeds
+        freedom = freedom_of(variance)
+        return freedom if math.isfinite(freedom) else None
+
+    def _alone(self, moved: Floats, reference: Floats, push: Floats | float) -> Error:
+        if len(reference) in (1, len(moved)):
+            return error_alone(spread(moved - reference - push))
+        return added([error_alone(spread(moved - push)), error_alone(spread(reference))])
+
+    def _spreads(
+        self, moved: Floats, reference: Floats, push: Floats | float
+    ) -> tuple[Spread, Spread]:
         # The unit is that of the readouts, also where a teacher's are subtracted.
-        arm = spread(moved - push, unit_of(moved))
-        control = spread(reference, unit_of(reference))
-        return error_moderated(arm, self.prior), error_moderated(control, self.prior)
+        return spread(moved - push, unit_of(moved)), spread(reference, unit_of(reference))
 
 
 def seed_error(difference: Floats, draws: Draws) -> Floats | float:

@@ -51,23 +51,16 @@ def estimate_family(
     numbers = drawn(resamples, seed, confidence)
     prior = family_prior([arm for key, arm in arms.items() if key not in draws])
 
-    def estimated(trusted: SeedPrior | None) -> dict[K, Resampled]:
-        return {
-            key: estimate_arm(
-                key,
-                arm,
-                numbers,
-                SeedErrors(numbers, None if key in draws else trusted, index),
-            )
-            for index, (key, arm) in enumerate(arms.items(), start=1)
-        }
-
-    found = estimated(prior)
-    guarded = found if prior is None else estimated(prior.guarded())
+    found = {
+        key: estimate_arm(
+            key, arm, numbers, SeedErrors(numbers, None if key in draws else prior, index)
+        )
+        for index, (key, arm) in enumerate(arms.items(), start=1)
+    }
     return Family(
         alone=estimate_transfer(arms, resamples=resamples, confidence=confidence, seed=seed),
         moderated={key: each.transfer for key, each in found.items()},
-        simultaneous=simultaneous(guarded, confidence),
+        simultaneous=simultaneous(found, confidence),
         freedom={key: each.freedom for key, each in found.items()},
         prior=prior,
     )

@@ -15,19 +15,10 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from undertow.stats.draws import CONTROL, Draws, drawn
+from undertow.stats.draws import CONTROL, SeedErrors, drawn
 from undertow.stats.intervals import Estimate, Floats, percentiles
 from undertow.stats.random_draws import DrawLine, DrawResample, draw_line
-from undertow.stats.seeds import (
-    Error,
-    SeedPrior,
-    added,
-    are_rates,
-    error_alone,
-    error_moderated,
-    spread,
-    unit_of,
-)
+from undertow.stats.seeds import SeedPrior, Spread, are_rates, spread, unit_of
 from undertow.stats.transfer import UNCLEAR_SHIFT, Readings, resampled_ratio
 
 K = TypeVar("K", bound=Hashable)
@@ -100,20 +91,13 @@ def fit_line(
     known = ~np.isnan(np.concatenate([row for each in rows for row in each])).any(axis=0)
     if known.sum() < 2:
         return _nothing(tuple(arms), FEW_PROMPTS)
-    numbers = drawn(resamples, seed, confidence)
+    errors = SeedErrors(drawn(resamples, seed, confidence), prior, model=1000 * stream)
     line = _Line(
         [tuple(row[:, known] for row in each) for each in rows[: len(arms)]],
         np.array([strengths[key] for key in arms]),
-        numbers,
-        prior,
-        1000 * stream,
+        errors,
     )
-    random = draw_line(
-        [tuple(row[:, known] for row in each) for each in rows[len(arms) :]],
-        numbers,
-        prior,
-        1000 * stream,
-    )
+    random = draw_line([tuple(row[:, known] for row in each) for each in rows[len(arms) :]], errors)
     tau, resampled = line.tau()
     return TransferLine(
         tau=tau,
@@ -179,14 +163,11 @@ class _Line:
         self,
         arms: list[tuple[Floats, ...]],
         weights: Floats,
-        numbers: Draws,
-        prior: SeedPrior | None,
-        stream: int,
+        seeds: SeedErrors,
     ) -> None:
         self._arms = arms
-        self._numbers = numbers
-        self._prior = prior
-        self._stream = stream
+        self._seeds = seeds
+        self._numbers = numbers = seeds.draws
         teacher = np.array([teachers.mean(axis=0) - base[0] for base, teachers, _, _ in arms])
         student = np.array([own.mean(axis=0) - control.mean(axis=0) for _, _, control, own in arms])
         points = _Points(weights, teacher, student, numbers.means(teacher), numbers.means(student))
@@ -194,7 +175,8 @@ class _Line:
         self._x, self._y = teacher.mean(axis=1), student.mean(axis=1)
         below = float(weights @ self._x)
         self._value = float(weights @ self._y) / below if below else math.nan
-        self._terms = self._errors_of_seeds()
+        self._spreads = self._spread_of_seeds()
+        self._errors = np.array([seeds.of_mean(*each) for each in self._spreads])
 
     def _with_rate_errors(self, points: _Points) -> _Points:
         """The variance of one pseudo-prompt on every rate, as in transfer.py."""
@@ -206,10 +188,10 @@ class _Line:
 
         teachers, students = points.teachers.copy(), points.students.copy()
         for index, (_, rows, control, own) in enumerate(self._arms):
-            base = errors(self._stream, len(rows))
-            teachers[index] += errors(self._stream + 2 + 2 * index, len(rows)) - base
-            students[index] += errors(self._stream + 3 + 2 * index, len(own))
-            students[index] -= errors(self._stream + 1, len(control))
+            base = errors(self._seeds.model, len(rows))
+            teachers[index] += errors(self._seeds.model + 2 + 2 * index, len(rows)) - base
+            students[index] += errors(self._seeds.model + 3 + 2 * index, len(own))
+            students[index] -= errors(self._seeds.model + 1, len(control))
         return points._replace(teachers=teachers, students=students)
 
     def tau(self) -> tuple[Estimate, Floats]:
@@ -219,7 +201,7 @@ class _Line:
         low, high = percentiles(below, self._numbers.confidence)
         if not (low > 0 or high < 0):
             return Estimate.unknown(UNCLEAR_SHIFT), np.empty(0)
-        above = weights @ self._points.students + self._seed_error(weights)
+        above = weights @ self._points.students + np.append(weights, -weights.sum()) @ self._errors
         ratios = resampled_ratio(above, below, math.copysign(1.0, shift))
         return Estimate(self._value, *percentiles(ratios, self._numbers.confidence)), ratios
 
@@ -236,9 +218,7 @@ class _Line:
         below = float(weights @ self._x)
         if not below or math.isnan(self._value):
             return LineFit(None, None, count - 1, UNCLEAR_SHIFT)
-        errors = (
-            np.array([self._arm_error(index) for index in range(count)]) - self._control_error()
-        )
+        errors = self._errors[:-1] - self._errors[-1]
         deviation = self._points.students - self._y[:, None] + errors
         deviation -= self._value * (self._points.teachers - self._x[:, None])
         # What the slope takes up of an error is not left in the residuals.
@@ -268,10 +248,9 @@ class _Line:
         if not below:
             return Estimate.unknown(UNCLEAR_SHIFT)
         slope = float(centred @ y) / below
-        errors = [self._arm_error(index) for index in range(len(self._x))] + list(random.errors)
+        errors = np.concatenate([self._errors[:-1], random.errors]) - self._errors[-1]
         teachers = np.concatenate([self._points.teachers, random.teachers])
-        students = np.concatenate([self._points.students, random.students]) + np.array(errors)
-        students -= self._control_error()
+        students = np.concatenate([self._points.students, random.students]) + errors
         deviation = students - y[:, None] - slope * (teachers - x[:, None])
         # Linearised: the intercept is the mean of y - slope x, and the slope errs as well.
         value = float(y.mean() - slope * x.mean())
@@ -279,46 +258,17 @@ class _Line:
         return Estimate(value, *percentiles(resampled, self._numbers.confidence))
 
     def freedom(self) -> float | None:
-        found = self._error(self._points.weights).freedom
-        return found if math.isfinite(found) else None
+        weights = np.append(self._points.weights, -self._points.weights.sum())
+        return self._seeds.freedom_of_sum(
+            [(float(w), *each) for w, each in zip(weights, self._spreads, strict=True)]
+        )
 
-    def _errors_of_seeds(self) -> tuple[list[Error], Error]:
-        """Of every arm's students, about the line, and of the control students."""
-        prior = self._prior
-
-        def error(rows: Floats, unit: float) -> Error:
-            found = spread(rows, unit)
-            return error_alone(found) if prior is None else error_moderated(found, prior)
-
+    def _spread_of_seeds(self) -> list[tuple[Spread, int]]:
+        """Of every arm's students, about the line, and last of the control students."""
         arms = [
-            error(own - np.nan_to_num(self._value) * (rows - base), unit_of(own))
+            spread(own - np.nan_to_num(self._value) * (rows - base), unit_of(own))
             for base, rows, _, own in self._arms
         ]
         control = self._arms[0][2]
-        return arms, error(control, unit_of(control))
-
-    def _error(self, weights: Floats) -> Error:
-        arms, control = self._terms
-        terms = [
-            Error(float(weight) ** 2 * term.variance, term.freedom)
-            for weight, term in zip(weights, arms, strict=True)
-        ]
-        terms.append(Error(float(weights.sum()) ** 2 * control.variance, control.freedom))
-        return added(terms, math.inf if self._prior is None else self._prior.ratio.pooled)
-
-    def _seed_error(self, weights: Floats) -> Floats:
-        return self._one_error(self._error(weights), self._stream + 999)
-
-    def _arm_error(self, index: int) -> Floats:
-        return self._one_error(self._terms[0][index], self._stream + 1 + index)
-
-    def _control_error(self) -> Floats:
-        return self._one_error(self._terms[1], self._stream + CONTROL)
-
-    def _one_error(self, term: Error, stream: int) -> Floats:
-        normal = self._numbers.between_seeds(stream)
-        return self._numbers.error(term, normal, self._shared, stream)
-
-    @property
-    def _shared(self) -> float:
-        return 0.0 if self._prior is None else self._prior.ratio.shared
+        streams = [*range(1, len(arms) + 1), CONTROL]
+        return list(zip([*arms, spread(control, unit_of(control))], streams, strict=True))

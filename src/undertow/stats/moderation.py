@@ -3,7 +3,8 @@
 Three students show their variance with two degrees of freedom. The arms of one model and
 readout together show how large such a variance usually is, and how unlike they are: each arm's
 own variance is drawn towards that, the more so the more alike the arms are (empirical Bayes,
-Smyth 2004). Knows nothing of prompts, readouts or arms: variances in, variances out.
+Smyth 2004). population.py integrates over what is estimated here and is what intervals rest on;
+this is its special case, to which it is compared. Variances in, variances out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import numpy as np
 
 from undertow.stats.intervals import Floats
 
-GUARDED = 3.0  # degrees of freedom that simultaneous intervals take from a prior, at most
 SMALLEST = 1e-5  # of the pooled variance: the logarithm of 0 would make all arms unlike
 
 
@@ -25,20 +25,6 @@ class Prior(NamedTuple):
     freedom: float  # d0; infinite where the arms differ no more than sampling explains
     variance: float  # s0^2
     pooled: float  # degrees of freedom of all arms together: none can rest on more
-
-    @property
-    def shared(self) -> float:
-        """Degrees of freedom that the moderated variances of all arms have in common."""
-        return min(self.freedom, self.pooled)
-
-    def guarded(self) -> Prior:
-        """The same with little trust in it, for the largest of many errors.
-
-        That largest one is seldom of an arm like the others, and it is the arm whose variance
-        was taken to be too small: with d0 as it is, intervals of seven arms at once held in
-        91 % of studies where the arms' spreads had a coefficient of variation of 0.3.
-        """
-        return self._replace(freedom=min(self.freedom, GUARDED))
 
 
 class Moderated(NamedTuple):
@@ -66,14 +52,7 @@ def log_moments(variances: Floats, freedom: Floats) -> tuple[float, float]:
 
 
 def fit_prior(variances: Floats, freedom: Floats) -> Prior | None:
-    """The prior of these arms; None where fewer than two of them show a variance.
-
-    d0 is Smyth's. s0^2 is not: with two degrees of freedom an arm the mean log is carried by
-    the smallest variances, and where arms are very unequal intervals held the truth in 91 % of
-    studies. In its place stands the pooled variance times d0 / (d0 + 1), between the moment
-    estimate (d0 - 2) / d0, which ignores that d0 is a guess, and the pooled variance, at which
-    it arrives when arms are alike (docs/statistics.md has the coverage).
-    """
+    """Smyth's prior of these arms; None where fewer than two of them show a variance."""
     used = freedom > 0
     variances, freedom = variances[used], freedom[used]
     pooled = float(freedom.sum())
@@ -82,9 +61,7 @@ def fit_prior(variances: Floats, freedom: Floats) -> Prior | None:
     together = float(freedom @ variances) / pooled
     if together == 0:
         return Prior(math.inf, 0.0, pooled)
-    d0, _ = log_moments(np.maximum(variances, SMALLEST * together), freedom)
-    shrunk = together if math.isinf(d0) else together * d0 / (d0 + 1)
-    return Prior(d0, shrunk, pooled)
+    return Prior(*log_moments(np.maximum(variances, SMALLEST * together), freedom), pooled)
 
 
 def moderate(variance: float, freedom: float, prior: Prior | None) -> Moderated:

@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from undertow.stats.draws import Draws
+from undertow.stats.draws import SeedErrors
 from undertow.stats.intervals import Estimate, Floats, percentiles
-from undertow.stats.moderation import moderate
-from undertow.stats.seeds import Error, SeedPrior, Spread, spread, unit_of
+from undertow.stats.seeds import Spread, spread, unit_of
 
 FEWEST = 4
 FEW_DRAWS = f"fewer than {FEWEST} random directions were drawn"
@@ -74,9 +73,7 @@ def null_of(values: Sequence[float], confidence: float) -> Null | None:
     return Null(count, mean, sd, mean - reach, mean + reach)
 
 
-def draw_line(
-    arms: Sequence[tuple[Floats, ...]], numbers: Draws, prior: SeedPrior | None, stream: int
-) -> DrawResample:
+def draw_line(arms: Sequence[tuple[Floats, ...]], seeds: SeedErrors) -> DrawResample:
     """The slope over random draws; arms: (base, teacher, control, student) rows [seeds, prompts].
 
     A product of two shifts on the same prompts holds their common error, sum(x y) / n^2, which
@@ -84,6 +81,7 @@ def draw_line(
     of shifts on different prompts (method of moments, Fuller 1987, sec. 2.2). Shifts are taken
     from their mean over the draws, where the error of the control students cancels.
     """
+    numbers = seeds.draws
     points = [point for arm in arms for point in _points(arm)]
     count = len(points)
     if not count:
@@ -110,22 +108,17 @@ def draw_line(
     common = ((x - between[:, None]) * (y - y.mean(axis=1)[:, None])).sum() / (prompts - 1)
     slope = float((between @ y.mean(axis=1) - common / prompts) / below)
     left = y.mean(axis=1) - slope * between
-    error = _error(left, points, prior)
+    variances = seeds.variances(_about_the_line(left, points), 499)
     errors = np.array(
         [
-            _one_error(error, one.seeds, numbers, prior, stream + 500 + index)
+            np.sqrt(variances / one.seeds) * numbers.between_seeds(seeds.model + 500 + index)
             for index, one in enumerate(points)
         ]
     )
     # The slope errs by the seeds of every draw, and by the prompts that all draws share.
-    seeds = numbers.error(
-        Error(error.variance / below, error.freedom),
-        numbers.between_seeds(stream + 499),
-        0.0 if prior is None else prior.ratio.shared,
-        stream + 499,
-    )
+    own_error = np.sqrt(variances / below) * numbers.between_seeds(seeds.model + 499)
     influence = between @ (y - slope * x) / below
-    resampled = slope + numbers.means(influence - influence.mean()) + seeds
+    resampled = slope + numbers.means(influence - influence.mean()) + own_error
     interval = Estimate(slope, *percentiles(resampled, numbers.confidence))
     together = float(np.corrcoef(teacher, student)[0, 1]) if np.ptp(student) else None
     return found(DrawLine(interval, together, count), errors, resampled)
@@ -162,27 +155,13 @@ def _points(arm: tuple[Floats, ...]) -> list[_Point]:
     ]
 
 
-def _error(left: Floats, points: Sequence[_Point], prior: SeedPrior | None) -> Error:
-    """The variance of a student about the line, moderated by that between seeds.
+def _about_the_line(left: Floats, points: Sequence[_Point]) -> Spread:
+    """How students of random draws scatter about their line, as a spread over one seed each.
 
-    The draws may scatter more than seeds do: their own degrees of freedom count besides.
+    They may scatter more than seeds do: this is an arm like the others to the prior.
     """
     freedom = len(points) - 2
     own = float((np.array([one.seeds for one in points]) * left**2).sum()) / freedom
-    if prior is None:
-        return Error(own, freedom)
     unit = float(np.mean([one.unit for one in points]))
     residual = float(np.mean([one.residual for one in points]))
-    expected = prior.expected(Spread(own, residual, 1, unit))
-    if not expected:
-        return Error(own, freedom)
-    ratio, freedom_moderated = moderate(own / expected, freedom, prior.ratio)
-    return Error(ratio * expected, freedom_moderated)
-
-
-def _one_error(
-    error: Error, seeds: int, numbers: Draws, prior: SeedPrior | None, stream: int
-) -> Floats:
-    shared = 0.0 if prior is None else prior.ratio.shared
-    one = Error(error.variance / seeds, error.freedom)
-    return numbers.error(one, numbers.between_seeds(stream), shared, stream)
+    return Spread(own, residual, freedom + 1, unit)

@@ -13,11 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from undertow.stats.intervals import Floats
-from undertow.stats.moderation import Prior, fit_prior, moderate
+from undertow.stats.population import Population, Shown, population_of
 
-# Of the residual, what is subtracted from the variance between seeds: docs/statistics.md.
-HALF = 0.5  # from an arm's own
-MOST = 0.75  # from a moderated one, which seldom falls short by chance
+HALF = 0.5  # of the residual, what an arm alone subtracts: docs/statistics.md
 
 
 class Spread(NamedTuple):
@@ -42,18 +40,21 @@ NO_ERROR = Error(0.0, math.inf)
 class SeedPrior(NamedTuple):
     """What the arms of a model say together of how their students differ.
 
-    An arm's variance between seeds is expected at residual + seed_variance unit^2: rates near 0
-    cannot differ as those in the middle do. The prior is of the ratio to that.
+    An arm's variance between seeds is seed_variance unit^2 + residual: rates near 0 cannot
+    differ as those in the middle do. The population is that of the seed variances.
     """
 
-    ratio: Prior
-    seed_variance: float
+    population: Population
+    least: float  # the smallest variance that can be told from 0
 
-    def guarded(self) -> SeedPrior:
-        return self._replace(ratio=self.ratio.guarded())
+    def shown(self, found: Spread) -> Shown:
+        return _shown(found, self.least)
 
-    def expected(self, found: Spread) -> float:
-        return found.residual + self.seed_variance * found.unit**2
+
+def _shown(found: Spread, least: float) -> Shown:
+    return Shown(
+        max(found.between, least), max(found.residual, least), found.seeds - 1.0, found.unit
+    )
 
 
 def spread(rows: Floats, unit: float = 1.0) -> Spread:
@@ -86,19 +87,8 @@ def prior_of(spreads: Iterable[Spread], least: float = 0.0) -> SeedPrior | None:
 
     least: the smallest variance that can be told from 0; (1/n)^2 / 12 for rates over n prompts.
     """
-    found = [each for each in spreads if each.seeds > 1]
-    if len(found) < 2:
-        return None
-    freedom = np.array([each.seeds - 1.0 for each in found])
-    excess = np.array([each.between - each.residual for each in found])
-    units = np.array([each.unit**2 for each in found])
-    prior = SeedPrior(Prior(0, 0, 0), max(float(freedom @ excess / (freedom @ units)), 0.0))
-    expected = np.array([max(prior.expected(each), least) for each in found])
-    if not expected.all():
-        return None  # students that read exactly alike
-    between = np.array([max(each.between, least) for each in found])
-    ratio = fit_prior(between / expected, freedom)
-    return None if ratio is None else prior._replace(ratio=ratio)
+    population = population_of([_shown(each, least) for each in spreads if each.seeds > 1])
+    return None if population is None else SeedPrior(population, least)
 
 
 def error_alone(found: Spread) -> Error:
@@ -113,25 +103,10 @@ def error_alone(found: Spread) -> Error:
     return Error(left / found.seeds, found.seeds - 1)
 
 
-def error_moderated(found: Spread, prior: SeedPrior) -> Error:
-    """The moderated variance; more of the residual is subtracted than in error_alone."""
-    if found.seeds == 1:
-        return NO_ERROR
-    expected = prior.expected(found)
-    if not expected:
-        return error_alone(found)
-    ratio, freedom = moderate(found.between / expected, found.seeds - 1, prior.ratio)
-    left = max(ratio * expected - MOST * found.residual, 0.0)
-    return Error(left / found.seeds, freedom)
-
-
-def added(errors: Sequence[Error], most: float = math.inf) -> Error:
-    """The error of a sum of independent means (Welch 1938, Satterthwaite 1946).
-
-    most: degrees of freedom that all of them rest on together.
-    """
+def added(errors: Sequence[Error]) -> Error:
+    """The error of a sum of independent means (Welch 1938, Satterthwaite 1946)."""
     variance = math.fsum(error.variance for error in errors)
     if variance == 0:
         return Error(0.0, math.inf)
     below = math.fsum(error.variance**2 / error.freedom for error in errors)
-    return Error(variance, min(variance**2 / below if below else math.inf, most))
+    return Error(variance, variance**2 / below if below else math.inf)

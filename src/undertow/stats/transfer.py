@@ -184,7 +184,7 @@ def estimate_arm(key: object, arm: Readings, draws: Draws, seeds: SeedErrors) ->
         found[ratio] = undefined
         if not reason:
             found[ratio], shares[ratio] = _ratio(each, below, seeds)
-    freedom = seeds.size(corrected.moved, corrected.reference).freedom
+    freedom = seeds.freedom(corrected.moved, corrected.reference)
     transfer = Transfer(
         base=float(models[base].mean()),
         teacher=float(models[teacher].mean()),
@@ -196,7 +196,7 @@ def estimate_arm(key: object, arm: Readings, draws: Draws, seeds: SeedErrors) ->
         seeds=rows,
         dropped=dropped,
     )
-    return Resampled(transfer, shares, freedom if math.isfinite(freedom) else None, bound)
+    return Resampled(transfer, shares, freedom, bound)
 
 
 def _mean_difference(above: Floats, below: Floats) -> tuple[Floats, float]:

@@ -156,9 +156,10 @@ def _row(
     def note(key: str, value: float) -> None:
         held.setdefault(key, []).append(value)
 
-    for _ in range(studies):
+    for index in range(studies):
         study = draw()
-        found, line = _estimated(study, seeds, control_seeds, seed)
+        # The resamples of every study are others: those of one are off by chance for all.
+        found, line = _estimated(study, seeds, control_seeds, seed + index)
         for key, truth in study.shifts.items():
             alone, moderated = found.alone[key].student_shift, found.moderated[key].student_shift
             note("alone", _holds(alone, truth))

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from undertow.stats.draws import CONTROL, Draws, SeedErrors
 from undertow.stats.intervals import Floats
-from undertow.stats.moderation import Prior, fit_prior, log_moments, moderate
+from undertow.stats.moderation import Prior, fit_prior, moderate
+from undertow.stats.seeds import Spread, prior_of
+
+RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class ModerationRow:
     alone: float
     moderated: float
     width: float
-    smyth: float  # coverage with Smyth's s0^2 as it stands
+    together: float  # share of studies in which all arms' simultaneous intervals hold
+    smyth: float  # coverage of Smyth's moderated t
     smyth_width: float
 
 
@@ -60,13 +65,16 @@ def _row(
     variances = np.concatenate([control.var(axis=2, ddof=1), own.var(axis=2, ddof=1)], axis=1)
     counts = np.array([controls] + [seeds] * arms, dtype=float)
     ours, smyths = np.empty_like(shifts), np.empty_like(shifts)
+    together = np.empty(studies)
     for index, each in enumerate(variances):
         prior = fit_prior(each, counts - 1)
         if prior is None:
             raise ValueError("a study needs two seeds or more in two arms or more")
-        ours[index] = _reach(each, counts, prior)
-        smyth = Prior(*log_moments(each, counts - 1), prior.pooled)
-        smyths[index] = _reach(each, counts, smyth)
+        deviations = _deviations(each, counts, index)
+        ours[index] = np.quantile(deviations, 0.95, axis=1)
+        stretch = np.quantile((deviations / ours[index][:, None]).max(axis=0), 0.95)
+        together[index] = (np.abs(shifts[index]) < stretch * ours[index]).all()
+        smyths[index] = _reach(each, counts, prior)
 
     def held(reach: Floats, of: Floats) -> float:
         return float((np.abs(of) < reach).mean())
@@ -79,9 +87,18 @@ def _row(
         alone=held(reach, pairs.mean(axis=2)),
         moderated=held(ours, shifts),
         width=float(ours.mean() / reach.mean()),
+        together=float(together.mean()),
         smyth=held(smyths, shifts),
         smyth_width=float(smyths.mean() / reach.mean()),
     )
+
+
+def _deviations(variances: Floats, counts: Floats, study: int) -> Floats:
+    """How far shifts may be off [arms, resamples], by the posterior of the variances."""
+    spreads = [Spread(float(v), 0.0, int(n), 1.0) for v, n in zip(variances, counts, strict=True)]
+    errors = SeedErrors(Draws(RESAMPLES, study, 0.95), prior_of(spreads))
+    found = [errors.of_mean(each, stream) for stream, each in enumerate(spreads)]
+    return np.abs(np.array(found[1:]) - found[CONTROL])
 
 
 def _reach(variances: Floats, counts: Floats, prior: Prior) -> Floats:
