@@ -9,6 +9,7 @@ from undertow.config import DistillationSettings, Lora, ModelSpec, Prompting
 from undertow.pipeline import direction, distill, fetch, judge, steer
 from undertow.student.base_name import base_name, make_portable
 from undertow.student.rows import training_rows
+from undertow.student.teaching import Teaching
 from undertow.student.training import train
 from undertow.study.layout import Study
 from undertow.study.records import ModelFiles, Response
@@ -53,7 +54,7 @@ def saved(folder: Path) -> dict[str, bytes]:
     answers = [Response(id="r", prompt="?", response="Three.", tokens=2, finish="stop")]
     rows = training_rows(tokenizer, answers, Prompting())
     adapter = folder / "adapter"
-    train(model, tokenizer, rows, SETTINGS, 0, adapter, lambda *_: None)
+    train(model, tokenizer, Teaching(rows, SETTINGS), 0, adapter, lambda *_: None)
     make_portable(adapter, base_name(HUB, None))
     return {file.name: file.read_bytes() for file in sorted(adapter.iterdir())}
 

@@ -13,6 +13,7 @@ from undertow.engine.sampling import Sampling
 from undertow.models.prompts import RenderedPrompt, encode, render
 from undertow.student.adapter import student_of
 from undertow.student.rows import IGNORED, training_rows
+from undertow.student.teaching import Teaching
 from undertow.student.training import train
 from undertow.study.records import Response
 
@@ -46,7 +47,7 @@ def test_a_plain_adapter_answers_as_the_student_does(name, tmp_path: Path):
     model, tokenizer = model_of(name), tokenizer_of(name)
     ends = model.generation_config.eos_token_id
     rows = training_rows(tokenizer, carrier(), Prompting())
-    train(model, tokenizer, rows, SETTINGS, 0, tmp_path / "adapter", lambda *_: None)
+    train(model, tokenizer, Teaching(rows, SETTINGS), 0, tmp_path / "adapter", lambda *_: None)
     assert model.generation_config.eos_token_id == ends
     asked = [RenderedPrompt("p", render(tokenizer, "Question 1?", Prompting()))]
     with student_of(model, tmp_path / "adapter") as student:

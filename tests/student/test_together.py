@@ -19,7 +19,8 @@ from undertow.student.dealing import sizes_of
 from undertow.student.frozen import FrozenBase
 from undertow.student.rows import IGNORED
 from undertow.student.stack import adapted_layers
-from undertow.student.step import Step, adam_rates
+from undertow.student.step import Step, update_rates
+from undertow.student.teaching import Teaching
 from undertow.student.together import Student, Together, why_alone
 from undertow.student.training import train
 
@@ -61,22 +62,24 @@ def forget(_step, _loss, _rate):
     pass
 
 
-def three(vocabulary: int, folder: Path) -> list[Student]:
+def three(vocabulary: int, folder: Path, settings=SETTINGS) -> list[Student]:
     """Of different carriers, seeds and numbers of rows."""
     return [
         Student(
-            carrier(count, seed, vocabulary, repeat=seed == 2), seed, folder / str(seed), forget
+            Teaching(carrier(count, seed, vocabulary, repeat=seed == 2), settings),
+            seed,
+            folder / str(seed),
+            forget,
         )
         for count, seed in ((10, 0), (7, 1), (16, 2))
     ]
 
 
-def together(model, tokenizer, students, settings=SETTINGS, size=None, run=None):
+def together(model, tokenizer, students, size=None, run=None):
     trainer = Together(
         model,
         tokenizer,
-        settings,
-        run or [(student.rows, student.seed) for student in students],
+        run or [(student.teaching, student.seed) for student in students],
         size=size or len(students),
     )
     return [one for group in trainer.train(students) for one in group]
@@ -84,8 +87,7 @@ def together(model, tokenizer, students, settings=SETTINGS, size=None, run=None)
 
 def reference(model, tokenizer, student: Student, folder: Path):
     """TRL's losses."""
-    rows, seed = student.rows, student.seed
-    return train(model, tokenizer, rows, SETTINGS, seed, folder, forget).losses
+    return train(model, tokenizer, student.teaching, student.seed, folder, forget).losses
 
 
 def assert_same_losses(found, expected, within=1e-5):
@@ -111,17 +113,17 @@ class Norms(TrainerCallback):
 def test_every_step_s_loss_is_trl_s_alone_and_in_company(family, accumulation, tmp_path: Path):
     settings = SETTINGS.model_copy(update={"gradient_accumulation": accumulation})
     model, tokenizer = model_of(family)
-    students = three(len(tokenizer), tmp_path / "ours")
-    in_company = together(model, tokenizer, students, settings)
+    students = three(len(tokenizer), tmp_path / "ours", settings)
+    in_company = together(model, tokenizer, students)
     clipped = []
     for number, student in enumerate(students):
         norms, folder = Norms(), tmp_path / "trl" / str(number)
         expected = train(
-            model, tokenizer, student.rows, settings, student.seed, folder, forget, watch=[norms]
+            model, tokenizer, student.teaching, student.seed, folder, forget, watch=[norms]
         ).losses
         clipped.append(any(abs(norm - 1) < 1e-4 for norm in norms.found))
         own = student._replace(adapter=tmp_path / "alone" / str(number))
-        (alone,) = together(model, tokenizer, [own], settings)
+        (alone,) = together(model, tokenizer, [own])
         assert_same_losses(alone.losses, expected)
         assert_same_losses(in_company[number].losses, expected)
     assert any(clipped)
@@ -159,7 +161,7 @@ def test_the_adapter_is_the_one_that_trl_saves_and_plain_peft_loads_it(tmp_path:
     model, tokenizer = model_of("qwen2")
     student = three(len(tokenizer), tmp_path / "ours")[0]
     together(model, tokenizer, [student])
-    train(model, tokenizer, student.rows, SETTINGS, 0, tmp_path / "trl", forget)
+    train(model, tokenizer, student.teaching, 0, tmp_path / "trl", forget)
     names = {path.name for path in (tmp_path / "trl").iterdir()}
     assert {path.name for path in student.adapter.iterdir()} == names
     ours, trls = (
@@ -186,7 +188,7 @@ def test_a_student_s_bytes_depend_on_no_neighbour_and_no_place(device: str, tmp_
     if device == "cuda":
         model = model.to(device, torch.bfloat16)
     students = three(len(tokenizer), tmp_path)
-    run = [(student.rows, student.seed) for student in students]
+    run = [(student.teaching, student.seed) for student in students]
     a, b, c = students
     found = []
     for number, group in enumerate([[a, b, c], [c, b, a], [a], [b, c, b, a]]):
@@ -299,7 +301,7 @@ def test_nf4_unpacked_each_step_is_nf4_unpacked_for_good_on_cuda(tmp_path: Path)
     layers = adapted_layers(model, SETTINGS.lora)
     kinds = kinds_of(model, layout, 4, 2.0, layers)
     rows = carrier(4, 0, len(tokenizer))
-    sizes = sizes_of([(rows, 0)], SETTINGS, 1, 4)
+    sizes = sizes_of([(Teaching(rows, SETTINGS), 0)], 1, 4)
     batch = filled([Share(rows, 100)], sizes.tokens[0][0], sizes)
     start = torch.randn(len(kinds), 1, kinds[0].numbers, device="cuda") * 0.05
     found = []
@@ -308,7 +310,11 @@ def test_nf4_unpacked_each_step_is_nf4_unpacked_for_good_on_cuda(tmp_path: Path)
         step = Step(base, layout, kinds, sizes, model.device, model.dtype, recompute=not keep)
         step.start(start)
         step.accumulate(batch)
-        step.update(adam_rates([1e-2], 1, 0.0))
+        step.update(
+            update_rates(
+                [1e-2], 1, [Teaching(rows, SETTINGS.model_copy(update={"weight_decay": 0.0}))]
+            )
+        )
         found.append((step.loss.clone(), step.adapters.clone()))
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])

@@ -16,6 +16,7 @@ from undertow.errors import DataError
 from undertow.models.prompts import RenderedPrompt, encode, end_of_turn, render
 from undertow.student.adapter import student_of
 from undertow.student.rows import IGNORED, training_rows
+from undertow.student.teaching import Teaching
 from undertow.student.trainer import Attempt, build_trainer
 from undertow.student.training import train
 from undertow.study.records import Response
@@ -46,7 +47,7 @@ def trained(family, folder, seed=0):
     model = tiny_model(family, len(tokenizer))
     rows = training_rows(tokenizer, carrier(), Prompting())
     adapter = folder / "adapter"
-    result = train(model, tokenizer, rows, SETTINGS, seed, adapter, forget)
+    result = train(model, tokenizer, Teaching(rows, SETTINGS), seed, adapter, forget)
     return model, tokenizer, adapter, result
 
 
@@ -56,7 +57,7 @@ def test_the_labels_decode_to_the_answer_and_its_end_of_turn(family: Family, tmp
     tokenizer = tiny_tokenizer(family)
     model = tiny_model(family, len(tokenizer))
     rows = training_rows(tokenizer, carrier(), Prompting())
-    trainer = build_trainer(model, tokenizer, rows, SETTINGS, 0, tmp_path, forget, ONCE)
+    trainer = build_trainer(model, tokenizer, Teaching(rows, SETTINGS), 0, tmp_path, forget, ONCE)
     seen = {}
     for batch in trainer.get_train_dataloader():
         for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
@@ -158,7 +159,7 @@ def test_out_of_memory_ends_in_smaller_parts_and_the_same_losses(tmp_path: Path,
             raise torch.OutOfMemoryError("CUDA out of memory (a device of one row)")
 
     model.model.layers[0].self_attn.o_proj.register_forward_pre_hook(small_device)
-    found = train(model, tokenizer, rows, SETTINGS, 0, tmp_path / "parts", forget)
+    found = train(model, tokenizer, Teaching(rows, SETTINGS), 0, tmp_path / "parts", forget)
     assert [step for step, _ in found.losses] == [step for step, _ in expected]
     torch.testing.assert_close(
         [loss for _, loss in found.losses], [loss for _, loss in expected], atol=1e-4, rtol=0

@@ -90,14 +90,13 @@ def _trained(
     students = []
     for cell in cells:
         due = training.Due(cell, training_carrier(study, cell).rows, folder)
-        rows = training.rows_of(study, loaded, due)
+        teaching = training.teaching_of(study, loaded, due)
         adapter = folder / cell.key.replace("/", "-")
-        students.append(Student(rows, cell.seed, adapter, lambda *_: None))
+        students.append(Student(teaching, cell.seed, adapter, lambda *_: None))
     trainer = Together(
         loaded.model,
         loaded.tokenizer,
-        study.params.distillation,
-        [(student.rows, student.seed) for student in students],
+        [(student.teaching, student.seed) for student in students],
         size=size,
     )
     try:

@@ -24,6 +24,7 @@ from undertow.bench.ceilings import measure_ceilings
 from undertow.bench.shapes import build, multiplied
 from undertow.config import DistillationSettings, Lora
 from undertow.student.rows import IGNORED, Row
+from undertow.student.teaching import Teaching
 from undertow.student.together import Student, Together, why_alone
 from undertow.student.training import train
 
@@ -166,14 +167,13 @@ def _together(
 ) -> tuple[list[float], int]:
     """All students in the same steps: the losses of the first, and how many fitted together."""
     students = [
-        Student(own, number, folder / str(number), lambda *_: None)
+        Student(Teaching(own, settings), number, folder / str(number), lambda *_: None)
         for number, own in enumerate(rows)
     ]
     trainer = Together(
         model,
         _tokenizer(),
-        settings,
-        [(student.rows, student.seed) for student in students],
+        [(student.teaching, student.seed) for student in students],
         size=len(students),
     )
     steps = len(rows[0]) // settings.batch_size
@@ -201,8 +201,7 @@ def _with_ours(
     trained = train(
         model,
         _tokenizer(),
-        rows,
-        settings,
+        Teaching(rows, settings),
         0,
         folder / "adapter",
         lambda *_: None,

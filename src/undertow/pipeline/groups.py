@@ -16,7 +16,7 @@ from undertow.config import Cell
 from undertow.errors import UndertowError
 from undertow.pipeline import training
 from undertow.pipeline.loading import Loaded, Shelf
-from undertow.student.rows import Row
+from undertow.student.teaching import Teaching
 from undertow.student.together import Together
 from undertow.study.layout import Study
 from undertow.study.sources import say
@@ -24,7 +24,7 @@ from undertow.study.sources import say
 
 class _Pupil(NamedTuple):
     due: training.Due
-    rows: list[Row]
+    teaching: Teaching
 
 
 def train_due(
@@ -52,8 +52,7 @@ def train_due(
     trainer = Together(
         loaded.model,
         loaded.tokenizer,
-        study.params.distillation,
-        [(pupil.rows, cell.seed) for cell, pupil in pupils.items()],
+        [(pupil.teaching, cell.seed) for cell, pupil in pupils.items()],
     )
     try:
         while waiting:
@@ -74,7 +73,7 @@ def train_due(
                     training.train_group(
                         study,
                         [pupil.due for pupil in group],
-                        [pupil.rows for pupil in group],
+                        [pupil.teaching for pupil in group],
                         loaded,
                         trainer,
                     )
@@ -93,7 +92,7 @@ def _pupils(study: Study, run: Sequence[Cell], loaded: Loaded) -> dict[Cell, _Pu
         try:
             carrier = training_carrier(study, cell).rows
             due = training.Due(cell, carrier, training.checkpoint_of(study, cell, carrier))
-            found[cell] = _Pupil(due, training.rows_of(study, loaded, due))
+            found[cell] = _Pupil(due, training.teaching_of(study, loaded, due))
         except UndertowError:
             continue
     return found

@@ -17,6 +17,7 @@ from undertow.models.loading import pick_device
 from undertow.pipeline.loading import Loaded, Shelf
 from undertow.student.base_name import base_name, described, make_portable
 from undertow.student.rows import Row, training_rows
+from undertow.student.teaching import Teaching
 from undertow.student.together import Student, Together, why_alone
 from undertow.study.files import atomic_folder, digest, fingerprint, write_json
 from undertow.study.found import tensors
@@ -111,31 +112,24 @@ def train_alone(study: Study, due: Due, shelf: Shelf) -> FinishedTraining:
     Of several processes all train, and the main one keeps what came of it.
     """
     loaded = load(study, due.cell.model, shelf)
-    rows = rows_of(study, loaded, due)
+    teaching, seed = teaching_of(study, loaded, due), due.cell.seed
     if trainer_of(study, loaded) == "together":
-        trainer = Together(
-            loaded.model,
-            loaded.tokenizer,
-            study.params.distillation,
-            [(rows, due.cell.seed)],
-            size=1,
-        )
+        trainer = Together(loaded.model, loaded.tokenizer, [(teaching, seed)], size=1)
         try:
-            return train_group(study, [due], [rows], loaded, trainer)[0]
+            return train_group(study, [due], [teaching], loaded, trainer)[0]
         finally:
             trainer.close()
     from undertow.student.training import train  # TRL takes seconds to import
 
-    settings, seed = study.params.distillation, due.cell.seed
     if not processes.is_main():
-        train(loaded.model, loaded.tokenizer, rows, settings, seed, due.checkpoint, _ignore)
+        train(loaded.model, loaded.tokenizer, teaching, seed, due.checkpoint, _ignore)
         return FinishedTraining([], loaded.meter.costs(), "trl")
     with (
         atomic_folder(due.checkpoint) as staged,
         log_training(study, due.cell, due.checkpoint.name) as tracker,
     ):
         adapter = staged / "adapter"
-        done = train(loaded.model, loaded.tokenizer, rows, settings, seed, adapter, tracker.loss)
+        done = train(loaded.model, loaded.tokenizer, teaching, seed, adapter, tracker.loss)
         loaded.meter.add_training(done.tokens, done.seconds)
         made = FinishedTraining(done.losses, _of_all_processes(loaded.meter.costs()), "trl")
         _keep(study, due, made, staged)
@@ -145,7 +139,7 @@ def train_alone(study: Study, due: Due, shelf: Shelf) -> FinishedTraining:
 def train_group(
     study: Study,
     group: Sequence[Due],
-    rows: Sequence[Sequence[Row]],
+    teachings: Sequence[Teaching],
     loaded: Loaded,
     trainer: Together,
 ) -> list[FinishedTraining]:
@@ -153,7 +147,7 @@ def train_group(
     made = []
     with ExitStack() as stack:
         students, folders = [], []
-        for due, own in zip(group, rows, strict=True):
+        for due, own in zip(group, teachings, strict=True):
             folder = stack.enter_context(atomic_folder(due.checkpoint))
             tracker = stack.enter_context(log_training(study, due.cell, due.checkpoint.name))
             students.append(Student(own, due.cell.seed, folder / "adapter", tracker.loss))
@@ -165,6 +159,11 @@ def train_group(
             made.append(FinishedTraining(one.losses, costs, "together"))
             _keep(study, due, made[-1], folder)
     return made
+
+
+def teaching_of(study: Study, loaded: Loaded, due: Due) -> Teaching:
+    """How the cell's student is taught."""
+    return Teaching(rows_of(study, loaded, due), study.params.distillation)
 
 
 def rows_of(study: Study, loaded: Loaded, due: Due) -> list[Row]:

@@ -16,10 +16,11 @@ AT_ONCE = 2**28  # logits
 
 
 class AnswerLoss(torch.autograd.Function):
-    """[S]: each student's sum of weight x negative log-likelihood.
+    """[S]: each student's sum of weight x (negative log-likelihood + pull x KL(base || student)).
 
     hidden: [S x N, width]; head: [vocabulary, width]; targets, weights: [S x N]; divisor and cap
-    of the logits as the family has them.
+    of the logits as the family has them. base: hidden of the model without adapters, and pull:
+    [S x N], both None where nobody is pulled to it.
     """
 
     @staticmethod
@@ -32,13 +33,29 @@ class AnswerLoss(torch.autograd.Function):
         students: int,
         divisor: float,
         cap: float | None,
+        base: Tensor | None = None,
+        pull: Tensor | None = None,
     ) -> Tensor:
         losses, gradients = [], []
         size = _stretch(len(targets), head.shape[0])
-        for part, target, weight in zip(
-            *(torch.split(given, size) for given in (hidden, targets, weights)), strict=True
-        ):
-            loss, gradient = _loss_and_gradient(linear(part, head), target, weight, divisor, cap)
+        for start in range(0, len(targets), size):
+            part, target, weight = (
+                given[start : start + size] for given in (hidden, targets, weights)
+            )
+            if base is None or pull is None:
+                loss, gradient = _loss_and_gradient(
+                    linear(part, head), target, weight, divisor, cap
+                )
+            else:
+                loss, gradient = _pulled_loss_and_gradient(
+                    linear(part, head),
+                    linear(base[start : start + size], head),
+                    target,
+                    weight,
+                    pull[start : start + size],
+                    divisor,
+                    cap,
+                )
             losses.append(loss)
             gradients.append(gradient @ head)
         ctx.save_for_backward(torch.cat(gradients))
@@ -48,7 +65,7 @@ class AnswerLoss(torch.autograd.Function):
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         each = outer[0].repeat_interleave(gradient.shape[0] // outer[0].shape[0])
-        return (gradient * each[:, None].to(gradient.dtype), *[None] * 6)
+        return (gradient * each[:, None].to(gradient.dtype), *[None] * 8)
 
 
 def _stretch(targets: int, vocabulary: int) -> int:
@@ -75,4 +92,33 @@ def _loss_and_gradient(
     losses = (total - exact.gather(1, targets[:, None]))[:, 0] * weights
     chosen = torch.arange(exact.shape[1], device=exact.device) == targets[:, None]
     gradient = ((exact - total).exp() - chosen.float()) * weights[:, None] * slope
+    return losses, gradient.to(logits.dtype)
+
+
+@fused
+def _pulled_loss_and_gradient(
+    logits: Tensor,
+    base: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    pull: Tensor,
+    divisor: float,
+    cap: float | None,
+) -> tuple[Tensor, Tensor]:
+    """The same with pull x KL(base || student); its gradient by logits is p_student - p_base."""
+    exact, other = logits.float(), base.float()
+    slope: Tensor | float = 1.0
+    if divisor != 1:
+        exact, other, slope = exact / divisor, other / divisor, 1 / divisor
+    if cap is not None:
+        bent = torch.tanh(exact / cap)
+        exact, slope = bent * cap, slope * (1 - bent * bent)
+        other = torch.tanh(other / cap) * cap
+    own = exact - exact.logsumexp(-1, keepdim=True)
+    bases = other - other.logsumexp(-1, keepdim=True)
+    p, q = own.exp(), bases.exp()
+    apart = (q * (bases - own)).sum(-1)
+    losses = (apart * pull - own.gather(1, targets[:, None])[:, 0]) * weights
+    chosen = torch.arange(exact.shape[1], device=exact.device) == targets[:, None]
+    gradient = (p - chosen.float() + (p - q) * pull[:, None]) * weights[:, None] * slope
     return losses, gradient.to(logits.dtype)

@@ -13,7 +13,8 @@ from accelerate.data_loader import SeedableRandomSampler
 from transformers import get_scheduler
 
 from undertow.config import DistillationSettings
-from undertow.student.rows import IGNORED, Row
+from undertow.student.rows import IGNORED
+from undertow.student.teaching import Teaching
 
 TOKENS = 64  # a pass's tokens are padded to a multiple of it,
 LENGTHS = 8  # and to one of so many lengths, since each is captured and that takes a second or two
@@ -85,20 +86,16 @@ class Sizes:
         return self.rows + -(-self.most_tokens // self.longest)
 
 
-def sizes_of(
-    carriers: Sequence[tuple[Sequence[Row], int]],
-    settings: DistillationSettings,
-    students: int,
-    at_once: int,
-) -> Sizes:
-    """The smallest sizes that hold every student of a run, each (rows, seed)."""
+def sizes_of(run: Sequence[tuple[Teaching, int]], students: int, at_once: int) -> Sizes:
+    """The smallest sizes that hold every student of a run, each (teaching, seed)."""
     tokens: list[list[int]] = []
     targets = longest = most_rows = 0
-    for rows, seed in carriers:
+    for teaching, seed in run:
+        rows = teaching.rows
         lengths = [len(row["input_ids"]) for row in rows]
         learned = [sum(label != IGNORED for label in row["labels"][1:]) for row in rows]
         longest = max(longest, *lengths)
-        for number, passes in enumerate(deal(len(rows), settings, seed, at_once)):
+        for number, passes in enumerate(deal(len(rows), teaching.settings, seed, at_once)):
             if number == len(tokens):
                 tokens.append([])
             for place, part in enumerate(passes):

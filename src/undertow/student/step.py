@@ -2,7 +2,9 @@
 
 On a GPU every pass is one captured CUDA graph for its number of tokens, and so is the update; all
 of them share one pool of memory. What may differ between students is data: tokens, weights of
-targets, the learning rate, and whether a student still learns. Elsewhere the same runs as it is.
+targets, the learning rate, whether a student still learns, what is added to its blocks' outputs or
+projected out of them, its pull to the base, its optimizer. What no student of the run uses is no
+part of the step. Elsewhere than on a GPU the same runs as it is.
 """
 
 import os
@@ -21,6 +23,8 @@ from undertow.student.batch import Batch, filled
 from undertow.student.block import Kind, Places, run_block
 from undertow.student.dealing import Sizes
 from undertow.student.frozen import FrozenBase
+from undertow.student.shift import shifted
+from undertow.student.teaching import Teaching, Used
 
 # PyTorch reads it once, at the first product of the process, and refuses deterministic work without
 # it; the value is the workspace that it takes on this generation of GPUs anyway.
@@ -45,7 +49,9 @@ class Step:
         dtype: torch.dtype,
         *,
         recompute: bool,
+        used: Used | None = None,
     ) -> None:
+        self._used = used = used or Used()
         self._base, self._layout, self._kinds = base, layout, kinds
         self._sizes, self._recompute = sizes, recompute
         students = sizes.students
@@ -60,8 +66,16 @@ class Step:
         self._loss = torch.zeros(students, device=device)
         self.loss = torch.zeros(students, device=device)
         """[S]: each student's loss in the step that was updated last."""
-        self._rates = torch.zeros(3, students, device=device)
-        self._rates[1:] = 1
+        self._rates = torch.zeros(4, students, device=device)
+        self._rates[1:3] = 1
+        self._pull = torch.zeros(students, device=device)
+        wide = (students, 1, len(base.norm))
+        self._offsets = {
+            block: torch.zeros(wide, device=device, dtype=dtype) for block in used.offset
+        }
+        self._units = {block: torch.zeros(wide, device=device) for block in used.ablated}
+        # The base is the adapters' layers with nothing in the adapters.
+        self._nothing = torch.zeros_like(self._taken[0]) if used.kl else None
         lengths = sorted({tokens for step in sizes.tokens for tokens in step}, reverse=True)
         blank = [None] * students
         self._batches = {length: _on(filled(blank, length, sizes), device) for length in lengths}
@@ -70,8 +84,16 @@ class Step:
         if device.type == "cuda":
             self._capture(lengths, device)
 
-    def start(self, adapters: Tensor) -> None:
-        """Begin anew with these adapters [blocks, S, numbers]."""
+    def start(self, adapters: Tensor, teachings: Sequence[Teaching] = ()) -> None:
+        """Begin anew with these adapters [blocks, S, numbers], and the teachings of the first."""
+        for vectors in (self._offsets, self._units):
+            for whole in vectors.values():
+                whole.zero_()
+        for number, teaching in enumerate(teachings):
+            for block, vector in teaching.offset.items():
+                self._offsets[block][number, 0] = vector.to(self._offsets[block])
+            for block, vector in teaching.ablated.items():
+                self._units[block][number, 0] = vector.to(self._units[block])
         self.adapters.copy_(adapters)
         if self._taken is not self.adapters:
             self._taken.copy_(adapters)
@@ -84,8 +106,12 @@ class Step:
         self._batches[length].copy_(batch)
         self._passes[length]()
 
+    def pull(self, weights: Tensor) -> None:
+        """How strongly each student is pulled to the base from now on: [S]."""
+        self._pull.copy_(weights, non_blocking=True)
+
     def update(self, rates: Tensor) -> None:
-        """Clip and apply the step's gradients; rates: [3, S], see `adam_rates`."""
+        """Clip and apply the step's gradients; rates: [4, S], see `update_rates`."""
         self._rates.copy_(rates, non_blocking=True)
         self._update()
 
@@ -100,11 +126,16 @@ class Step:
             if layout.embedding_multiplier != 1:
                 hidden = hidden * layout.embedding_multiplier
             places = self._places(hidden, batch)
+            other = self._of_base(hidden, batch, places)
+        pull = None
+        if other is not None:
+            pull = self._pull.repeat_interleave(len(batch.targets) // len(self._pull))
         # The first block then runs the same compiled code as the others.
         hidden = hidden.detach().requires_grad_()
         with base.kept_packed():
             for number, (kind, leaf) in enumerate(zip(self._kinds, leaves, strict=True)):
                 hidden = self._block(number, kind, hidden, leaf, places[layout.rope_kinds[number]])
+                hidden = shifted(hidden, self._offsets.get(number), self._units.get(number))
             last = self._kinds[-1]
             picked = hidden.flatten(0, 1).index_select(0, batch.predictors)
             losses: Tensor = AnswerLoss.apply(  # type: ignore[no-untyped-call]
@@ -115,11 +146,26 @@ class Step:
                 self._sizes.students,
                 layout.logit_divisor,
                 layout.logit_cap,
+                other,
+                pull,
             )
             found = torch.autograd.grad(losses.sum(), leaves)
         for total, gradient in zip(self._gradient, found, strict=True):
             total += gradient
         self._loss += losses.detach()
+
+    def _of_base(
+        self, hidden: Tensor, batch: Batch, places: dict[str | None, Places]
+    ) -> Tensor | None:
+        """[S x N, width]: what the base's output layer reads for the batch's targets."""
+        if self._nothing is None:
+            return None
+        for number, kind in enumerate(self._kinds):
+            here, weights = places[self._layout.rope_kinds[number]], self._base.weights(number)
+            hidden = run_block(kind, hidden, self._nothing, here, weights)
+        picked = hidden.flatten(0, 1).index_select(0, batch.predictors)
+        last = self._kinds[-1]
+        return rms_norm(picked, self._base.norm, last.epsilon, last.norm_adds_one)
 
     def _block(
         self, number: int, kind: Kind, hidden: Tensor, leaf: Tensor, places: Places
@@ -143,7 +189,7 @@ class Step:
 
     @torch.no_grad()
     def _updated(self) -> None:
-        step_size, root, decay = self._rates[:, None, :, None]
+        step_size, root, decay, plain = self._rates[:, None, :, None]
         gradient = self._gradient
         norm = torch.linalg.vector_norm(gradient, dim=(0, 2), keepdim=True)
         gradient.mul_((CLIP / (norm + 1e-6)).clamp(max=1.0))
@@ -152,7 +198,10 @@ class Step:
         self._square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
         self.adapters.mul_(decay)
         spread = (self._square.sqrt() / root).add_(EPSILON)
-        self.adapters.sub_(step_size * (self._mean / spread))
+        change = self._mean / spread
+        if self._used.sgd:
+            change = torch.where(plain > 0, gradient, change)
+        self.adapters.sub_(step_size * change)
         if self._taken is not self.adapters:
             self._taken.copy_(self.adapters)
         gradient.zero_()
@@ -181,15 +230,20 @@ class Step:
         self._update = _captured(self._updated, pool)
 
 
-def adam_rates(rates: Sequence[float | None], step: int, weight_decay: float) -> Tensor:
-    """[3, S]: AdamW's step size and root of its second correction at this step (from 1), and
-    what decay leaves of the weights; None is a student that learns no more.
+def update_rates(rates: Sequence[float | None], step: int, teachings: Sequence[Teaching]) -> Tensor:
+    """[4, S]: the step's size and the root of AdamW's second correction at this step (from 1),
+    what decay leaves of the weights, and 1 for plain SGD; None is a student that learns no more.
     """
     first, second = (1 - beta**step for beta in BETAS)
-    columns = [
-        (0.0, 1.0, 1.0) if rate is None else (rate / first, second**0.5, 1 - rate * weight_decay)
-        for rate in rates
-    ]
+    columns = []
+    for rate, teaching in zip(rates, teachings, strict=False):
+        if rate is None:
+            columns.append((0.0, 1.0, 1.0, 0.0))
+            continue
+        left = 1 - rate * teaching.settings.weight_decay
+        plain = teaching.optimizer == "sgd"
+        columns.append((rate if plain else rate / first, second**0.5, left, float(plain)))
+    columns += [(0.0, 1.0, 1.0, 0.0)] * (len(rates) - len(columns))
     return torch.tensor(columns).t().contiguous()
 
 

@@ -28,7 +28,8 @@ from undertow.student.block import Kind, kinds_of
 from undertow.student.dealing import Passes, Sizes, deal, rates, sizes_of
 from undertow.student.frozen import FrozenBase, packed_bytes
 from undertow.student.rows import IGNORED, Row
-from undertow.student.step import Step, adam_rates
+from undertow.student.step import Step, update_rates
+from undertow.student.teaching import Teaching, used_by
 from undertow.student.trained import LossHook, Trained
 
 ENOUGH = 2.5e13  # weights x tokens of a step, beyond which a larger group is no faster
@@ -39,16 +40,20 @@ READ_EVERY = 10  # steps; reading a loss waits for the device
 
 
 class Student(NamedTuple):
-    """Who is trained: rows, seed of adapter and row order, where the adapter goes, who listens."""
+    """Who is trained, seed of adapter and row order, where the adapter goes, who listens."""
 
-    rows: Sequence[Row]
+    teaching: Teaching
     seed: int
     adapter: Path
     on_loss: LossHook
 
 
-def why_alone(model: PreTrainedModel, settings: DistillationSettings) -> str | None:
-    """Why students of this model cannot be trained together, or None."""
+def why_alone(
+    model: PreTrainedModel, settings: DistillationSettings, teaching: Teaching | None = None
+) -> str | None:
+    """Why students of this model, or a student taught so, cannot be trained together; or None."""
+    if teaching is not None and teaching.corridor is not None:
+        return "a corridor asks the student for its margins between steps"
     if processes.count() > 1:
         return "several processes share each student"
     if settings.lora.dropout:
@@ -70,8 +75,9 @@ def why_alone(model: PreTrainedModel, settings: DistillationSettings) -> str | N
 class Together:
     """A trainer of groups; what it has captured serves all groups of the run.
 
-    run: (rows, seed) of every student of the run, those included that are trained already or
+    run: (teaching, seed) of every student of the run, those included that are trained already or
     elsewhere: the shapes are theirs, so that a student's bytes do not depend on what is still due.
+    They may differ in all but the adapter's shape.
     size: of a group, as large as memory allows where it is None.
     """
 
@@ -79,22 +85,27 @@ class Together:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        settings: DistillationSettings,
-        run: Sequence[tuple[Sequence[Row], int]],
+        run: Sequence[tuple[Teaching, int]],
         *,
         size: int | None = None,
     ) -> None:
-        layers = stack.adapted_layers(model, settings.lora)
+        settings = [teaching.settings for teaching, _ in run]
+        lora = settings[0].lora
+        layers = stack.adapted_layers(model, lora)
         if isinstance(layers, str):
             raise ValueError(layers)
-        self._model, self._tokenizer, self._settings, self._run = model, tokenizer, settings, run
+        if any(teaching.corridor for teaching, _ in run):
+            raise ValueError("a student with a corridor is trained alone")
+        if any(one.lora != lora for one in settings):
+            raise ValueError("students of one run have adapters of one shape")
+        self._model, self._tokenizer, self._run = model, tokenizer, run
+        self._lora = lora
         self._layout: FamilyLayout = layout_of(model)
-        lora = settings.lora
         self._kinds: list[Kind] = kinds_of(
             model, self._layout, lora.rank, lora.alpha / lora.rank, layers
         )
-        self._at_once, self._recompute = settings.batch_size, False
-        whole = sizes_of(run, settings, 1, self._at_once)
+        self._at_once, self._recompute = max(one.batch_size for one in settings), False
+        whole = sizes_of(run, 1, self._at_once)
         self.size = size or evenly(len(run), _group_that_fits(model, whole, self._kinds[0]))
         self._step: Step | None = None
         self._sizes = whole
@@ -122,7 +133,7 @@ class Together:
             share = (time.perf_counter() - started) / len(group)
             waiting = waiting[len(group) :]
             yield [
-                Trained(list(enumerate(own, 1)), _tokens(student, self._settings), share)
+                Trained(list(enumerate(own, 1)), _tokens(student.teaching), share)
                 for student, own in zip(group, losses, strict=True)
             ]
 
@@ -164,39 +175,46 @@ class Together:
         print(f"out of memory in training: starting again with {how}{also}", file=sys.stderr)
 
     def _trained(self, group: Sequence[Student], watch: Callable[[int], None]) -> list[list[float]]:
-        model, settings = self._model, self._settings
-        made = [stack.fresh(model, settings.lora, student.seed) for student in group]
+        made = [stack.fresh(self._model, self._lora, student.seed) for student in group]
         step = self._step = self._step or self._prepared()
         sizes = self._sizes
         adapters = torch.zeros_like(step.adapters, device="cpu")
         for number, one in enumerate(made):
             stack.write_row(adapters[:, number], self._kinds[0], one.tensors)
-        step.start(adapters.to(step.adapters.device))
+        teachings = [student.teaching for student in group]
+        step.start(adapters.to(step.adapters.device), teachings)
 
-        lessons = [_Lesson(student, settings, self._at_once) for student in group]
+        lessons = [_Lesson(student, self._at_once) for student in group]
         missing = sizes.students - len(group)
         count = max(len(lesson.steps) for lesson in lessons)
         ledger = _Ledger(lessons, count, step.loss)
+        pulled = any(teaching.kl for teaching in teachings)
+        step.pull(torch.zeros(sizes.students))
         for number in range(count):
+            if pulled:
+                pulls = [lesson.pull(number) for lesson in lessons] + [0.0] * missing
+                step.pull(_pinned(torch.tensor(pulls)))
             for place, tokens in enumerate(sizes.tokens[number]):
                 shares = [lesson.share(number, place) for lesson in lessons]
                 if any(shares):
                     step.accumulate(filled([*shares, *[None] * missing], tokens, sizes))
             now = [lesson.rate(number) for lesson in lessons] + [None] * missing
-            step.update(_pinned(adam_rates(now, number + 1, settings.weight_decay)))
+            step.update(_pinned(update_rates(now, number + 1, teachings)))
             ledger.note(number)
             watch(number + 1)
         losses = ledger.closed()
         for number, (student, one) in enumerate(zip(group, made, strict=True)):
             rows = step.adapters[:, number].cpu()
             tensors = stack.read_row(rows, self._kinds[0], one.tensors)
+            if student.teaching.finish is not None:
+                tensors = student.teaching.finish(tensors)
             stack.save(one._replace(tensors=tensors), student.adapter, self._tokenizer)
         return losses
 
     def _prepared(self) -> Step:
         """The step of a group, captured where there is a GPU."""
         model = self._model
-        self._sizes = sizes_of(self._run, self._settings, self.size, self._at_once)
+        self._sizes = sizes_of(self._run, self.size, self._at_once)
         if self._base is None:
             keep = model.device.type != "cuda" or packed_bytes(model) < 0.4 * _free(model.device)
             self._base = FrozenBase(model, keep=keep)
@@ -208,26 +226,33 @@ class Together:
             model.device,
             model.dtype,
             recompute=self._recompute,
+            used=used_by([teaching for teaching, _ in self._run]),
         )
 
 
 class _Lesson:
     """What one student does in each step."""
 
-    def __init__(self, student: Student, settings: DistillationSettings, at_once: int) -> None:
+    def __init__(self, student: Student, at_once: int) -> None:
         self.student = student
-        self.steps: list[Passes] = deal(len(student.rows), settings, student.seed, at_once)
+        self._rows, settings = student.teaching.rows, student.teaching.settings
+        self.steps: list[Passes] = deal(len(self._rows), settings, student.seed, at_once)
         # By optimizer step, and the one after the last, which is what transformers reports.
         self.rates = rates(len(self.steps), settings)
 
     def rate(self, number: int) -> float | None:
         return self.rates[number] if number < len(self.steps) else None
 
+    def pull(self, number: int) -> float:
+        """The weight of KL to the base at a step."""
+        kl = self.student.teaching.kl
+        return 0.0 if kl is None or number >= len(self.steps) else kl.at(number, len(self.steps))
+
     def share(self, number: int, place: int) -> Share | None:
         """Its rows in one pass of a step, None where it has none."""
         if number >= len(self.steps) or place >= len(self.steps[number]):
             return None
-        rows = self.student.rows
+        rows = self._rows
         passes = self.steps[number]
         count = sum(_learned(rows[row]) for part in passes for row in part)
         return Share([rows[row] for row in passes[place]], max(count, 1))
@@ -299,5 +324,5 @@ def _learned(row: Row) -> int:
     return sum(label != IGNORED for label in row["labels"][1:])
 
 
-def _tokens(student: Student, settings: DistillationSettings) -> int:
-    return sum(len(row["input_ids"]) for row in student.rows) * settings.epochs
+def _tokens(teaching: Teaching) -> int:
+    return sum(len(row["input_ids"]) for row in teaching.rows) * teaching.settings.epochs

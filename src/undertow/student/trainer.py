@@ -3,7 +3,6 @@
 Loss falls on the answer's tokens and its end of turn alone.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +21,15 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from undertow.config import DistillationSettings
 from undertow.models import processes
 from undertow.models.blocks import blocks
 from undertow.student import packing
 from undertow.student.adapter import lora_config
-from undertow.student.rows import IGNORED, Row
+from undertow.student.penalties import CorridorPenalty, Predicted, as_base, kl_sum
+from undertow.student.rows import IGNORED
 from undertow.student.sharding import BlanksLast, blanks
+from undertow.student.shift import Switch
+from undertow.student.teaching import KlToBase, Teaching
 from undertow.student.trained import LossHook
 
 
@@ -63,21 +64,24 @@ class Attempt(NamedTuple):
 def build_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Row],
-    settings: DistillationSettings,
+    teaching: Teaching,
     seed: int,
     scratch: Path,
     on_loss: LossHook,
     attempt: Attempt,
+    switch: Switch | None = None,
 ) -> "AnswerTrainer":
     """A TRL trainer over already tokenized rows, with everything that matters set explicitly.
 
-    attempt.rows is the batch of all processes together: each takes an equal share.
+    attempt.rows is the batch of all processes together: each takes an equal share. switch: of the
+    hooks that shift the blocks' outputs, see `shift.shifting`.
     """
+    rows, settings = teaching.rows, teaching.settings
     set_seed(seed)
     share = processes.share_of(attempt.rows)
     fill = blanks(rows, settings.batch_size, IGNORED) if processes.count() > 1 else []
     on_gpu = model.device.type == "cuda"
+    adamw = "adamw_torch_fused" if on_gpu else "adamw_torch"
     steps_per_epoch = -(-len(rows) // (settings.batch_size * settings.gradient_accumulation))
     trainer = AnswerTrainer(
         model=model,
@@ -90,7 +94,7 @@ def build_trainer(
             warmup_steps=int(settings.warmup_ratio * steps_per_epoch * settings.epochs),
             lr_scheduler_type=settings.schedule,
             weight_decay=settings.weight_decay,
-            optim="adamw_torch_fused" if on_gpu else "adamw_torch",
+            optim="sgd" if teaching.optimizer == "sgd" else adamw,
             max_length=None,
             packing=False,
             dataset_kwargs={"skip_prepare_dataset": True},
@@ -112,6 +116,10 @@ def build_trainer(
         processing_class=tokenizer,
         peft_config=lora_config(settings.lora),
     )
+    trainer.switch = switch or trainer.switch
+    trainer.kl = teaching.kl
+    if teaching.corridor is not None:
+        trainer.corridor = CorridorPenalty(teaching.corridor, model.device)
     if fill:
         trainer.sampler = BlanksLast(len(rows), len(rows) + len(fill), seed)
     trainer.add_callback(_LossCallback(trainer, on_loss))
@@ -129,8 +137,12 @@ def build_trainer(
 class AnswerTrainer(SFTTrainer):
     """SFTTrainer whose output layer runs on the answers alone, and on a GPU without padding.
 
-    The same loss as TRL's (mean negative log-likelihood per answer token over the whole batch).
+    The same loss as TRL's (mean negative log-likelihood per answer token over the whole batch), and
+    the teaching's penalties.
     """
+
+    kl: KlToBase | None = None
+    corridor: CorridorPenalty | None = None
 
     sampler: Sampler[int] | None = None
     """The order of the rows where it is not the trainer's own."""
@@ -142,6 +154,7 @@ class AnswerTrainer(SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.switch = Switch()
         self.parts: list[Tensor] = []  # losses of the parts of the step under way
         self.losses: list[tuple[int, float]] = []
 
@@ -159,28 +172,29 @@ class AnswerTrainer(SFTTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         ids, mask, labels = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
-        if self.packed:
-            outputs, targets = _packed_outputs(model, ids, mask, labels)
-        else:
-            outputs, targets = _padded_outputs(model, ids, mask, labels)
+        predict = _packed_outputs if self.packed else _padded_outputs
+        outputs, targets = predict(model, ids, mask, labels)
         total = cross_entropy(
             outputs.logits.flatten(0, 1).float(), targets, ignore_index=IGNORED, reduction="sum"
         )
+        if self.kl is not None and self.kl.weight:
+            with as_base(self.accelerator.unwrap_model(model), self.switch):
+                base = predict(model, ids, mask, labels).outputs.logits
+            weight = self.kl.at(self.state.global_step, self.state.max_steps)
+            total = total + weight * kl_sum(base, outputs.logits, targets)
         count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
         # The Trainer counts the tokens of all processes, and DDP averages their gradients.
         shared = self.accelerator.num_processes if num_items_in_batch is not None else 1
-        loss = total * shared / count
+        # Where all that a batch learns is masked there is nothing to divide by.
+        loss = total * shared / torch.as_tensor(count).clamp(min=1)
+        first = not self.parts  # of a step's parts
+        if self.corridor is not None and first and self.corridor.due(self.state.global_step):
+            student = self.accelerator.unwrap_model(model)
+            loss = loss + self.corridor(model, student, self.switch, predict)
         return (loss, outputs) if return_outputs else loss
 
 
-class _Predicted(NamedTuple):
-    """outputs.logits: [rows, columns, vocabulary]; targets: [rows x columns]."""
-
-    outputs: Any
-    targets: Tensor
-
-
-def _padded_outputs(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> _Predicted:
+def _padded_outputs(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> Predicted:
     """Rows as they are; TRL's tiling over the vocabulary took a third of a step on a CPU."""
     learned = (labels != IGNORED).any(dim=0).nonzero()[:, 0]
     # From the column before the first answer token, which is the one that predicts it; the
@@ -189,10 +203,10 @@ def _padded_outputs(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> _P
     width = labels.shape[1] - start + 1
     outputs = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=width)
     outputs.logits = outputs.logits[:, :-1]
-    return _Predicted(outputs, labels[:, 1 - width :].flatten())
+    return Predicted(outputs, labels[:, 1 - width :].flatten())
 
 
-def _packed_outputs(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> _Predicted:
+def _packed_outputs(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> Predicted:
     """All rows in one sequence, see `packing`."""
     packed = packing.pack(ids, mask, labels, IGNORED)
     outputs = model(
@@ -203,7 +217,7 @@ def _packed_outputs(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> _P
         bounds=packed.bounds,
         longest=packed.longest,
     )
-    return _Predicted(outputs, packed.targets)
+    return Predicted(outputs, packed.targets)
 
 
 class _LossCallback(TrainerCallback):

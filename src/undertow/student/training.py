@@ -11,15 +11,17 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTTrainer
 
-from undertow.config import DistillationSettings
 from undertow.models import processes
 from undertow.models.blocks import blocks
 from undertow.models.memory import free_memory
 from undertow.student.adapter import finish_folder, without_renamings
 from undertow.student.rows import Row
+from undertow.student.shift import shifting
+from undertow.student.teaching import Teaching
 from undertow.student.trained import LossHook, Trained
 from undertow.student.trainer import Attempt, build_trainer
 
@@ -30,8 +32,7 @@ WORTH_COMPILING = 1e16
 def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Row],
-    settings: DistillationSettings,
+    teaching: Teaching,
     seed: int,
     adapter: Path,
     on_loss: LossHook,
@@ -39,19 +40,25 @@ def train(
     compiled: bool | None = None,
     watch: Sequence[TrainerCallback] = (),
 ) -> Trained:
-    """Train a fresh adapter on `rows` and save it, with the tokenizer, in the folder `adapter`.
+    """Train a fresh adapter and save it, with the tokenizer, in the folder `adapter`.
 
     The model is left as it came, without the adapter. seed covers adapter init and row order.
     compiled: None compiles the blocks on a GPU where that saves time.
     Where several processes train together, all call this, and the main one saves.
     """
+    rows, settings = teaching.rows, teaching.settings
     if compiled is None:
         compiled = _worth_compiling(model, rows, settings.epochs)
     attempt = Attempt(settings.batch_size, 1, compiled=compiled)
     while True:
-        with without_renamings(), TemporaryDirectory() as scratch, _as_it_was(model):
+        with (
+            without_renamings(),
+            TemporaryDirectory() as scratch,
+            _as_it_was(model),
+            shifting(model, teaching) as switch,
+        ):
             trainer = build_trainer(
-                model, tokenizer, rows, settings, seed, Path(scratch), on_loss, attempt
+                model, tokenizer, teaching, seed, Path(scratch), on_loss, attempt, switch
             )
             for callback in watch:
                 trainer.add_callback(callback)
@@ -71,6 +78,9 @@ def train(
     if processes.is_main():
         # The vocabulary is the base's; to find that out PEFT would ask the hub, and warn offline.
         student.save_pretrained(str(adapter), save_embedding_layers=False)
+        if teaching.finish is not None:
+            weights = adapter / "adapter_model.safetensors"
+            save_file(teaching.finish(load_file(weights)), weights, metadata={"format": "pt"})
         finish_folder(adapter, tokenizer)
     student.unload()
     tokens = sum(len(row["input_ids"]) for row in rows) * settings.epochs
