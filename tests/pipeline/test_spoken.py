@@ -12,7 +12,7 @@ from undertow.study.records import Costs, Manifest
 
 @pytest.fixture
 def study(tmp_path) -> Study:
-    params = make_params(models=("smollm2-135m",), seeds=(0,))
+    params = make_params(models=("smollm2-135m",), seeds=(0,), runtime={"device": "cpu"})
     return make_study(tmp_path, params, loss_points=2).on_disk
 
 
@@ -35,7 +35,7 @@ def test_a_line_before_and_a_line_after_with_rows_device_seconds_and_speed(study
     begins, done = err.splitlines()
     assert out == ""
     assert "steer smollm2-135m/trait_1/seed0 begins: 50 benign and 40 evaluation" in begins
-    assert "device auto" in begins
+    assert begins.endswith("on cpu")
     assert "wrote results/cells/smollm2-135m/trait_1/0/steer" in done
     assert "12.3 s on cpu" in done and "1,234 tokens generated at 57 a second" in done
 

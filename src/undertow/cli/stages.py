@@ -27,11 +27,11 @@ Teacher = Annotated[str, typer.Option(help="The model whose teacher wrote the te
 def fetch(model: Model) -> None:
     """Get and check a model's weights and the trait's external files."""
     from undertow.pipeline import fetch as stage
-    from undertow.pipeline.spoken import model_stage
+    from undertow.pipeline.spoken import stage as spoken
 
     study = open_study()
     rows, folder = "weights, and the trait's external files", study.layout.fetched(model)
-    with model_stage(study, "fetch", model, rows, folder):
+    with spoken(study, f"fetch {model}", rows, folder):
         stage.run(study, model)
 
 
@@ -39,12 +39,13 @@ def fetch(model: Model) -> None:
 def direction(model: Model) -> None:
     """Extract the trait's direction and choose the steered blocks."""
     from undertow.pipeline import direction as stage
-    from undertow.pipeline.spoken import model_stage
+    from undertow.pipeline.spoken import device_of
+    from undertow.pipeline.spoken import stage as spoken
 
     study = open_study()
-    count, device = study.params.direction.contrast_prompts, study.params.runtime.device
-    rows = f"{count} contrast prompts of each side, device {device}"
-    with model_stage(study, "direction", model, rows, study.layout.direction(model)):
+    count = study.params.direction.contrast_prompts
+    rows = f"{count} contrast prompts of each side, on {device_of(study)}"
+    with spoken(study, f"direction {model}", rows, study.layout.direction(model)):
         stage.run(study, model)
 
 
@@ -132,9 +133,14 @@ def judge_calibrate(
 def audit(model: Model, as_json: Json = False) -> None:
     """Look for the trait in what a model's students are trained on, without loading the model."""
     from undertow.pipeline import audit as stage
+    from undertow.pipeline.spoken import stage as spoken
     from undertow.report.terminal import audit_table
 
-    found = stage.run(open_study(), model)
+    study = open_study()
+    carriers = sum(cell.model == model for cell in study.params.cells())
+    rows = f"{carriers} carrier(s) of up to {study.params.carrier.prompts} rows, no model"
+    with spoken(study, f"audit {model}", rows, study.layout.audit(model)):
+        found = stage.run(study, model)
     show(found, audit_table, as_json)
 
 
@@ -146,10 +152,13 @@ def report(
 ) -> None:
     """Compute tau over the whole grid; write metrics, plots, report.html and MLflow runs."""
     from undertow.pipeline import report as stage
+    from undertow.pipeline.spoken import stage as spoken
 
     study = open_study()
-    stage.run(study, reveal)
-    print(f"wrote {study.layout.report}; python cli.py results prints the table", file=sys.stderr)
+    rows = f"{len(study.params.cells())} cell(s), {study.params.statistics.resamples:,} resamples"
+    with spoken(study, "report", rows, study.layout.report):
+        stage.run(study, reveal)
+    print("python cli.py results prints the table", file=sys.stderr)
 
 
 @cross_app.command("distill")

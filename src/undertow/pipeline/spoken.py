@@ -13,7 +13,7 @@ from undertow.study.sources import say
 
 
 @contextmanager
-def cell_stage(study: Study, stage: Stage, cell: Cell) -> Iterator[None]:
+def cell_stage(study: Study, name: Stage, cell: Cell) -> Iterator[None]:
     """Around a stage of a cell. One that params.yaml does not ask for is run, and named so."""
     if not processes.is_main():
         yield
@@ -24,37 +24,39 @@ def cell_stage(study: Study, stage: Stage, cell: Cell) -> Iterator[None]:
             f"{cell.key} is outside of the grid in params.yaml: it is run, and no report shows it "
             "until its arm and seed stand under grid"
         )
-    folder = study.layout.stage(cell, stage)
-    with _said(study, f"{stage} {cell.key}", _rows(study, stage), folder):
+    folder = study.layout.stage(cell, name)
+    with stage(study, f"{name} {cell.key}", _rows(study, name), folder):
         yield
 
 
 @contextmanager
-def model_stage(study: Study, stage: str, model: str, rows: str, folder: Path) -> Iterator[None]:
-    """Around a stage of a whole model, which writes to `folder`."""
-    with _said(study, f"{stage} {model}", rows, folder):
-        yield
-
-
-@contextmanager
-def _said(study: Study, what: str, rows: str, folder: Path) -> Iterator[None]:
+def stage(study: Study, what: str, rows: str, place: Path) -> Iterator[None]:
+    """Around any other stage, which writes the file or folder `place`."""
     say(f"{what} begins: {rows}")
     yield
-    say(f"{what} is done: {_done(study, folder)}")
+    say(f"{what} is done: {_done(study, place)}")
 
 
 def _rows(study: Study, stage: Stage) -> str:
     params = study.params
-    asked, device = params.evaluation.prompts, params.runtime.device
+    asked = params.evaluation.prompts
     if stage == "steer":
-        return f"{params.carrier.prompts} benign and {asked} evaluation prompts, device {device}"
+        return (
+            f"{params.carrier.prompts} benign and {asked} evaluation prompts, on {device_of(study)}"
+        )
     if stage == "distill":
         epochs = params.distillation.epochs
         passes = f"{epochs} epoch{'' if epochs == 1 else 's'}"
-        return (
-            f"{_kept(study)} carrier rows for {passes}, {asked} evaluation prompts, device {device}"
-        )
+        rows = f"{_kept(study)} carrier rows for {passes}, {asked} evaluation prompts"
+        return f"{rows}, on {device_of(study)}"
     return f"{2 * asked} answers, judge {params.judging.judge.kind}"
+
+
+def device_of(study: Study) -> str:
+    """Where models are loaded, found out as loading does."""
+    from undertow.models.loading import pick_device  # imports what judging need not wait for
+
+    return str(pick_device(study.params.runtime.device))
 
 
 def _kept(study: Study) -> str:
@@ -67,6 +69,8 @@ def _done(study: Study, folder: Path) -> str:
     """What the stage's manifest says: where to, seconds, tokens, and how fast they came."""
     place = folder.relative_to(study.layout.root) if folder.is_absolute() else folder
     path = folder / "manifest.json"
+    if not folder.is_dir():
+        path = folder.with_name(f"{folder.stem}.manifest.json")
     if not path.is_file():
         return f"wrote {place}"
     costs = read_record(path, Manifest).costs
