@@ -39,7 +39,7 @@ def moderation_table(
     *,
     sizes: Sequence[tuple[int, int, int]] = ((7, 3, 3), (7, 3, 8), (7, 5, 5), (3, 3, 3)),
     cvs: Sequence[float] = (0.0, 0.3, 0.6, 1.0),
-    studies: int = 2000,
+    studies: int = 1000,
     seed: int = 0,
 ) -> Iterator[ModerationRow]:
     """sizes: (arms, seeds, control seeds); the standard deviations are log-normal over arms."""
