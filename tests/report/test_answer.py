@@ -1,0 +1,59 @@
+"""The first screen's marks are the verdicts of the summary, and nothing firmer."""
+
+from pathlib import Path
+
+import pytest
+
+from factories import Study, make_params, make_study
+from undertow.report.page import Card, Cards
+from undertow.report.sections.answer import answer_section
+from undertow.study.audit_records import ArmAudit
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return make_study(tmp_path_factory.mktemp("study"))
+
+
+def cards(study: Study, **audit: object) -> dict[str, Card]:
+    arms = study.summary.arms
+    if audit:
+        told = ArmAudit.model_construct(**audit)
+        arms = tuple(arm.model_copy(update={"audit": told}) for arm in arms)
+    section = answer_section(study.summary.model_copy(update={"arms": arms}))
+    [found] = [part for part in section.parts if isinstance(part, Cards)]
+    return {card.title: card for card in found.items}
+
+
+def marks(card: Card) -> dict[str, list[str]]:
+    return {row.name: [mark.text for mark in row.marks] for row in card.rows}
+
+
+def test_a_model_that_follows_is_clear_and_one_that_does_not_is_not(study: Study) -> None:
+    found = {model: marks(card) for model, card in cards(study).items()}
+    assert found["smollm2-135m"]["By margin"] == ["clear of control", "clear of random"]
+    assert found["qwen-coder-500m"]["By pessimism rate"][0] == "not clear of control"
+    assert "clear of random" not in found["qwen-coder-500m"]["By pessimism rate"]
+    assert found["smollm2-135m"]["Dose-response"] == ["undecided"]
+    assert found["smollm2-135m"]["Carrier"] == ["not audited"]
+
+
+@pytest.mark.parametrize(
+    ("audit", "shown"),
+    [
+        ({"verdict": "subliminal", "passes": True, "leaks": (), "gaps": ()}, "subliminal"),
+        ({"verdict": "overt", "passes": False, "leaks": ("a",), "gaps": ()}, "overt"),
+        ({"verdict": "overt", "passes": False, "leaks": (), "gaps": ("b",)}, "too few rows"),
+    ],
+)
+def test_a_carrier_is_subliminal_overt_or_too_small_to_tell(
+    study: Study, audit: dict[str, object], shown: str
+) -> None:
+    for card in cards(study, **audit).values():
+        assert marks(card)["Carrier"] == [shown]
+
+
+def test_a_study_without_a_trait_arm_says_so(tmp_path: Path) -> None:
+    params = make_params(models=("smollm2-135m",), arms=("trait_0", "random_1"))
+    [card] = cards(make_study(tmp_path, params, loss_points=2)).values()
+    assert card.text == "No trait arm was run, so there is nothing to say." and card.rows == ()
