@@ -25,7 +25,7 @@ test: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; or: make PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[track,report,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[track,report,team,dev]'
 	@touch $@
 
 clean:

@@ -100,14 +100,18 @@ def ui(
         bool, typer.Option("--print", help="Print the links and the command, start nothing.")
     ] = False,
 ) -> None:
-    """Start the MLflow UI and print where to look."""
+    """Start the MLflow UI and print where to look; a server of MLflow's has its own."""
     import shlex
     import subprocess
 
     from undertow.study.home import any_home
-    from undertow.tracking import links, ui_command
+    from undertow.tracking import links, own_ui, ui_command
 
     study = open_study()
+    if (server := own_ui(study.layout)) is not None:
+        for link in links(study, server):
+            print(f"{link.label}: {link.url}")
+        return
     command, environment = ui_command(study.layout, port)
     for link in links(study, f"http://127.0.0.1:{port}"):
         print(f"{link.label}: {link.url}")
@@ -128,7 +132,7 @@ def track_sync(as_json: Json = False) -> None:
 
     study = open_study()
     grid, summary = conclude(study)
-    show(sync(study, summary, grid), SyncReport.describe, as_json)
+    show(sync(study, summary, grid, patient=True), SyncReport.describe, as_json)
 
 
 @export_app.command("teacher")

@@ -38,5 +38,5 @@ def run(study: Study, reveal: bool = False) -> Summary:
     try:
         tracking.sync(study, summary, grid)
     except tracking.TrackingError as error:
-        tracking.warn(f"no runs were written; {error.message}; {error.remedy}")
+        tracking.warn(f"not all runs were written; {error.message}; {error.remedy}")
     return summary

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from undertow.config import Params
 from undertow.errors import ConfigError, UndertowError
@@ -17,7 +17,9 @@ from undertow.study.home import any_home
 from undertow.study.layout import Layout, Study
 from undertow.texts.addresses import public, without_credentials
 from undertow.tracking.moved import adopt
+from undertow.tracking.patience import Patience, TimedClient
 from undertow.tracking.reach import impatient, missing_driver, unreachable
+from undertow.tracking.refusals import refusal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,6 +31,11 @@ ASIDE = (
 )
 LATER = "python cli.py track sync, once it answers, writes what is missing"
 SUPPORTED = re.compile(r"(sqlite:///|https?://|(postgresql|mysql|mssql)[+a-z0-9]*://|databricks)")
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A client of a server prints addresses of each run on stdout, which is ours.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 LEAN = {
     # Without the job runner the UI is 2 processes instead of 10.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -71,7 +78,8 @@ def usable(params: Params) -> bool:
     """Whether runs can be written; says so on stderr where they were asked for and cannot."""
     if not params.tracking.enabled:
         return False
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", LEAN["MLFLOW_DISABLE_TELEMETRY"])
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         with any_home():
             import mlflow  # noqa: F401
@@ -109,11 +117,12 @@ def location(layout: Layout) -> Location:
     return Location(f"{SQLITE}{database}", database.parent)
 
 
-def open_store(study: Study) -> Store:
+def open_store(study: Study, *, patient: bool = False) -> Store:
     """Open the store and the experiment, creating both where they are missing.
 
     Raises TrackingError, within seconds, where the store cannot be used. A store that could not
-    be opened once is not tried again by this process.
+    be opened once is not tried again by this process. Calls of the store's client share the
+    patience that a process has for a server, unless `patient`: then it may take its time.
     """
     params, layout = study
     where = location(layout)
@@ -125,11 +134,18 @@ def open_store(study: Study) -> Store:
             if where.folder is not None:
                 adopt(Path(where.uri.removeprefix(SQLITE)))
             client = _client(where)
+            if where.folder is None and not patient:
+                client = cast("MlflowClient", TimedClient(client, _patience(where)))
             return Store(where, client, _experiment(client, where, params.tracking.experiment))
     except TrackingError as error:
         if where.folder is None:
             _REFUSED[where] = error
         raise
+
+
+@cache
+def _patience(where: Location) -> Patience:
+    return Patience()
 
 
 _REFUSED: dict[Location, TrackingError] = {}
@@ -148,18 +164,33 @@ def _check(where: Location) -> None:
 @contextmanager
 def explained(where: Location) -> Iterator[None]:
     """Turn whatever MLflow, its database or the disk raises into a TrackingError."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+    except _expected() as error:
+        if where.folder is None and (known := refusal(str(error))) is not None:
+            raise TrackingError(
+                f"the MLflow store {where.shown} refuses: {known.reason}", known.remedy
+            ) from error
         reason = without_credentials(str(error).split("\n", 1)[0])
         if where.folder is None and "timed out" in reason:
             reason = "it takes connections and does not answer in time"
         raise TrackingError(
             f"the MLflow store {where.shown} cannot be used: {reason}", where.remedy
         ) from error
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    usual = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError)
+    if "botocore" not in sys.modules:
+        return usual
+    # What a client raises whose server leaves artifacts to it.
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (*usual, Boto3Error, BotoCoreError, ClientError)
 
 
 @contextmanager
@@ -201,6 +232,12 @@ def _experiment(client: "MlflowClient", where: Location, name: str) -> str:
     return str(found.experiment_id)
 
 
+def own_ui(layout: Layout) -> str | None:
+    """The address of a server's own UI, without user and password; None for a local store."""
+    where = location(layout)
+    return where.shown if where.uri.startswith("http") else None
+
+
 def ui_command(layout: Layout, port: int) -> tuple[list[str], dict[str, str]]:
     """The command that serves the store on 127.0.0.1, and the whole environment to run it in.
 
@@ -210,7 +247,7 @@ def ui_command(layout: Layout, port: int) -> tuple[list[str], dict[str, str]]:
     if where.folder is None:
         raise ConfigError(
             f"the runs are on {where.shown}, which has its own UI",
-            "open that address, or unset MLFLOW_TRACKING_URI",
+            "ask for the address of the MLflow server on it, or unset MLFLOW_TRACKING_URI",
         )
     command = [sys.executable, "-m", "mlflow", "ui"]
     command += ["--backend-store-uri", where.uri]

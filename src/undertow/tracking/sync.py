@@ -7,8 +7,10 @@ that runs of several commits stand side by side; a key that it lacks becomes a r
 
 import json
 import math
+import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from undertow.analysis.summary import Summary
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 BATCH = 1000
+WRITING = "undertow.writing"
+"""The key of a run that is being written: where that was cut off, the next sync goes on."""
+COLLISION = re.compile("'active' state|UniqueViolation|IntegrityError|Duplicate entry")
 IDENTITY = ("kind", "model", "teacher_model", "arm", "seed")
 
 
@@ -37,15 +42,18 @@ class SyncReport(NamedTuple):
         return ", ".join(f"{count} {name}" for name, count in self._asdict().items())
 
 
-def sync(study: Study, summary: Summary, grid: Mapping[Cell, CellResult]) -> SyncReport:
+def sync(
+    study: Study, summary: Summary, grid: Mapping[Cell, CellResult], *, patient: bool = False
+) -> SyncReport:
     """Write the runs that the store lacks; does nothing where tracking is off or not installed.
 
-    Raises TrackingError where the store cannot be used.
+    A server that is slow is given up unless `patient`; the next sync goes on where this one
+    stopped. Raises TrackingError where the store cannot be used.
     """
     params = study.params
     if not usable(params):
         return SyncReport(0, 0, 0)
-    store = open_store(study)
+    store = open_store(study, patient=patient)
     with explained(store.location), store_locked(store.location, "sync"):
         runs = list(_runs(store))
         complete = {key: run for run in runs if (key := run.data.tags.get("undertow.key"))}
@@ -56,11 +64,14 @@ def sync(study: Study, summary: Summary, grid: Mapping[Cell, CellResult]) -> Syn
             known = complete.get(content.key)
             if known is None:
                 adopted = _adoptable(store, open_runs, content)
-                _complete(store, content, adopted)
+                with _left_to_others():
+                    _complete(store, content, adopted)
                 counts["updated" if adopted else "created"] += 1
             else:
                 counts["updated" if _refresh(store, content, known) else "unchanged"] += 1
         _mark_current(store, complete, {content.key for content in wanted})
+        if counts["created"] or counts["updated"]:
+            _drop_doubles(store)
         seed_experiment(store)
     return SyncReport(**counts)
 
@@ -78,6 +89,8 @@ def _runs(store: Store) -> "Iterable[Run]":
 def _adoptable(store: Store, open_runs: "list[Run]", content: RunContent) -> "Run | None":
     """The run that was opened for this very training: the same cell and the same losses."""
     for run in open_runs:
+        if run.data.tags.get(WRITING) == content.key:
+            return run
         same_cell = all(run.data.tags.get(tag) == content.tags.get(tag) for tag in IDENTITY)
         if same_cell and content.loss and _same_losses(store, run, content.loss):
             return run
@@ -102,11 +115,13 @@ def _complete(store: Store, content: RunContent, adopted: "Run | None") -> None:
     run = adopted or client.create_run(
         store.experiment_id,
         start_time=end - int(content.seconds * 1000),
-        tags={name: content.tags[name] for name in IDENTITY if name in content.tags},
+        tags={name: content.tags[name] for name in IDENTITY if name in content.tags}
+        | {WRITING: content.key},
         run_name=content.name,
     )
     run_id = run.info.run_id
-    if adopted is None:
+    # A training has written its own losses; a point that is there already is no second one.
+    if WRITING in run.data.tags:
         _log_points(store, run, [("loss", loss, step) for step, loss in content.loss])
     _log_points(store, run, content.points)
     client.log_batch(
@@ -149,8 +164,9 @@ def _refresh(store: Store, content: RunContent, run: "Run") -> bool:
     written = content.tags.get("sha256.report")
     if written is None or run.data.tags.get("sha256.report") == written:
         return False
-    _log_files(store, content, run.info.run_id)
-    store.client.set_tag(run.info.run_id, "sha256.report", written)
+    with _left_to_others():
+        _log_files(store, content, run.info.run_id)
+        store.client.set_tag(run.info.run_id, "sha256.report", written)
     return True
 
 
@@ -166,4 +182,41 @@ def _mark_current(store: Store, complete: "Mapping[str, Run]", wanted: set[str])
     for key, run in complete.items():
         mark = "yes" if key in wanted else "no"
         if run.data.tags.get("current") != mark:
-            store.client.set_tag(run.info.run_id, "current", mark)
+            with _left_to_others():
+                store.client.set_tag(run.info.run_id, "current", mark)
+
+
+def _drop_doubles(store: Store) -> None:
+    """Leave one run of each key where several people wrote it at once; a server has no lock.
+
+    Each writer does so after its last run and keeps the whole run with the smallest id, so
+    whoever ends last leaves exactly one, and nobody deletes the one that another has kept.
+    """
+    if store.location.folder is not None:
+        return
+    runs = sorted(_runs(store), key=lambda run: str(run.info.run_id))
+    kept: dict[str, str] = {}
+    for run in runs:
+        if (key := run.data.tags.get("undertow.key")) is not None:
+            kept.setdefault(key, run.info.run_id)
+    for run in runs:
+        key = run.data.tags.get("undertow.key") or run.data.tags.get(WRITING)
+        # Not a smaller one that is unfinished: once it is whole, another writer keeps it.
+        if key in kept and run.info.run_id > kept[key]:
+            with _left_to_others():
+                store.client.delete_run(run.info.run_id)
+
+
+@contextmanager
+def _left_to_others() -> Iterator[None]:
+    """Pass over a run that another writer has deleted since it was listed, or writes just now.
+
+    Of two that write the same row one is told so, and the other goes on.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if not COLLISION.search(str(error)):
+            raise
