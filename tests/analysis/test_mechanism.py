@@ -95,6 +95,8 @@ def test_a_random_arm_is_compared_with_the_trait_and_with_its_own_direction(plan
     trait, own = found(planted, "random_1"), found(planted, "random_1", "random")
     assert [block.cosine.mean for block in trait.blocks] == pytest.approx([0] * 4, abs=1e-5)
     assert [block.cosine.mean for block in own.blocks] == pytest.approx([1] * 4, abs=1e-5)
+    # Another seed has a random direction of its own, which is not the one on disk.
+    assert own.seeds == 1 < trait.seeds
     against = {(each.arm, each.against) for each in read_mechanism(planted.on_disk)}
     assert ("trait_1", "random") not in against
     assert not any(arm == "trait_0" for arm, _ in against)

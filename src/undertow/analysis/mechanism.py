@@ -26,6 +26,7 @@ NO_ACTIVATIONS = (
     "a student of this arm or its control student has no activations.safetensors (its cell was "
     "made before there was one, or only its judge stage was pulled); dvc repro"
 )
+NO_DRAW = "the random direction on disk is that of seed 0, and no student has this seed"
 
 
 class SeedRange(Record):
@@ -88,14 +89,14 @@ def _compared_with(arm: Arm) -> tuple[DirectionName, ...]:
 
 
 def _arm(study: Study, model: str, arm: Arm, against: DirectionName) -> ArmMechanism:
-    params, layout = study
-    directions = read_directions(layout.direction(model) / "direction.safetensors")
+    directions = read_directions(study.layout.direction(model) / "direction.safetensors")
     blocks: tuple[BlockShift, ...] = ()
+    seeds = _seeds(study, against)
     chance, reason = None, NO_DIRECTION
     if directions is not None:
         vectors = directions.vectors[against]
-        chance, reason = chance_of(vectors.shape[1]), NO_ACTIVATIONS
-        shifts = _shifts(study, model, arm, vectors.shape)
+        chance, reason = chance_of(vectors.shape[1]), NO_ACTIVATIONS if seeds else NO_DRAW
+        shifts = _shifts(study, model, arm, seeds, vectors.shape) if seeds else None
         if shifts is not None:
             blocks = block_shifts(shifts, vectors, directions.layers, arm.alpha)
     return ArmMechanism(
@@ -104,11 +105,17 @@ def _arm(study: Study, model: str, arm: Arm, against: DirectionName) -> ArmMecha
         direction=arm.direction,
         strength=arm.strength,
         against=against,
-        seeds=len(params.grid.seeds),
+        seeds=len(seeds),
         chance=chance,
         blocks=blocks,
         reason=None if blocks else reason,
     )
+
+
+def _seeds(study: Study, against: DirectionName) -> tuple[int, ...]:
+    """Every seed of a random arm has a direction of its own; the one on disk is seed 0's."""
+    seeds = tuple(study.params.grid.seeds)
+    return seeds if against == "trait" else tuple(seed for seed in seeds if seed == 0)
 
 
 def chance_of(hidden: int) -> float:
@@ -149,11 +156,13 @@ def _range(values: Sequence[float]) -> SeedRange:
     return SeedRange(mean=sum(values) / len(values), low=min(values), high=max(values))
 
 
-def _shifts(study: Study, model: str, arm: Arm, shape: tuple[int, ...]) -> list[Floats] | None:
+def _shifts(
+    study: Study, model: str, arm: Arm, seeds: Sequence[int], shape: tuple[int, ...]
+) -> list[Floats] | None:
     """Student minus control student, a seed each; None where any of them is not there."""
     params, layout = study
     shifts = []
-    for seed in params.grid.seeds:
+    for seed in seeds:
         pair = [
             read_activations(
                 layout.stage(Cell(model, each, seed), "distill") / "activations.safetensors"

@@ -155,7 +155,7 @@ def export_direction(
     model: Model,
     out: Annotated[Path, typer.Option(help="File to write: .gguf (llama.cpp) or .safetensors.")],
     random: Annotated[
-        bool, typer.Option("--random", help="The norm-matched random direction instead.")
+        bool, typer.Option("--random", help="The norm-matched random direction of seed 0 instead.")
     ] = False,
     force: Annotated[bool, typer.Option(help="Replace that file.")] = False,
 ) -> None:
