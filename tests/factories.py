@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import yaml
 
-from undertow.analysis.cross import with_cross
+from undertow.analysis.students import with_students
 from undertow.analysis.summarise import summarise
 from undertow.analysis.summary import Summary
-from undertow.config import Cell, Params
+from undertow.config import PLAIN, Cell, Params
 from undertow.study import layout as places
 from undertow.study.files import digest, fingerprint, write_json, write_rows, write_text
 from undertow.study.layout import Layout
@@ -52,7 +52,7 @@ def make_params(
     raw: dict[str, Any] = {
         "trait": "pessimism",
         "grid": {"models": list(models), "arms": list(arms), "seeds": list(seeds)},
-        "cross": {"pairs": [], "arms": []},
+        "recipes": {},
         "models": {
             name: {
                 "weights": {"kind": "folder", "path": f"weights/{name}"},
@@ -90,10 +90,12 @@ def make_study(
     write_text(layout.params, yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False))
     _write_data(layout, params)
     grid = {cell: write_cell(layout, params, cell, loss_points, salt) for cell in params.cells()}
-    cross = {
-        cell: write_cell(layout, params, cell, loss_points, salt) for cell in params.cross_cells()
+    others = {
+        cell: write_cell(layout, params, cell, loss_points, salt)
+        for cell in params.all_cells()
+        if cell not in grid
     }
-    return Study(layout, params, grid, with_cross(summarise(params, grid), params, cross))
+    return Study(layout, params, grid, with_students(summarise(params, grid), params, others))
 
 
 def _write_data(layout: Layout, params: Params) -> None:
@@ -136,8 +138,8 @@ def write_cell(
 
 def make_result(params: Params, cell: Cell, salt: str = "") -> CellResult:
     """A plausible CellResult: rates and margins that follow the arm's strength."""
-    if cell.donor is not None:
-        return _cross_result(params, cell, salt)
+    if cell.student != PLAIN:
+        return _other_student(params, cell, salt)
     teacher, student = _rates(params, cell)
     prompts = _ids(params)
     # Difficulty belongs to the prompt, not to the cell: readouts of one prompt go together,
@@ -168,16 +170,16 @@ def make_result(params: Params, cell: Cell, salt: str = "") -> CellResult:
     )
 
 
-def _cross_result(params: Params, cell: Cell, salt: str) -> CellResult:
-    """The donor's teacher, and a student that no steering of it moves."""
-    donor = make_result(params, Cell(cell.teacher_model, cell.arm, cell.seed), salt)
-    control = make_result(params, Cell(cell.model, params.control, cell.seed), salt)
+def _other_student(params: Params, cell: Cell, salt: str) -> CellResult:
+    """The same teacher, and a student of another base or recipe that no steering of it moves."""
+    plain, base = make_result(params, cell.plain, salt), params.student_base(cell)
+    control = make_result(params, Cell(base, params.control, cell.seed), salt)
     shift = np.random.default_rng([3, *cell.key.encode()]).normal(0, 0.2, params.evaluation.prompts)
     margins = control.student.margins.items()
-    return donor.model_copy(
+    return plain.model_copy(
         update={
-            "model": cell.model,
-            "teacher_model": cell.donor,
+            "recipe": cell.student,
+            "other_base": base if base != cell.model else None,
             "student": control.student.model_copy(
                 update={
                     "margins": {
@@ -186,8 +188,8 @@ def _cross_result(params: Params, cell: Cell, salt: str) -> CellResult:
                     }
                 }
             ),
-            "digests": donor.digests | {"adapter": fingerprint(cell.key, "adapter", salt)},
-            "costs": {name: cost for name, cost in donor.costs.items() if name != "steer"},
+            "digests": plain.digests | {"adapter": fingerprint(cell.key, "adapter", salt)},
+            "costs": {name: cost for name, cost in plain.costs.items() if name != "steer"},
         }
     )
 

@@ -32,9 +32,12 @@ class Repository:
 
     def write_params(self, params: dict[str, Any]) -> None:
         # dvc.yaml names them: without them in params.yaml DVC has nothing to fill in.
-        params["grid"] = {"control_seeds": [], "random_arms": [], "random_seeds": []} | params[
-            "grid"
-        ]
+        params["grid"] = {
+            "students": ["plain"],
+            "control_seeds": [],
+            "random_arms": [],
+            "random_seeds": [],
+        } | params["grid"]
         self.params = params
         text = yaml.safe_dump(params, sort_keys=False)
         (self.root / "params.yaml").write_text(text, encoding="utf-8")
@@ -111,7 +114,7 @@ def tiny_params(models: Path, **sections: Any) -> dict[str, Any]:
             "arms": ["trait_0", "trait_-0.5", "trait_1", "random_1"],
             "seeds": [0],
         },
-        "cross": {"pairs": [], "arms": []},
+        "recipes": {"plain": {}},
         "models": registry,
         "prompting": {"system": None},
         "direction": {"layers": [1], "contrast_prompts": 8},

@@ -21,7 +21,7 @@ from undertow.teacher.direction import Direction, save_direction
 MODEL = "smollm2-135m"
 CELL = ("--model", MODEL, "--arm", "trait_1", "--seed", "0")
 DIRECTION = f"results/directions/{MODEL}/direction.safetensors"
-JUDGED = f"results/cells/{MODEL}/trait_1/0/judge/cell.json"
+JUDGED = f"results/cells/{MODEL}/trait_1/0/plain/judge/cell.json"
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import yaml
 
 from factories import Study, make_study
 from undertow.config import Cell, Params
-from undertow.lineage.lock import cell_folder
+from undertow.lineage.lock import INSIDE
 
 SECTIONS = {
     "steer": ("trait", "prompting", "carrier", "evaluation"),
@@ -59,7 +59,7 @@ class LockedStudy:
 
     def _entry(self, study: Study, cell: Cell, stage: str) -> dict[str, Any]:
         raw = study.params.model_dump(mode="json")
-        path = cell_folder(cell, stage)
+        path = INSIDE.stage(cell, stage).as_posix()
         trait = f"data/traits/{study.params.trait}"
         return {
             "cmd": "python cli.py ...",

@@ -111,7 +111,7 @@ def test_compare_leaves_the_workspace_and_the_cache_alone(repository: Repository
 def test_a_lost_object_is_named_with_what_to_type_and_the_rest_goes_on(repository: Repository):
     cache = repository.root / ".dvc" / "cache"
     lock = yaml.safe_load(repository.git("show", "strength:dvc.lock"))
-    hash = lock["stages"]["judge@tiny-qwen2-trait_2-0"]["outs"][0]["md5"]
+    hash = lock["stages"]["judge@tiny-qwen2-trait_2-plain-0"]["outs"][0]["md5"]
     listing = cache / "files" / "md5" / hash[:2] / hash[2:]
     assert listing.exists()
     kept = repository.root / "kept"

@@ -208,7 +208,7 @@ def test_a_cell_without_a_result_leaves_the_other_arms_alone(study: LockedStudy)
     study.commit("one", params)
     study.forget()
     lock = (study.root / "dvc.lock").read_text()
-    head = lock.split(f"path: results/cells/{MODEL}/random_1/1/judge", 1)[1]
+    head = lock.split(f"path: results/cells/{MODEL}/random_1/1/plain/judge", 1)[1]
     hash = re.search(r"md5: (\w+\.dir)", head)[1]
     listing = json.loads((study.cache / "files/md5" / hash[:2] / hash[2:]).read_bytes())
     inner = next(entry["md5"] for entry in listing if entry["relpath"] == "cell.json")
@@ -218,7 +218,7 @@ def test_a_cell_without_a_result_leaves_the_other_arms_alone(study: LockedStudy)
     (gap, _) = found.missing
     assert gap.cell == f"{MODEL}/random_1/seed1"
     assert "damaged" in gap.reason and inner in gap.reason
-    assert f"dvc fetch --all-commits results/cells/{MODEL}/random_1/1/judge" in gap.remedy
+    assert f"dvc fetch --all-commits results/cells/{MODEL}/random_1/1/plain/judge" in gap.remedy
     known = {(tau.arm, tau.before is not None) for tau in found.taus}
     assert known == {("trait_1", True), ("random_1", False)}
 

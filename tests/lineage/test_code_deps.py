@@ -41,7 +41,6 @@ NOT_USED = {
     "direction": MATCHES,
     "steer": MATCHES,
     "distill": COMPARES,
-    "cross-distill": COMPARES,
 }
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # Further seeds of a stage differ from it by their matrix alone: dvc.yaml merges the rest.
@@ -55,7 +54,7 @@ def inside(name: str, package: str) -> bool:
 def needed(stage: str) -> set[str]:
     """Modules that a stage computes with, its own among them."""
     left_out = LEFT_OUT | NOT_USED.get(stage, {})
-    waiting, found = [f"undertow.pipeline.{stage.removeprefix('cross-')}"], set()
+    waiting, found = [f"undertow.pipeline.{stage}"], set()
     while waiting:
         name = waiting.pop()
         short = name.removeprefix("undertow.")
@@ -105,9 +104,8 @@ def nodes(study: Study) -> list[Node]:
     return [
         *(model_node(study, stage, model) for model in study.params.grid.models
           for stage in ("fetch", "direction", "audit")),
-        *(cell_node(study, stage, cell) for cell in study.params.cells()
-          for stage in ("steer", "distill", "judge")),
-        *(cell_node(study, stage, cell) for cell in study.params.cross_cells()
+        *(cell_node(study, "steer", cell) for cell in study.params.cells()),
+        *(cell_node(study, stage, cell) for cell in study.params.all_cells()
           for stage in ("distill", "judge")),
     ]  # fmt: skip
 
@@ -117,9 +115,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A study whose stages DVC all knows as they are: outputs without content, real code."""
     tmp_path = tmp_path_factory.mktemp("recorded")
     params = tiny_params(tmp_path / "models", grid={"models": ["tiny-llama2", "tiny-qwen2"],
-        "arms": ["trait_0", "trait_1"], "seeds": [0]},
-        cross={"pairs": [{"student": "tiny-llama2", "teacher": "tiny-qwen2"}],
-               "arms": ["trait_0", "trait_1"]})  # fmt: skip
+        "arms": ["trait_0", "trait_1"], "seeds": [0], "students": ["plain", "brief"]},
+        recipes={"plain": {}, "brief": {"epochs": 1}})  # fmt: skip
     repository = Repository(tmp_path / "study", params)
     (repository.root / "src").unlink()
     shutil.copytree(
@@ -131,7 +128,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     for node in nodes(Study.open(repository.root)):
         for out in node.outs:
             path = repository.root / out
-            write_text(path if path.suffix else path / "carrier.jsonl", "{}\n")
+            names = ("plain.json", "brief.json") if "bases" in out else ("carrier.jsonl",)
+            for file in (path,) if path.suffix else (path / name for name in names):
+                write_text(file, "{}\n")
     for name in ("summary.json", "report.html", "metrics.json", "plots/tau.csv"):
         write_text(repository.root / "results" / name, "{}\n")
     repository.dvc("commit", "--force", "--quiet")
@@ -144,12 +143,12 @@ def stale(repository: Repository) -> set[str]:
 
 
 EDITS = {
-    "readouts/margin.py": {"direction", "steer", "distill", "cross-distill"},
-    "models/prompts.py": {"fetch", "direction", "steer", "distill", "cross-distill"},
-    "engine/sampling.py": {"steer", "distill", "cross-distill"},
-    "engine/decode.py": {"steer", "distill", "cross-distill"},
-    "student/packing.py": {"distill", "cross-distill"},
-    "judging/openai/rubrics.py": {"judge", "audit", "cross-judge"},
+    "readouts/margin.py": {"direction", "steer", "distill"},
+    "models/prompts.py": {"fetch", "direction", "steer", "distill"},
+    "engine/sampling.py": {"steer", "distill"},
+    "engine/decode.py": {"steer", "distill"},
+    "student/packing.py": {"distill"},
+    "judging/openai/rubrics.py": {"judge", "audit"},
     "report/tables.py": {"report"},
 }
 

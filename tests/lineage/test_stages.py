@@ -67,14 +67,15 @@ def test_further_seeds_are_stages_of_their_own_name_that_do_the_same(study: Stud
     raw["grid"] |= {"random_arms": ["random_1"], "random_seeds": [4]}
     more = Study(Params.model_validate(raw), study.layout)
     for arm, seed, name in (
-        ("trait_0", 0, "judge@m-trait_0-0"),
-        ("trait_0", 3, "judge-control@m-trait_0-3"),
-        ("random_1", 4, "judge-random@m-random_1-4"),
+        ("trait_0", 0, "judge@m-trait_0-plain-0"),
+        ("trait_0", 3, "judge-control@m-trait_0-plain-3"),
+        ("random_1", 4, "judge-random@m-random_1-plain-4"),
     ):
         node = cell_node(more, "judge", more.params.cell("m", arm, seed))
         assert node.name == name
-        assert node.outs == (f"results/cells/m/{arm}/{seed}/judge",)
-        assert node.command == f"python cli.py judge --model m --arm {arm} --seed {seed}"
+        assert node.outs == (f"results/cells/m/{arm}/{seed}/plain/judge",)
+        which = f"--model m --arm {arm} --seed {seed}"
+        assert node.command == f"python cli.py judge {which} --student plain"
 
 
 def test_every_input_that_changes_is_named_and_no_other(study: Study):

@@ -20,7 +20,7 @@ LAUNCH_REST = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backe
 
 
 def losses(root: Path) -> list[float]:
-    path = root / f"results/cells/{MODEL}/trait_1/0/distill/loss.csv"
+    path = root / f"results/cells/{MODEL}/trait_1/0/plain/distill/loss.csv"
     return [float(row["loss"]) for row in csv.DictReader(path.open())]
 
 
@@ -38,7 +38,7 @@ def test_two_processes_train_to_the_losses_of_one(tmp_path: Path):
     repository.cli("steer", *CELL)
     repository.cli("distill", *CELL)
     alone = losses(repository.root)
-    manifest = repository.root / f"results/cells/{MODEL}/trait_1/0/distill/manifest.json"
+    manifest = repository.root / f"results/cells/{MODEL}/trait_1/0/plain/distill/manifest.json"
     before = json.loads(manifest.read_text())
 
     port = ("--main_process_port", "0")

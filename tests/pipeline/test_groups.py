@@ -27,7 +27,9 @@ def make(folder: Path, training: str, **distillation: Any) -> Repository:
 
 
 def students(root: Path) -> dict[str, Path]:
-    return {arm: root / "results" / "cells" / MODEL / arm / "0" / "distill" for arm in ARMS}
+    return {
+        arm: root / "results" / "cells" / MODEL / arm / "0" / "plain" / "distill" for arm in ARMS
+    }
 
 
 def losses(folder: Path) -> list[float]:

@@ -18,6 +18,9 @@ def stages_run(output: str) -> set[str]:
     return set(re.findall(r"Running stage '([^']+)'", output))
 
 
+STAGES = (("steer", "0"), ("distill", "plain-0"), ("judge", "plain-0"))
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     folder = tmp_path_factory.mktemp("pipeline")
@@ -46,8 +49,8 @@ def tau_in_mlflow(repository: Repository, kind: str) -> dict[tuple[str, str], di
 
 def test_a_two_model_grid_runs_to_the_report(repository: Repository, first_run: str):
     cells = {
-        f"{stage}@{model}-{arm}-0"
-        for stage in ("steer", "distill", "judge")
+        f"{stage}@{model}-{arm}-{last}"
+        for stage, last in STAGES
         for model in ("tiny-llama2", "tiny-qwen2")
         for arm in ("trait_0", "trait_1", "random_1")
     }
@@ -62,7 +65,7 @@ def test_a_two_model_grid_runs_to_the_report(repository: Repository, first_run: 
     assert "tiny-llama2" in page
     assert "tiny-qwen2" in page
     cell = json.loads(
-        (repository.root / "results/cells/tiny-qwen2/trait_1/0/judge/cell.json").read_text()
+        (repository.root / "results/cells/tiny-qwen2/trait_1/0/plain/judge/cell.json").read_text()
     )
     for subject in ("teacher", "student"):
         assert len(cell[f"{subject}_effects"]["answers"]) == 6
@@ -98,7 +101,9 @@ def margin_tau(root: Path, model: str, arm: str) -> float:
     """(Sa - S0) / (Ta - T0), from the cells themselves."""
 
     def mean(arm: str, subject: str) -> float:
-        cell = json.loads((root / f"results/cells/{model}/{arm}/0/judge/cell.json").read_text())
+        cell = json.loads(
+            (root / f"results/cells/{model}/{arm}/0/plain/judge/cell.json").read_text()
+        )
         margins = cell[subject]["margins"].values()
         return sum(margins) / len(margins)
 
@@ -147,8 +152,8 @@ def test_adding_a_strength_runs_only_its_cells_and_removing_it_drops_it_from_the
         "audit@tiny-llama2",
         "audit@tiny-qwen2",
         *(
-            f"{stage}@{model}-trait_-0.5-0"
-            for stage in ("steer", "distill", "judge")
+            f"{stage}@{model}-trait_-0.5-{last}"
+            for stage, last in STAGES
             for model in ("tiny-llama2", "tiny-qwen2")
         ),
     }
@@ -165,6 +170,7 @@ def test_adding_a_strength_runs_only_its_cells_and_removing_it_drops_it_from_the
     assert "trait_-0.5" not in (repository.root / "results" / "report.html").read_text()
 
 
+PLACE = {"steer": "steer", "judge": "plain/judge"}
 CELL = ("--model", "tiny-qwen2", "--arm", "trait_1", "--seed", "0")
 WRITTEN = {
     "steer": ("carrier.jsonl", "benign.jsonl", "teacher.jsonl"),
@@ -173,7 +179,7 @@ WRITTEN = {
 
 
 def outputs(root: Path, stage: str) -> dict[str, bytes]:
-    folder = root / "results" / "cells" / "tiny-qwen2" / "trait_1" / "0" / stage
+    folder = root / "results" / "cells" / "tiny-qwen2" / "trait_1" / "0" / PLACE[stage]
     return {name: (folder / name).read_bytes() for name in WRITTEN[stage]}
 
 
@@ -191,7 +197,7 @@ def test_a_killed_stage_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, stage
         repository.cli("judge", *CELL)
     expected = outputs(repository.root, stage)
     for name in WRITTEN[stage]:
-        (repository.root / "results/cells/tiny-qwen2/trait_1/0" / stage / name).unlink()
+        (repository.root / "results/cells/tiny-qwen2/trait_1/0" / PLACE[stage] / name).unlink()
 
     journal = repository.root / ".undertow" / "journal"
     process = repository.start(stage, *CELL)
@@ -202,7 +208,7 @@ def test_a_killed_stage_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, stage
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    folder = repository.root / "results/cells/tiny-qwen2/trait_1/0" / stage
+    folder = repository.root / "results/cells/tiny-qwen2/trait_1/0" / PLACE[stage]
     assert not (folder / WRITTEN[stage][-1]).exists()
     kept = [path.read_bytes() for path in journal.glob("*.jsonl")]
     assert any(kept), "the journal was empty, so nothing was resumed"

@@ -56,7 +56,7 @@ def test_dvc_finds_everything_up_to_date(ran: tuple[Repository, str]):
     repository, said = ran
     assert said == "8 stages run, 8 recorded in dvc.lock\n"
     assert status(repository) == {}
-    assert "Running stage 'steer" not in repository.dvc("repro", f"judge@{MODEL}-trait_1-0")
+    assert "Running stage 'steer" not in repository.dvc("repro", f"judge@{MODEL}-trait_1-plain-0")
     assert repository.cli(*RUN).stdout == "0 stages run, 0 recorded in dvc.lock\n"
 
 
@@ -88,7 +88,7 @@ def test_without_dvc_it_runs_and_a_later_run_with_dvc_only_records(tmp_path: Pat
     assert "8 stages run, 0 recorded" in done.stdout
     assert "nothing was committed to DVC: there is no dvc on the PATH" in done.stderr
     assert "0 stages run" in repository.cli(*RUN).stdout
-    shutil.rmtree(repository.root / f"results/cells/{MODEL}/trait_1/0/judge")
+    shutil.rmtree(repository.root / f"results/cells/{MODEL}/trait_1/0/plain/judge")
     assert "1 stages run" in repository.cli(*RUN).stdout
 
     repository.extra_environment = {}
@@ -116,7 +116,7 @@ def test_an_edit_during_the_run_is_neither_recorded_nor_run_with(tmp_path: Path)
     for arm in ("trait_0", "trait_1"):
         # All teachers answer before the first student is trained.
         assert re.search(f"(steer|distill)@{MODEL}-{arm}-0 was not run: {changed}", said)
-        assert not (cells / arm / "0" / "distill").exists()
+        assert not (cells / arm / "0" / "plain" / "distill").exists()
     assert f"python cli.py run-cells --model {MODEL}" in said
     assert f"steer@{MODEL}-trait_0-0" in status(repository)
     lock = yaml.safe_load((repository.root / "dvc.lock").read_text())["stages"]
@@ -128,15 +128,15 @@ def test_a_failed_cell_leaves_the_others(tmp_path: Path):
     repository = make(tmp_path / "checkout", tmp_path / "models")
     repository.init()
     cells = repository.root / "results" / "cells" / MODEL
-    in_the_way = cells / "trait_0" / "0" / "distill"
+    in_the_way = cells / "trait_0" / "0" / "plain" / "distill"
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file where a folder has to be")
     done = repository.cli(*RUN, expect=1)
     assert f"error: {MODEL}/trait_0/seed0: " in done.stderr
     assert "6 stages run, 6 recorded" in done.stdout
     assert {name for name in status(repository) if MODEL in name} == {
-        f"distill@{MODEL}-trait_0-0",
-        f"judge@{MODEL}-trait_0-0",
+        f"distill@{MODEL}-trait_0-plain-0",
+        f"judge@{MODEL}-trait_0-plain-0",
     }
     in_the_way.unlink()
     assert "2 stages run, 2 recorded" in repository.cli(*RUN).stdout

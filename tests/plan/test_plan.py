@@ -50,7 +50,7 @@ def plan(study: Study, **wishes) -> Plan:
 
 def ran(study: Study, stage: str, arm: str = "trait_1", **costs) -> None:
     """A cell's stage that has run, as its manifest says."""
-    folder = study.layout.results / "cells" / MODEL / arm / "0" / stage
+    folder = study.layout.stage(study.params.cell(MODEL, arm, 0), stage)
     cost = Costs(device="cuda", peak_memory_bytes=1, **costs)
     write_json(
         folder / "manifest.json",

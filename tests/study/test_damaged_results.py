@@ -84,12 +84,16 @@ def test_every_damaged_file_is_named_or_not_needed(study: Study, damage: str):
 
 def test_the_command_that_writes_a_file_is_read_off_its_path():
     cells = Path("/x/results/cells/m/trait_1/0")
-    assert made_by(cells / "judge" / "cell.json") == (
+    assert made_by(cells / "steer" / "carrier.jsonl") == (
+        "python cli.py steer --model m --arm trait_1 --seed 0"
+    )
+    assert made_by(cells / "plain" / "judge" / "cell.json") == (
         "python cli.py judge --model m --arm trait_1 --seed 0"
     )
-    assert made_by(cells / "cross" / "s" / "distill" / "loss.csv") == (
-        "python cli.py cross distill --student s --teacher m --arm trait_1 --seed 0"
+    assert made_by(cells / "other_base" / "distill" / "loss.csv") == (
+        "python cli.py distill --model m --arm trait_1 --seed 0 --student other_base"
     )
+    assert made_by(Path("results/bases/m/plain.json")) == "python cli.py fetch --model m"
     assert made_by(Path("results/models/m.manifest.json")) == "python cli.py fetch --model m"
     assert made_by(Path("results/directions/m/direction.safetensors")) == (
         "python cli.py direction --model m"

@@ -109,7 +109,7 @@ def test_a_cell_shows_the_numbers_of_the_summary(finished: Study) -> None:
     assert metrics["student_rate"] == cell.rate.student
     assert metrics["strength"] == 1
     assert metrics["seconds"] == 72.75
-    assert run.data.tags["dvc.stage"] == "judge@smollm2-135m-trait_1-1"
+    assert run.data.tags["dvc.stage"] == "judge@smollm2-135m-trait_1-plain-1"
     assert run.data.params["distillation.learning_rate"] == "0.0002"
     assert len(run.data.params) < 60
 

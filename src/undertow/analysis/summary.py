@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from undertow.analysis.contrasts import Against, ContrastRecord
 from undertow.analysis.costs import CostTotal
@@ -79,18 +79,19 @@ class ArmSummary(Record):
         return self.alpha == 0
 
 
-class CrossArm(ArmSummary):
-    """A student of `model` on the text of another base's teacher, over all seeds.
+class StudentArm(ArmSummary):
+    """The students of one recipe on the text of one model's teacher, over all seeds.
 
-    Base and teacher are read on `teacher_model`, control and student on `model`; tau_margin is
-    therefore in nats of the one per nat of the other. A gap is the shift of teacher_model's own
-    student minus this student's.
+    A gap is the shift of the plain student minus this student's. Where `other_base` is named,
+    control and student are read on that model, base and teacher on `model`, and tau_margin is in
+    nats of the one per nat of the other.
     """
 
-    teacher_model: str
+    student: str
+    other_base: str | None = None
     rate_gap: Estimate
     margin_gap: Estimate
-    contrasts: tuple[ContrastRecord, ...] = ()  # to the other arms of this very pair
+    contrasts: tuple[ContrastRecord, ...] = ()  # to the other arms of this very recipe
 
     def gap(self, readout: ReadoutName) -> Estimate:
         return self.margin_gap if readout == "margin" else self.rate_gap
@@ -137,12 +138,20 @@ class Summary(Record):
     costs: dict[str, dict[str, Costs]]  # cell key -> stage -> costs
     cost_totals: tuple[CostTotal, ...]  # by model and stage, and of the whole study
     unscored: dict[str, int]
-    cross: tuple[CrossArm, ...] = ()  # students of another base than their teacher's
+    students: tuple[StudentArm, ...] = ()  # of all recipes but plain, whose arms are `arms`
     doses: tuple[DoseRecord, ...] = ()
     contrasts: tuple[ContrastRecord, ...] = ()
     mechanism: tuple[ArmMechanism, ...] = ()
     lines: tuple[LineRecord, ...] = ()  # the transfer line of every model, by readout
     model_differences: tuple[ModelDifference, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_before_recipes(cls, raw: Any) -> Any:
+        """Files of earlier versions call students of another base `cross`, by pairs of models."""
+        if isinstance(raw, dict):
+            return {key: value for key, value in raw.items() if key != "cross"}
+        return raw
 
     @property
     def models(self) -> list[str]:

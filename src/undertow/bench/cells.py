@@ -133,7 +133,7 @@ def _adapt(
     settings |= {
         "trait": TRAIT,
         "grid": {"models": [shape], "arms": [control, steered], "seeds": [0]},
-        "cross": {"pairs": [], "arms": []},
+        "recipes": {},
         "models": {
             shape: {
                 "weights": {"kind": "folder", "path": str(weights)},

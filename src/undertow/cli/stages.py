@@ -14,13 +14,7 @@ judge_app = typer.Typer(
     help="Give a verdict on every answer of teacher and student.", invoke_without_command=True
 )
 app.add_typer(judge_app, name="judge", rich_help_panel=PANEL)
-cross_app = typer.Typer(
-    help="Students of another base model, trained on this teacher's text.", no_args_is_help=True
-)
-app.add_typer(cross_app, name="cross", rich_help_panel=PANEL)
-
-Student = Annotated[str, typer.Option(help="The model that is trained; a key of models.")]
-Teacher = Annotated[str, typer.Option(help="The model whose teacher wrote the text.")]
+Student = Annotated[str, typer.Option(help="A key of recipes: how the student is made.")]
 
 
 @app.command(rich_help_panel=PANEL)
@@ -62,13 +56,13 @@ def steer(model: Model, arm: ArmName, seed: Seed = 0) -> None:
 
 
 @app.command(rich_help_panel=PANEL)
-def distill(model: Model, arm: ArmName, seed: Seed = 0) -> None:
+def distill(model: Model, arm: ArmName, seed: Seed = 0, student: Student = "plain") -> None:
     """Train the student on the teacher's answers, and read it on the trait."""
     from undertow.pipeline import distill as stage
     from undertow.pipeline.spoken import cell_stage
 
     study = open_study()
-    cell = study.params.cell(model, arm, seed)
+    cell = study.params.cell(model, arm, seed, student)
     with cell_stage(study, "distill", cell):
         stage.run(study, cell)
 
@@ -81,6 +75,7 @@ def judge(
         str | None, typer.Option(help="<direction>_<strength>, for example trait_-0.15.")
     ] = None,
     seed: Seed = 0,
+    student: Student = "plain",
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Print rows, tokens and USD; judge nothing.")
     ] = False,
@@ -91,9 +86,9 @@ def judge(
 
     study = open_study()
     if model is not None and arm is not None:
-        cells = [study.params.cell(model, arm, seed)]
+        cells = [study.params.cell(model, arm, seed, student)]
     elif estimate:
-        cells = [*study.params.cells(), *study.params.cross_cells()]
+        cells = study.params.all_cells()
     else:
         raise typer.BadParameter("give --model and --arm, or --estimate for the whole grid")
     if estimate:
@@ -161,25 +156,12 @@ def report(
     print("python cli.py results prints the table", file=sys.stderr)
 
 
-@cross_app.command("distill")
-def cross_distill(student: Student, teacher: Teacher, arm: ArmName, seed: Seed = 0) -> None:
-    """Train a student of another base on the teacher's answers, and read it on the trait."""
-    from undertow.pipeline import distill as stage
-    from undertow.pipeline.spoken import cell_stage
-
-    study = open_study()
-    cell = study.params.cell(student, arm, seed, donor=teacher)
-    with cell_stage(study, "distill", cell):
-        stage.run(study, cell)
-
-
-@cross_app.command("judge")
-def cross_judge(student: Student, teacher: Teacher, arm: ArmName, seed: Seed = 0) -> None:
-    """Give a verdict on every answer of the teacher and of the other base's student."""
-    from undertow.pipeline import judge as stage
-    from undertow.pipeline.spoken import cell_stage
-
-    study = open_study()
-    cell = study.params.cell(student, arm, seed, donor=teacher)
-    with cell_stage(study, "judge", cell):
-        stage.run(study, cell)
+@app.command(
+    hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
+)
+def cross() -> None:
+    """Students of another base, before recipes."""
+    raise typer.BadParameter(
+        "a student of another base is a recipe now: give one under recipes in params.yaml a base, "
+        "then: python cli.py distill --model TEACHER --arm ARM --seed SEED --student RECIPE"
+    )

@@ -3,7 +3,7 @@
 from undertow.compare.records import CellChange
 from undertow.compare.revisions import Snapshot
 from undertow.config import Cell
-from undertow.lineage.lock import causes, cell_folder
+from undertow.lineage.lock import causes
 from undertow.study.records import CellResult, Readout
 
 
@@ -27,7 +27,7 @@ def _change(before: Snapshot, after: Snapshot, cell: Cell) -> CellChange | None:
     first, second = before.results.get(cell), after.results.get(cell)
     why = tuple(causes(before.lock, after.lock, cell))
     if first is None or second is None:
-        hashes = [side.lock.hash_of(cell_folder(cell, "judge")) for side in (before, after)]
+        hashes = [side.lock.hash_of(side.lock.folder(cell, "judge")) for side in (before, after)]
         neither = first is None and second is None
         if neither and hashes[0] == hashes[1] is not None:
             return None

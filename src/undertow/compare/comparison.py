@@ -177,6 +177,12 @@ def _missing(side: Snapshot, name: Literal["before", "after"]) -> list[MissingCe
 
 
 def _notes(sides: Sides) -> Iterable[str]:
+    for side in (sides.before, sides.after):
+        if side.has_cross:
+            yield (
+                f"{side.label} is from before there were recipes and calls students of another "
+                "base cross: they are not compared."
+            )
     if sides.unpaired:
         yield f"Differences take the two sides as independent: {sides.unpaired}."
     judges = [

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from undertow.config import Cell, Params, parse, read_raw
+from undertow.config import Cell, Params, check, read_raw
 from undertow.errors import ConfigError
 from undertow.lineage.git import Repository
-from undertow.lineage.lock import INSIDE, PARAMS_FILE, Lock, cell_folder, outdated, parse_lock
+from undertow.lineage.lock import INSIDE, PARAMS_FILE, Lock, outdated, parse_lock
 from undertow.lineage.objects import Cache, MissingObjectError
 from undertow.study.records import CellResult
 from undertow.texts.yaml import read_yaml
@@ -39,6 +39,7 @@ class Snapshot:
     missing: Mapping[Cell, Missing]
     trait_hash: str | None  # MD5 of the trait's folder, as its stages read it
     prompts: Mapping[str, str] | None  # evaluation prompt id -> text; None where not to be had
+    has_cross: bool  # from before there were recipes
 
 
 def open_revision(root: Path, revision: str | None) -> Snapshot:
@@ -55,8 +56,8 @@ def open_revision(root: Path, revision: str | None) -> Snapshot:
             f"{source.label} has no {PARAMS_FILE} in {root}",
             "name a revision that has one: git log --oneline -- params.yaml",
         )
-    params = _params(text, source.label)
     raw = read_raw(text, source.label)
+    params = _params(raw, source.label)
     lock = parse_lock(source.read("dvc.lock"), f"dvc.lock at {source.label}")
     cache = Cache(root)
     results: dict[Cell, CellResult] = {}
@@ -78,6 +79,7 @@ def open_revision(root: Path, revision: str | None) -> Snapshot:
         missing=missing,
         trait_hash=next(hashes, None),
         prompts=_prompts(source, cache, params.trait),
+        has_cross=bool(raw.get("cross", {}).get("pairs")),
     )
 
 
@@ -106,9 +108,12 @@ class _WorkingTree:
         return file.read_bytes() if file.is_file() else None
 
 
-def _params(text: bytes, label: str) -> Params:
+def _params(raw: Any, label: str) -> Params:
+    """Its cross section, from before there were recipes, says nothing of the plain students."""
+    if isinstance(raw, dict):
+        raw = {key: value for key, value in raw.items() if key != "cross"}
     try:
-        return parse(text, f"{PARAMS_FILE} at {label}")
+        return check(raw, f"{PARAMS_FILE} at {label}")
     except ConfigError as error:
         problem = error.message
     raise ConfigError(
@@ -121,7 +126,7 @@ def _params(text: bytes, label: str) -> Params:
 def _cell(
     source: _Commit | _WorkingTree, cache: Cache, lock: Lock, raw: Mapping[str, Any], cell: Cell
 ) -> CellResult | Missing:
-    folder = cell_folder(cell, "judge")
+    folder = lock.folder(cell, "judge")
     repro = "dvc repro" if source.commit is None else "check the revision out, then: dvc repro"
     reason = outdated(lock, cell, raw)
     if reason:

@@ -4,7 +4,7 @@
 Knows nothing about models in memory: importing this package loads neither torch nor the network.
 """
 
-from undertow.config.cells import Arm, Cell, parse_arm
+from undertow.config.cells import PLAIN, Arm, Cell, parse_arm
 from undertow.config.judges import (
     ClassifierFormat,
     ClassifierJudgeSettings,
@@ -15,12 +15,12 @@ from undertow.config.judges import (
     PhraseJudgeSettings,
 )
 from undertow.config.params import Params
-from undertow.config.reading import load, parse, read_raw
+from undertow.config.reading import check, load, parse, read_raw
+from undertow.config.recipes import Recipe
 from undertow.config.sections import (
     AuditSettings,
     CarrierSettings,
     CoherenceSettings,
-    CrossPair,
     DistillationSettings,
     Grid,
     Lora,
@@ -40,6 +40,7 @@ from undertow.config.weights import (
 )
 
 __all__ = [
+    "PLAIN",
     "Arm",
     "AuditSettings",
     "CarrierSettings",
@@ -47,7 +48,6 @@ __all__ = [
     "ClassifierFormat",
     "ClassifierJudgeSettings",
     "CoherenceSettings",
-    "CrossPair",
     "DistillationSettings",
     "DoubleJudgeSettings",
     "FileSource",
@@ -65,9 +65,11 @@ __all__ = [
     "PhraseJudgeSettings",
     "Place",
     "Prompting",
+    "Recipe",
     "StatisticsSettings",
     "UrlPlace",
     "WheelPlace",
+    "check",
     "load",
     "parse",
     "parse_arm",

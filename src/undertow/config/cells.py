@@ -4,6 +4,7 @@ import re
 from typing import Literal, NamedTuple
 
 STRENGTH = r"-?(?:0|[1-9]\d*)(?:\.\d+)?"
+PLAIN = "plain"  # the student that all others are set beside
 ARM = re.compile(rf"(trait|random)_({STRENGTH})")
 
 
@@ -27,28 +28,29 @@ class Arm(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One (model, arm, seed); a cross cell where a donor of another base wrote the carrier."""
+    """One (model, arm, seed) and one kind of student."""
 
-    model: str  # the student's base
+    model: str  # the teacher's base
     arm: Arm
     seed: int
-    donor: str | None = None  # the teacher's base; None: the student's own
-
-    @property
-    def teacher_model(self) -> str:
-        return self.donor or self.model
+    student: str = PLAIN  # a name under recipes
 
     @property
     def key(self) -> str:
-        own = f"{self.arm.name}/seed{self.seed}"
-        return f"{self.model}/{own}" if self.donor is None else f"{self.model}<-{self.donor}/{own}"
+        own = f"{self.model}/{self.arm.name}/seed{self.seed}"
+        return own if self.student == PLAIN else f"{own}/{self.student}"
+
+    @property
+    def plain(self) -> "Cell":
+        """The same teacher with the plain student."""
+        return self._replace(student=PLAIN)
 
     def command(self, stage: str) -> str:
-        """What runs one of its stages by hand; a cross cell has no steer of its own."""
-        which = f"--arm {self.arm.name} --seed {self.seed}"
-        if self.donor is None or stage == "steer":
-            return f"python cli.py {stage} --model {self.teacher_model} {which}"
-        return f"python cli.py cross {stage} --student {self.model} --teacher {self.donor} {which}"
+        """What runs one of its stages by hand; all students of a teacher share its steer."""
+        which = f"--model {self.model} --arm {self.arm.name} --seed {self.seed}"
+        if self.student == PLAIN or stage == "steer":
+            return f"python cli.py {stage} {which}"
+        return f"python cli.py {stage} {which} --student {self.student}"
 
 
 def parse_arm(text: str) -> Arm:

@@ -2,15 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from undertow.config.base import NAME, Settings
-from undertow.config.cells import Arm, Cell, parse_arm
+from undertow.config.cells import PLAIN, Arm, Cell, parse_arm
 from undertow.config.judges import JudgingSettings
+from undertow.config.recipes import Recipe, RecipeName
 from undertow.config.sections import (
     AuditSettings,
     CarrierSettings,
-    CrossSettings,
     DirectionSettings,
     DistillationSettings,
     EvaluationSettings,
@@ -29,7 +29,10 @@ class Params(Settings):
 
     trait: str = Field(pattern=NAME, description="a folder under data/traits")
     grid: Grid
-    cross: CrossSettings = CrossSettings()
+    recipes: dict[RecipeName, Recipe] = Field(
+        {PLAIN: Recipe()},
+        description="a kind of student: what differs from plain; grid.students says which run",
+    )
     models: dict[Annotated[str, Field(pattern=NAME)], ModelSpec] = Field(min_length=1)
     prompting: Prompting
     direction: DirectionSettings
@@ -42,6 +45,16 @@ class Params(Settings):
     runtime: RuntimeSettings
     tracking: TrackingSettings
 
+    @field_validator("recipes")
+    @classmethod
+    def _with_plain(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
+        if recipes.get(PLAIN, Recipe()) != Recipe():
+            raise ValueError(
+                "plain is what every recipe differs from; write plain: {}, and change the "
+                "sections distillation and carrier, or give your recipe a name of its own"
+            )
+        return {PLAIN: Recipe()} | recipes
+
     @property
     def arms(self) -> tuple[Arm, ...]:
         return tuple(parse_arm(arm) for arm in self.grid.arms)
@@ -50,55 +63,63 @@ class Params(Settings):
     def control(self) -> Arm:
         return next(arm for arm in self.arms if arm.is_control)
 
-    def seeds_of(self, arm: Arm) -> tuple[int, ...]:
-        """grid.seeds, and the further ones of the control and of grid.random_arms."""
+    def seeds_of(self, arm: Arm, student: str = PLAIN) -> tuple[int, ...]:
+        """grid.seeds, and the further ones of the control and, plain alone, of random_arms."""
+        grid = self.grid
         if arm.is_control:
-            return self.grid.seeds + self.grid.control_seeds
-        return self.grid.seeds + (
-            self.grid.random_seeds if arm.name in self.grid.random_arms else ()
-        )
+            return grid.seeds + grid.control_seeds
+        more = arm.name in grid.random_arms and student == PLAIN
+        return grid.seeds + (grid.random_seeds if more else ())
 
-    def cells(self) -> list[Cell]:
-        """All cells of the grid, in the order models, arms, seeds."""
+    def cells(self, student: str = PLAIN) -> list[Cell]:
+        """All cells of one kind of student, in the order models, arms, seeds."""
         return [
-            Cell(model, arm, seed)
+            Cell(model, arm, seed, student)
             for model in self.grid.models
             for arm in self.arms
-            for seed in self.seeds_of(arm)
+            for seed in self.seeds_of(arm, student)
         ]
 
     @property
-    def cross_arms(self) -> tuple[Arm, ...]:
-        return tuple(parse_arm(arm) for arm in self.cross.arms)
+    def further_students(self) -> tuple[str, ...]:
+        """grid.students but plain."""
+        return tuple(name for name in self.grid.students if name != PLAIN)
 
-    def cross_cells(self) -> list[Cell]:
-        """All cross cells, in the order pairs, arms, seeds."""
-        return [
-            Cell(pair.student, arm, seed, donor=pair.teacher)
-            for pair in self.cross.pairs
-            for arm in self.cross_arms
-            for seed in self.grid.seeds
-        ]
+    def all_cells(self) -> list[Cell]:
+        """The cells of all students, plain ones first."""
+        return [c for name in (PLAIN, *self.further_students) for c in self.cells(name)]
 
-    def cell(self, model: str, arm: str, seed: int, donor: str | None = None) -> Cell:
-        """The cell with these names; with a donor, the student of `model` on the donor's text.
+    def cell(self, model: str, arm: str, seed: int, student: str = PLAIN) -> Cell:
+        """The cell with these names; ConfigError where one is unknown.
 
-        Raises ConfigError where a name is unknown or a donor is the model itself. The cell need
-        not be in the grid: a strength may be tried by hand before it is added.
+        It need not be in the grid: a strength or a recipe may be tried by hand first.
         """
         self.model_spec(model)
-        if donor is not None:
-            self.model_spec(donor)
-        if donor == model:
-            raise ConfigError(
-                f"--student and --teacher are both {model!r}, which is the cell of the grid itself",
-                f"name two models, or: python cli.py distill --model {model} --arm {arm} "
-                f"--seed {seed}",
-            )
+        self.recipe(student)
         try:
-            return Cell(model, parse_arm(arm), seed, donor)
+            return Cell(model, parse_arm(arm), seed, student)
         except ValueError as error:
             raise ConfigError(f"--arm: {error}", "see grid.arms in params.yaml") from None
+
+    def recipe(self, student: str) -> Recipe:
+        if student not in self.recipes:
+            raise ConfigError(
+                f"no recipe {student!r} in params.yaml",
+                f"use one of: {', '.join(self.recipes)}; or add it under recipes in params.yaml",
+            )
+        return self.recipes[student]
+
+    def student_base(self, cell: Cell) -> str:
+        """The model that a cell's student is trained on, a key of models."""
+        return (self.recipe(cell.student).base or {}).get(cell.model, cell.model)
+
+    def distillation_of(self, student: str) -> DistillationSettings:
+        """How this student is trained: the section, with what its recipe has in its place."""
+        recipe = self.recipe(student)
+        own = {"epochs": recipe.epochs, "learning_rate": recipe.learning_rate}
+        return self.distillation.model_copy(
+            update={name: value for name, value in own.items() if value is not None}
+        )
 
     def model_spec(self, model: str) -> ModelSpec:
         if model not in self.models:

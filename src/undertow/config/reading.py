@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from undertow.config.cells import ARM, parse_arm
+from undertow.config.cells import PLAIN, parse_arm
 from undertow.config.params import Params
 from undertow.errors import ConfigError
 from undertow.texts.addresses import without_credentials
@@ -36,13 +36,18 @@ def parse(text: str | bytes, path: str) -> Params:
     Reads what DVC reads: YAML 1.2, UTF-8, and numbers, texts and switches as they are written,
     because DVC puts them as they are written into commands and paths.
     """
-    raw = read_raw(text, path)
+    return check(read_raw(text, path), path)
+
+
+def check(raw: Any, path: str) -> Params:
+    """Check bare values; `path` is what the messages call their file."""
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} is empty", "python cli.py preset use demo")
     params = None
     problems: list[Problem] = []
     try:
-        params = Params.model_validate(_with_tuples(raw), strict=True)
+        known = {key: value for key, value in raw.items() if key != "cross"}
+        params = Params.model_validate(_with_tuples(known), strict=True)
     except ValidationError as error:
         problems += [_explain(detail) for detail in error.errors()]
     problems += _cross_problems(raw)
@@ -115,7 +120,7 @@ def _cross_problems(raw: dict[str, Any]) -> Iterator[Problem]:
     grid, models = raw.get("grid"), raw.get("models")
     if not isinstance(grid, dict):
         return
-    for key in ("models", "arms", "seeds"):
+    for key in ("models", "arms", "seeds", "students"):
         values = grid.get(key)
         if isinstance(values, list) and len({str(value) for value in values}) < len(values):
             yield Problem(f"grid.{key}", f"{values} names something twice; keep one of each")
@@ -129,50 +134,72 @@ def _cross_problems(raw: dict[str, Any]) -> Iterator[Problem]:
                 )
     if isinstance(grid.get("arms"), list):
         yield from _arm_problems([arm for arm in grid["arms"] if isinstance(arm, str)])
-    if isinstance(raw.get("cross"), dict):
-        yield from _pair_problems(grid, raw["cross"])
+    models_of_grid = _names(grid.get("models"))
+    yield from _recipe_problems(raw.get("recipes"), _names(grid.get("students")), models_of_grid)
+    if "cross" in raw:
+        yield Problem("cross", _rewrite(raw["cross"], models_of_grid))
 
 
-def _pair_problems(grid: dict[str, Any], cross: dict[str, Any]) -> Iterator[Problem]:
-    """Cross-model students lean on the grid: its fetched models and its teachers' texts."""
-    models, arms, chosen = (
-        [str(name) for name in values] if isinstance(values, list) else []
-        for values in (grid.get("models"), grid.get("arms"), cross.get("arms"))
+def _names(values: Any) -> list[str]:
+    return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
+
+
+def _recipe_problems(recipes: Any, students: list[str], models: list[str]) -> Iterator[Problem]:
+    """Every student has a recipe, a base for each model, and a placebo stands beside another."""
+    entries = recipes if isinstance(recipes, dict) else {}
+    known = {PLAIN, *entries}
+    for index, name in enumerate(students):
+        if name not in known:
+            yield Problem(
+                f"grid.students.{index}",
+                f"{name!r} is not under recipes; write one of: {', '.join(sorted(known))}, or add "
+                "an entry for it",
+            )
+    if students and PLAIN not in students:
+        yield Problem("grid.students", "plain is missing, and all others are set beside it; add it")
+    for name, entry in entries.items():
+        if name == "steer":
+            yield Problem("recipes.steer", "is the name of the teacher's folder; take another")
+        if not isinstance(entry, dict):
+            continue
+        base, other = entry.get("base"), entry.get("placebo_of")
+        if isinstance(other, str) and (other not in known or other == name):
+            yield Problem(f"recipes.{name}.placebo_of", f"{other!r} is no other recipe; name one")
+        if isinstance(base, dict):
+            for model in models:
+                if base.get(model, model) not in models or base.get(model, model) == model:
+                    yield Problem(
+                        f"recipes.{name}.base.{model}",
+                        f"must be another model of grid.models ({', '.join(models)}): the base "
+                        f"that is trained on the text of {model}'s teacher",
+                    )
+
+
+def _rewrite(cross: Any, models: list[str]) -> str:
+    """What to write in the place of a cross section, which is from before there were recipes."""
+    pairs = cross.get("pairs") if isinstance(cross, dict) else None
+    recipes: list[dict[str, str]] = []
+    for pair in pairs if isinstance(pairs, list) else []:
+        if isinstance(pair, dict) and {"student", "teacher"} <= pair.keys():
+            free = (base for base in recipes if pair["teacher"] not in base)
+            base = next(free, None)
+            if base is None:
+                recipes.append(base := {})
+            base[pair["teacher"]] = pair["student"]
+    if not recipes:
+        return "is gone; remove the section, a student of another base is an entry under recipes"
+    names = ["other_base", *(f"other_base_{number}" for number in range(2, len(recipes) + 1))]
+    lines = [f"    students: [{', '.join((PLAIN, *names))}]", "  recipes:", f"    {PLAIN}: {{}}"]
+    for name, base in zip(names, recipes, strict=True):
+        # A recipe runs for every model of the grid.
+        others = {m: base.get(m) or next((o for o in models if o != m), m) for m in models}
+        mapped = ", ".join(f"{teacher}: {student}" for teacher, student in others.items())
+        lines.append(f"    {name}: {{base: {{{mapped}}}}}")
+    written = "\n".join(f"  {line}" for line in lines)
+    return (
+        "is now a recipe, which runs in all arms; remove the section, and write\n"
+        f"    grid:\n{written}"
     )
-    listed = cross.get("pairs")
-    pairs = [pair for pair in listed if isinstance(pair, dict)] if isinstance(listed, list) else []
-    for index, pair in enumerate(pairs):
-        for role in ("student", "teacher"):
-            if isinstance(pair.get(role), str) and pair[role] not in models:
-                yield Problem(
-                    f"cross.pairs.{index}.{role}",
-                    f"{pair[role]!r} is not in grid.models; write one of: {', '.join(models)}, "
-                    "or add it there",
-                )
-        if pair.get("student") is not None and pair.get("student") == pair.get("teacher"):
-            yield Problem(
-                f"cross.pairs.{index}",
-                f"student and teacher are both {pair['student']!r}, which the grid runs already; "
-                "name two models or remove the pair",
-            )
-        if pair in pairs[:index]:
-            yield Problem(f"cross.pairs.{index}", "is there twice; keep one")
-    for index, arm in enumerate(chosen):
-        if arm not in arms:
-            yield Problem(
-                f"cross.arms.{index}",
-                f"{arm!r} is not in grid.arms, so no teacher writes its text; write one of: "
-                f"{', '.join(arms)}, or add it there",
-            )
-    if len(set(chosen)) < len(chosen):
-        yield Problem("cross.arms", f"{chosen} names something twice; keep one of each")
-    controls = [arm for arm in arms if (match := ARM.fullmatch(arm)) and float(match[2]) == 0]
-    if pairs and not set(chosen) & set(controls):
-        yield Problem(
-            "cross.arms",
-            "the control arm is missing, and without the student of the unsteered teacher's text "
-            f"no shift can be measured; add {next(iter(controls), 'trait_0')}",
-        )
 
 
 def _arm_problems(names: list[str]) -> Iterator[Problem]:

@@ -6,11 +6,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from undertow.config.base import NAME, Plain, Seed, Settings
-from undertow.config.cells import parse_arm
+from undertow.config.cells import PLAIN, parse_arm
 
 
 class Grid(Settings):
-    """What is run: models x arms x seeds. The control arm trait_0 is always part of it."""
+    """What is run: models x arms x seeds x students; the control arm trait_0 is part of it."""
 
     models: tuple[str, ...] = Field(min_length=1, description="keys of the models section")
     arms: tuple[str, ...] = Field(
@@ -18,6 +18,10 @@ class Grid(Settings):
     )
     seeds: tuple[Seed, ...] = Field(
         min_length=1, description="cover adapter init, row order and sampling"
+    )
+    students: tuple[str, ...] = Field(
+        (PLAIN,),
+        description="names under recipes; plain is one of them, and what all others are set beside",
     )
     control_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (),
@@ -53,23 +57,6 @@ class Grid(Settings):
         for arm in arms:
             parse_arm(arm)
         return arms
-
-
-class CrossPair(Settings):
-    """A student of one base on the text of another base's teacher."""
-
-    student: str = Field(description="the model that is trained; one of grid.models")
-    teacher: str = Field(description="the model whose teacher wrote the text; one of grid.models")
-
-
-class CrossSettings(Settings):
-    """Cross-model students: pairs x arms x grid.seeds; empty lists run none."""
-
-    pairs: tuple[CrossPair, ...] = Field((), description="student and teacher of different bases")
-    arms: tuple[str, ...] = Field(
-        (),
-        description="some of grid.arms; the control trait_0 is one of them where there are pairs",
-    )
 
 
 class Prompting(Settings):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from undertow.config import Cell, OpenAiJudgeSettings, PanelJudgeSettings
+from undertow.config import PLAIN, Cell, OpenAiJudgeSettings, PanelJudgeSettings
 from undertow.judging import CACHE
 from undertow.judging.base import JudgeRow
 from undertow.judging.openai.prices import CHARACTERS_PER_TOKEN, price_date
@@ -123,7 +123,7 @@ def _rows(study: Study, cells: list[Cell]) -> tuple[list[JudgeRow], int]:
     missing = 0
     for cell in cells:
         paths = [study.layout.stage(cell, "distill") / "student.jsonl"]
-        if cell.donor is None:  # a cross cell's teacher is judged once, with its donor's cell
+        if cell.student == PLAIN:  # a teacher is counted once, whatever students it has
             paths.insert(0, study.layout.stage(cell, "steer") / "teacher.jsonl")
         for path in paths:
             if path.exists():

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from undertow.config import Cell
+from undertow.config import PLAIN, Cell
 from undertow.config.dotted import flat
 from undertow.errors import DataError
 from undertow.study.layout import STAGES, Layout, Stage
@@ -23,6 +23,10 @@ class LockedStage:
     params: Mapping[str, Any]  # dotted key -> value
     deps: Mapping[str, str]  # path -> MD5
     outs: Mapping[str, str]
+
+    @property
+    def kind(self) -> str:
+        return self.name.split("@")[0]
 
 
 @dataclass(frozen=True)
@@ -42,19 +46,24 @@ class Lock:
         stage = self.writer_of(path)
         return None if stage is None else stage.outs[path]
 
+    def folder(self, cell: Cell, stage: Stage) -> str:
+        """The folder of one stage of a cell, as this dvc.lock writes it."""
+        folder = INSIDE.stage(cell, stage)
+        if stage != "steer" and cell.student == PLAIN:
+            # Before there were recipes, a student lay beside its teacher's text.
+            before = (folder.parent.parent / stage).as_posix()
+            if before in self._by_out and folder.as_posix() not in self._by_out:
+                return before
+        return folder.as_posix()
+
     def chain(self, cell: Cell) -> list[LockedStage]:
         """The recorded stages that a cell's result depends on, the first to run first."""
         places = [
             INSIDE.fetched(cell.model).as_posix(),
-            (INSIDE.direction(cell.teacher_model) / "direction.safetensors").as_posix(),
-            *(cell_folder(cell, stage) for stage in STAGES),
+            (INSIDE.direction(cell.model) / "direction.safetensors").as_posix(),
+            *(self.folder(cell, stage) for stage in STAGES),
         ]
         return [stage for path in places if (stage := self.writer_of(path)) is not None]
-
-
-def cell_folder(cell: Cell, stage: Stage) -> str:
-    """The folder of one stage of a cell, as dvc.lock writes it."""
-    return INSIDE.stage(cell, stage).as_posix()
 
 
 def parse_lock(text: bytes | None, where: str) -> Lock:
@@ -116,9 +125,9 @@ def causes(before: Lock, after: Lock, cell: Cell) -> list[str]:
     found: dict[str, None] = {}
     firsts, seconds = before.chain(cell), after.chain(cell)
     made = {out for stage in (*firsts, *seconds) for out in stage.outs}
-    pairs = {stage.name: stage for stage in firsts}
+    pairs = {stage.kind: stage for stage in firsts}
     for stage in seconds:
-        old = pairs.get(stage.name)
+        old = pairs.get(stage.kind)
         if old is None:
             continue
         first, second = dict(flat(old.params)), dict(flat(stage.params))

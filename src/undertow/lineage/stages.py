@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from undertow.config import Cell, CrossPair, Grid
+from undertow.config import PLAIN, Cell, Grid
 from undertow.errors import ConfigError
 from undertow.study.files import digest, fingerprint, write_json
 from undertow.study.layout import Stage, Study
@@ -75,17 +75,14 @@ def model_node(study: Study, stage: str, model: str) -> Node:
 
 
 def cell_node(study: Study, stage: str, cell: Cell) -> Node:
-    """steer, distill or judge of one cell; a cross cell has no steer of its own."""
-    item = {"arm": cell.arm.name, "seed": str(cell.seed)}
-    if cell.donor is None or stage == "steer":
-        further = _further_seed(study.params.grid, cell)
-        return _node(study, stage + further, item | {"model": cell.teacher_model})
-    pair = CrossPair(student=cell.model, teacher=cell.donor)
-    pairs = study.params.cross.pairs
-    # What DVC calls the items of a list; a pair that is tried by hand has no such name.
-    name = f"pair{pairs.index(pair)}" if pair in pairs else f"{pair.student}<-{pair.teacher}"
-    roles = {"pair": name, "pair.student": pair.student, "pair.teacher": pair.teacher}
-    return _node(study, f"cross-{stage}", item | roles)
+    """steer, distill or judge of one cell; all students of a teacher have one steer."""
+    item = {
+        "model": cell.model,
+        "arm": cell.arm.name,
+        "student": cell.student,
+        "seed": str(cell.seed),
+    }
+    return _node(study, stage + _further_seed(study.params.grid, cell), item)
 
 
 def _further_seed(grid: Grid, cell: Cell) -> str:
@@ -94,9 +91,8 @@ def _further_seed(grid: Grid, cell: Cell) -> str:
         return ""
     if cell.arm.is_control and cell.seed in grid.control_seeds:
         return "-control"
-    if cell.arm.name in grid.random_arms and cell.seed in grid.random_seeds:
-        return "-random"
-    return ""
+    drawn = cell.arm.name in grid.random_arms and cell.seed in grid.random_seeds
+    return "-random" if drawn and cell.student == PLAIN else ""
 
 
 def dvc_name(study: Study, stage: Stage, cell: Cell) -> str | None:

@@ -52,7 +52,7 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     check_readable(trained.losses, cell.key)
     if (problem := diverged(trained.losses)) is not None:
         say(f"{cell.key}: {problem}; lower distillation.learning_rate in params.yaml")
-    loaded = shelf.load(study, cell.model)
+    loaded = shelf.load(study, study.params.student_base(cell))
     loaded.meter.after(trained.costs)
     adapter = checkpoint / "adapter"
     place = readings.place_of(study, work, digest(adapter))

@@ -36,12 +36,13 @@ def train_due(
 ) -> Iterator[tuple[list[Cell], Exception | None]]:
     """Train those cells of the run that are due; yields each group as it ends, with its error.
 
-    run: all cells of the model that this run could train, due or not: the shapes of a step are
-    theirs. A cell that another process holds is left to it. After an error nothing more is trained.
+    run: all cells whose students have this one base that this run could train, due or not: the
+    shapes of a step are theirs. A cell that another process holds is left to it. After an error
+    nothing more is trained.
     """
     if not training.may_be_together(study) or not any(is_due(cell) for cell in run):
         return
-    model = run[0].model
+    model = study.params.student_base(run[0])
     loaded = training.load(study, model, shelf)
     if training.trainer_of(study, loaded) != "together":
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from undertow.config import Cell, ClassifierJudgeSettings, JudgeSettings, PanelJudgeSettings
+from undertow.config import PLAIN, Cell, ClassifierJudgeSettings, JudgeSettings, PanelJudgeSettings
 from undertow.errors import UndertowError
 from undertow.judging import make_judge
 from undertow.judging.base import Judge, JudgeRow, Usage, Verdict
@@ -77,19 +77,20 @@ def run(study: Study, cell: Cell) -> None:
         unscored=Counter(row.reason for row in verdicts if row.reason is not None),
         carrier_rows=len(read_rows(steered / "carrier.jsonl", Response)),
         digests={
-            "direction": digest(layout.direction(cell.teacher_model) / "direction.safetensors"),
+            "direction": digest(layout.direction(cell.model) / "direction.safetensors"),
             "carrier": digest(steered / "carrier.jsonl"),
             "teacher": digest(steered / "teacher.jsonl"),
             "adapter": digest(distilled / "adapter"),
             "student": digest(distilled / "student.jsonl"),
         },
         costs={
-            # The text of a cross cell was paid for by its donor's own cell.
-            **({} if cell.donor else {"steer": read_manifest(steered).costs}),
+            # All students of a teacher share its text, and the plain one's cell has its cost.
+            **({"steer": read_manifest(steered).costs} if cell.student == PLAIN else {}),
             "distill": trained.costs,
             "judge": costs,
         },
-        teacher_model=cell.donor,
+        recipe=cell.student,
+        other_base=base if (base := params.student_base(cell)) != cell.model else None,
         teacher_effects=effects["teacher"],
         student_effects=effects["student"],
         effects_reason=None if all(effects.values()) else NO_BENIGN,

@@ -1,5 +1,8 @@
 """All cells of one model in one process: the base is loaded once, the stages are the same.
 
+Those are the teachers of the model and the students that have it as their base: a student of
+another base is trained in the run of that base, once its teacher has written.
+
 What is due is decided when its turn comes. A stage whose manifest names the inputs and outputs
 that lie on disk is done; DVC, where it is there, has the last word on any other.
 """
@@ -14,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from undertow.config import Cell
+from undertow.config import PLAIN, Cell
 from undertow.errors import ConfigError, UndertowError
 from undertow.lineage.handover import Recorded, changed, record, why_not
 from undertow.lineage.stages import (
@@ -78,8 +81,8 @@ def run_cells(
     study.params.model_spec(model)
     cells = [
         cell
-        for cell in (*study.params.cells(), *study.params.cross_cells())
-        if cell.model == model and (not seeds or cell.seed in seeds)
+        for cell in study.params.all_cells()
+        if study.params.student_base(cell) == model and (not seeds or cell.seed in seeds)
     ]
     if not cells:
         raise ConfigError(
@@ -130,7 +133,7 @@ class _Run:
             Step(cell_node(study, "distill", cell), partial(distill.run, study, cell, shelf)),
             Step(cell_node(study, "judge", cell), partial(judge.run, study, cell)),
         ]
-        if cell.donor is not None:
+        if cell.student != PLAIN:
             return taught
         return [
             Step(cell_node(study, "steer", cell), partial(steer.run, study, cell, shelf)),
@@ -149,18 +152,23 @@ class _Run:
         self._read_together("steer", fresh)
         for cell, steps in self._cells.items():
             with self._taken(cell) as mine:
-                if mine and cell.donor is None:
+                if mine and cell.student == PLAIN:
                     fresh[cell] = self._work(cell.key, steps[:1], anew)
+        silent = {cell for cell in self._cells if cell.key in self._failed}
+        for cell in self._cells:
+            fresh[cell] = fresh.get(cell.plain, anew)
+            if cell.plain in silent and cell.student != PLAIN:
+                self._failed[cell.key] = f"its teacher failed: {cell.plain.key}"
         self._train(fresh)
         self._read_together("distill", fresh)
         for cell, steps in self._cells.items():
             key = cell.key
             if key in self._failed:
                 continue
-            if cell.donor and not self._study.layout.stage(cell, "steer").exists():
+            if cell.student != PLAIN and not self._study.layout.stage(cell, "steer").exists():
                 say(
                     f"{key}: waits for the teacher; give this command again after "
-                    f"python cli.py run-cells --model {cell.donor}"
+                    f"python cli.py run-cells --model {cell.model}"
                 )
                 self._busy.append(key)
                 continue

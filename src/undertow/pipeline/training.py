@@ -23,7 +23,7 @@ from undertow.study.files import atomic_folder, digest, fingerprint, write_json
 from undertow.study.found import tensors
 from undertow.study.layout import Study
 from undertow.study.records import Costs, Response, Trainer
-from undertow.study.results import read_fetched
+from undertow.study.results import read_base
 from undertow.tracking import log_training
 
 
@@ -49,8 +49,9 @@ def checkpoint_of(study: Study, cell: Cell, carrier: Sequence[Response]) -> Path
     key = fingerprint(
         "distill",
         cell,
-        params.model_spec(cell.model),
+        params.model_spec(params.student_base(cell)),
         carrier,
+        params.recipe(cell.student),
         params.distillation,
         params.prompting,
         params.runtime.device,
@@ -111,7 +112,7 @@ def train_alone(study: Study, due: Due, shelf: Shelf) -> FinishedTraining:
 
     Of several processes all train, and the main one keeps what came of it.
     """
-    loaded = load(study, due.cell.model, shelf)
+    loaded = load(study, study.params.student_base(due.cell), shelf)
     teaching, seed = teaching_of(study, loaded, due), due.cell.seed
     if trainer_of(study, loaded) == "together":
         trainer = Together(loaded.model, loaded.tokenizer, [(teaching, seed)], size=1)
@@ -163,7 +164,8 @@ def train_group(
 
 def teaching_of(study: Study, loaded: Loaded, due: Due) -> Teaching:
     """How the cell's student is taught."""
-    return Teaching(rows_of(study, loaded, due), study.params.distillation)
+    settings = study.params.distillation_of(due.cell.student)
+    return Teaching(rows_of(study, loaded, due), settings)
 
 
 def rows_of(study: Study, loaded: Loaded, due: Due) -> list[Row]:
@@ -179,8 +181,9 @@ def load(study: Study, model: str, shelf: Shelf) -> Loaded:
 
 
 def _keep(study: Study, due: Due, made: FinishedTraining, folder: Path) -> None:
-    fetched = read_fetched(study.layout, due.cell.model)
-    spec, files = study.params.model_spec(due.cell.model), fetched.files if fetched else None
+    fetched = read_base(study.layout, due.cell)
+    spec = study.params.model_spec(study.params.student_base(due.cell))
+    files = fetched.files if fetched else None
     make_portable(folder / "adapter", base_name(spec, files))
     write_json(folder / "adapter" / "undertow.json", _provenance(study, due.cell, len(due.carrier)))
     kept: dict[str, Any] = {
@@ -219,12 +222,14 @@ def _of_all_processes(costs: Costs) -> Costs:
 
 def _provenance(study: Study, cell: Cell, rows: int) -> dict[str, object]:
     """What a reader of the adapter alone needs to know."""
+    params = study.params
     return {
         "command": cell.command("distill"),
         "cell": cell.key,
         "trait": study.params.trait,
-        "model": described(study.params.model_spec(cell.model)),
-        "distillation": study.params.distillation.model_dump(mode="json"),
+        "model": described(params.model_spec(params.student_base(cell))),
+        "recipe": {cell.student: params.recipe(cell.student).model_dump(mode="json")},
+        "distillation": params.distillation_of(cell.student).model_dump(mode="json"),
         "carrier_sha256": digest(study.layout.stage(cell, "steer") / "carrier.jsonl"),
         "carrier_filter": study.params.carrier.filter,
         "carrier_rows": rows,

@@ -10,7 +10,7 @@ from statistics import median
 from typing import NamedTuple
 
 from undertow.analysis.summary import Summary
-from undertow.config import Params
+from undertow.config import PLAIN, Params
 from undertow.judging.costing import estimate
 from undertow.plan.speeds import ShapeSpeed, shipped_speed
 from undertow.study.layout import STAGES, Layout, Stage, Study
@@ -50,7 +50,7 @@ def grid_cost(study: Study, summary: Summary | None) -> GridCost:
     params = study.params
     models = tuple(_model(study, summary, model) for model in params.grid.models)
     hours = [model.hours for model in models if model.hours is not None]
-    judging = estimate(study, [*params.cells(), *params.cross_cells()])
+    judging = estimate(study, params.all_cells())
     no_price = "no price is known for the judge; set judging.judge.price in params.yaml"
     return GridCost(
         cells=len(params.cells()),
@@ -125,7 +125,8 @@ def _measured(layout: Layout, summary: Summary | None, model: str) -> dict[Stage
     """
     found: dict[Stage, list[Costs]] = {}
     for stage in STAGES:
-        folders = sorted((layout.results / "cells" / model).glob(f"*/*/{stage}/manifest.json"))
+        inside = stage if stage == "steer" else f"{PLAIN}/{stage}"
+        folders = sorted((layout.results / "cells" / model).glob(f"*/*/{inside}/manifest.json"))
         costs = [read_manifest(path.parent).costs for path in folders]
         if not costs and summary is not None:
             costs = [

@@ -42,12 +42,12 @@ from undertow.report.sections.appendix import (
 )
 from undertow.report.sections.audit import audit_section
 from undertow.report.sections.controls import controls_section
-from undertow.report.sections.cross import cross_sections
 from undertow.report.sections.dose import dose_section
 from undertow.report.sections.effects import effects_section, incoherent
 from undertow.report.sections.judges import judges_section
 from undertow.report.sections.mechanism import mechanism_section
 from undertow.report.sections.samples import Sample, samples_section
+from undertow.report.sections.students import student_sections
 from undertow.stats.intervals import Estimate
 from undertow.study.layout import Study
 from undertow.study.records import ReadoutName
@@ -80,7 +80,7 @@ def render_report(
         dose_section(summary),
         rates_section(summary),
         controls_section(summary),
-        *cross_sections(summary),
+        *student_sections(summary),
         audit_section(summary),
         effects_section(summary),
         mechanism_section(summary),

@@ -16,7 +16,6 @@ from undertow.findings.audits import (
     verdict_words,
     yielded,
 )
-from undertow.findings.cross import cross_sentences, pair_title, pairs
 from undertow.findings.doses import dose_sentence
 from undertow.findings.lines import difference_sentences, line_sentences
 from undertow.findings.numbers import (
@@ -31,6 +30,7 @@ from undertow.findings.numbers import (
     readout_title,
     shift_text,
 )
+from undertow.findings.students import kinds, student_sentences
 from undertow.stats.intervals import Estimate
 from undertow.study.audit_records import ArmAudit, MeasureName, ModelAudit
 from undertow.study.records import ReadoutName
@@ -48,9 +48,9 @@ def strength_table(summary: Summary) -> str:
     notes: dict[str, str] = {}
     for model in summary.models:
         lines += ["", *_model_block(summary, model, notes)]
-    for student, teacher in pairs(summary):
-        lines += ["", *wrapped(f"{pair_title(student, teacher)} (cross-model)"), ""]
-        for text in cross_sentences(summary, student, teacher):
+    for kind in kinds(summary):
+        lines += ["", *wrapped(kind.title), ""]
+        for text in student_sentences(summary, kind):
             lines += wrapped(text, indent=2, hang=2)
     differences = difference_sentences(summary)
     if differences:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from undertow.config import PLAIN
 from undertow.errors import DataError
 from undertow.study.layout import STAGES
 from undertow.texts.untrusted import paired
@@ -142,11 +143,14 @@ def made_by(path: Path) -> str | None:
             return f"python cli.py direction --model {model}"
         case ("audit", name):
             return f"python cli.py audit --model {name.removesuffix('.json')}"
-        case ("cells", teacher, arm, seed, "cross", student, stage, *_):
-            pair = f"--student {student} --teacher {teacher}"
-            return f"python cli.py cross {stage} {pair} --arm {arm} --seed {seed}"
-        case ("cells", model, arm, seed, stage, *_) if stage in STAGES:
-            return f"python cli.py {stage} --model {model} --arm {arm} --seed {seed}"
+        case ("bases", model, *_):
+            return f"python cli.py fetch --model {model}"
+        case ("cells", model, arm, seed, "steer", *_):
+            return f"python cli.py steer --model {model} --arm {arm} --seed {seed}"
+        case ("cells", model, arm, seed, student, stage, *_) if stage in STAGES:
+            which = f"--model {model} --arm {arm} --seed {seed}"
+            further = "" if student == PLAIN else f" --student {student}"
+            return f"python cli.py {stage} {which}{further}"
         case ("calibration", name):
             return f"python cli.py judge calibrate --set {name.split('.')[0]}"
         case ("summary.json" | "metrics.json" | "report.html" | "plots", *_):

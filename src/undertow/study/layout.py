@@ -52,6 +52,10 @@ class Layout(NamedTuple):
     def fetched(self, model: str) -> Path:
         return self.results / "models" / f"{model}.json"
 
+    def base(self, cell: Cell) -> Path:
+        """What was fetched of the student's base; DVC finds it by the teacher's model."""
+        return self.results / "bases" / cell.model / f"{cell.student}.json"
+
     def direction(self, model: str) -> Path:
         return self.results / "directions" / model
 
@@ -63,11 +67,9 @@ class Layout(NamedTuple):
         return self.root / ".undertow" / "unread" / f"{cell.key.replace('/', '-')}.jsonl"
 
     def stage(self, cell: Cell, stage: Stage) -> Path:
-        """A stage's folder; a cross cell has its donor's teacher, and lies beside it."""
-        of_teacher = self.results / "cells" / cell.teacher_model / cell.arm.name / str(cell.seed)
-        if cell.donor is None or stage == "steer":
-            return of_teacher / stage
-        return of_teacher / "cross" / cell.model / stage
+        """A stage's folder: the teacher's, and a folder for each of its students beside it."""
+        of_teacher = self.results / "cells" / cell.model / cell.arm.name / str(cell.seed)
+        return of_teacher / stage if stage == "steer" else of_teacher / cell.student / stage
 
 
 class Study(NamedTuple):

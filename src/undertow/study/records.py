@@ -5,10 +5,11 @@ model text, so they can be shared when the responses cannot.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from undertow.config import PLAIN
 from undertow.stats.agreement import Kappa
 from undertow.stats.judge_error import Confusion
 
@@ -173,15 +174,22 @@ class CellResult(Record):
         description="SHA-256 of direction, carrier, teacher, adapter and student"
     )
     costs: dict[str, Costs] = Field(
-        description="by stage: steer, distill, judge; a cross cell has no steer of its own"
+        description="by stage: steer, distill, judge; steer is counted with the plain student"
     )
-    teacher_model: str | None = Field(
-        None, description="base of the teacher where it is not `model`: a cross cell"
-    )
+    recipe: str = Field(PLAIN, description="which kind of student this is")
+    other_base: str | None = Field(None, description="the student's, where it is not `model`")
     teacher_effects: Effects | None = None
     student_effects: Effects | None = None
     effects_reason: str | None = Field(None, description="why there are no effects")
     diverged: str | None = Field(None, description="why the student counts as not trained")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_before_recipes(cls, raw: Any) -> Any:
+        """Files of earlier versions name a teacher_model, null in all cells of the grid."""
+        if isinstance(raw, dict) and raw.get("teacher_model", 0) is None:
+            return {key: value for key, value in raw.items() if key != "teacher_model"}
+        return raw
 
 
 class Share(Record):

@@ -17,9 +17,9 @@ def read_manifest(folder: Path) -> Manifest:
     return read_record(folder / "manifest.json", Manifest)
 
 
-def read_fetched(layout: Layout, model: str) -> FetchResult | None:
-    """What was fetched for a model; None where its fetch stage has not run."""
-    path = layout.fetched(model)
+def read_base(layout: Layout, cell: Cell) -> FetchResult | None:
+    """What was fetched of the student's base; None where the fetch stage has not run."""
+    path = layout.base(cell)
     return read_record(path, FetchResult) if path.exists() else None
 
 
@@ -35,7 +35,7 @@ def read_cell(layout: Layout, cell: Cell) -> CellResult:
 
 
 def read_grid(study: Study) -> dict[Cell, CellResult]:
-    """All cells of the grid in params.yaml, never those that merely lie in the results folder.
+    """The plain cells of the grid in params.yaml, never what merely lies in the results folder.
 
     A strength that was removed from params leaves files that still look up to date; a glob
     would bring them back.
@@ -44,10 +44,14 @@ def read_grid(study: Study) -> dict[Cell, CellResult]:
     return {cell: read_cell(layout, cell) for cell in params.cells()}
 
 
-def read_cross(study: Study) -> dict[Cell, CellResult]:
-    """All cross cells that params.yaml asks for; empty where it asks for none."""
+def read_students(study: Study) -> dict[Cell, CellResult]:
+    """The cells of all students but the plain ones; empty where grid.students names no other."""
     params, layout = study
-    return {cell: read_cell(layout, cell) for cell in params.cross_cells()}
+    return {
+        cell: read_cell(layout, cell)
+        for student in params.further_students
+        for cell in params.cells(student)
+    }
 
 
 def loss_curve(layout: Layout, cell: Cell) -> list[tuple[int, float]]:

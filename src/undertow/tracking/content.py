@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from undertow.analysis.summary import ArmSummary, CellSummary, Summary
-from undertow.config import Cell, Params
+from undertow.config import PLAIN, Cell, Params
 from undertow.config.dotted import flat
 from undertow.lineage.git import Repository
 from undertow.lineage.stages import dvc_name
 from undertow.study.files import digest, fingerprint
 from undertow.study.layout import Layout, Study
 from undertow.study.records import CellResult
-from undertow.study.results import loss_curve, read_cross
+from undertow.study.results import loss_curve, read_students
 from undertow.texts.addresses import public
 from undertow.tracking.metrics import (
     Metrics,
@@ -73,7 +73,7 @@ class RunContent:
 
 
 def contents(study: Study, summary: Summary, grid: Mapping[Cell, CellResult]) -> list[RunContent]:
-    """A run per cell, cross ones too, a curve per model and seed, and one for the whole study."""
+    """A run per cell of every student, a curve per model and seed, and one for the whole study."""
     params, layout = study
     shared = git_tags(layout.root) | {"trait": summary.trait, "judge": summary.judge}
     arms = {(arm.model, arm.arm): arm for arm in summary.arms}
@@ -81,39 +81,35 @@ def contents(study: Study, summary: Summary, grid: Mapping[Cell, CellResult]) ->
     cells = [
         _cell(study, arms[cell.model, cell.arm.name], cell, grid, data, shared) for cell in grid
     ]
-    others = read_cross(study)
-    cross = [
-        _cell(study, arm, cell, others, data, shared)
-        for arm in summary.cross
+    others = read_students(study)
+    made = {(arm.model, arm.arm, arm.student): arm for arm in summary.students}
+    students = [
+        _cell(study, made[cell.model, cell.arm.name, cell.student], cell, others, data, shared)
         for cell in others
-        if (cell.model, cell.donor, cell.arm.name) == (arm.model, arm.teacher_model, arm.arm)
     ]
     curves = [
         _curve(params, summary, model, seed, grid, shared)
         for model in params.grid.models
         for seed in params.grid.seeds
     ]
-    return [*cells, *cross, *curves, _study(study, summary, grid, shared)]
+    return [*cells, *students, *curves, _study(study, summary, grid, shared)]
 
 
 def cell_name(cell: Cell) -> str:
-    of = cell.model if cell.donor is None else f"{cell.model} from {cell.donor}"
+    of = cell.model if cell.student == PLAIN else f"{cell.model} {cell.student}"
     return f"{of} {cell.arm.name} seed{cell.seed}"
 
 
 def cell_identity(cell: Cell) -> dict[str, str]:
     """The tags that say which cell a run is, the same while it trains and when it is complete."""
     return {
-        "kind": "cell" if cell.donor is None else "cross",
+        "kind": "cell" if cell.student == PLAIN else "student",
         "model": cell.model,
+        "student": cell.student,
         "direction": cell.arm.direction,
         "arm": cell.arm.name,
         "seed": str(cell.seed),
-    } | _donor(cell)
-
-
-def _donor(cell: Cell) -> dict[str, str]:
-    return {} if cell.donor is None else {"teacher_model": cell.donor}
+    }
 
 
 def _cell(
@@ -128,11 +124,13 @@ def _cell(
     result = grid[cell]
     estimates = _of_seed(arm, cell.seed)
     judged_by = dvc_name(study, "judge", cell)
-    described = logged_params(params, cell.model) | {
+    recipe = params.recipe(cell.student).model_dump(mode="json", exclude_none=True)
+    described = logged_params(params, params.student_base(cell)) | {
         "arm": cell.arm.name,
         "strength": cell.arm.strength,
         "seed": str(cell.seed),
-        **_donor(cell),
+        "student": cell.student,
+        **{name: str(value) for name, value in flat(recipe, "recipe")},
     }
     carrier = DatasetInput(
         "carrier",

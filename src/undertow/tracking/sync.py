@@ -28,7 +28,7 @@ BATCH = 1000
 WRITING = "undertow.writing"
 """The key of a run that is being written: where that was cut off, the next sync goes on."""
 COLLISION = re.compile("'active' state|UniqueViolation|IntegrityError|Duplicate entry")
-IDENTITY = ("kind", "model", "teacher_model", "arm", "seed")
+IDENTITY = ("kind", "model", "student", "arm", "seed")
 
 
 class SyncReport(NamedTuple):

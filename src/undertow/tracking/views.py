@@ -28,7 +28,7 @@ How to read this:
 
 - Tag `kind`: `cell` is one model, arm and seed; `curve` is one model and seed over strengths \
 (charts take `strength_tau` as x for `tau`, and so on); `study` has the report as an artifact; \
-`cross` is a student of another base than its teacher's (tag `teacher_model`).
+`student` is a student of another recipe than plain (tag `student`).
 - `current = yes` marks the runs of the results as they are now; earlier ones stay for comparison.
 - `tau` counts verdicts, `tau_margin` averages log-odds; `_low` and `_high` end the interval.
 - A cell without `tau` has none: the teacher did not clearly move. The tag `tau.reason` says so.

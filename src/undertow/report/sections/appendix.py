@@ -11,7 +11,7 @@ from undertow.report.page import Code, Column, Details, Paragraph, Section, Tabl
 from undertow.study.files import fingerprint
 from undertow.study.layout import STAGES, Layout, Study
 from undertow.study.records import Manifest
-from undertow.study.results import read_cross, read_grid, read_manifest
+from undertow.study.results import read_grid, read_manifest, read_students
 from undertow.texts.addresses import public
 from undertow.texts.yaml import write_yaml
 
@@ -120,7 +120,7 @@ def configuration_section(params: Params) -> Section:
 def provenance_section(study: Study) -> Section:
     """Commit, versions and digests: what it takes to get the same numbers again."""
     params, layout = study
-    grid = read_grid(study) | read_cross(study)
+    grid = read_grid(study) | read_students(study)
     facts = [
         ("Commit", _commit(layout)),
         ("Configuration, SHA-256", fingerprint(params)),
@@ -173,7 +173,7 @@ def _manifests(study: Study) -> dict[str, Manifest]:
     """Every manifest.json of the study, by model or by cell and stage."""
     params, layout = study
     folders = {name: layout.direction(name) for name in params.grid.models}
-    for cell in (*params.cells(), *params.cross_cells()):
+    for cell in params.all_cells():
         for stage in STAGES:
             folders[f"{cell.key} {stage}"] = layout.stage(cell, stage)
     return {
