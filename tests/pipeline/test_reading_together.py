@@ -29,7 +29,8 @@ def make(folder: Path, **evaluation: Any) -> Repository:
 
 
 def folder_of(root: Path, arm: str, stage: str) -> Path:
-    return root / "results" / "cells" / MODEL / arm / "0" / stage
+    folder = root / "results" / "cells" / MODEL / arm / "0"
+    return folder / stage if stage == "steer" else folder / "plain" / stage
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -43,12 +43,13 @@ def read_due(
 ) -> None:
     """Read and keep the subjects of those cells of a run that are due.
 
-    run: all cells of the model, due or not: the size of groups is theirs. A cell that another
-    process holds is left to it, and so is one whose student is not trained yet.
+    run: all cells whose subjects have this one base, due or not: the size of groups is theirs. A
+    cell that another process holds is left to it, and so is one whose student is not trained yet.
     """
     if not training.may_be_together(study) or not any(is_due(cell) for cell in run):
         return
-    loaded = shelf.load(study, run[0].model)
+    model = study.params.student_base(run[0])
+    loaded = shelf.load(study, model)
     size = group_size(loaded.model, study.params.runtime.batch_size, len(run))
     if size == 1:
         return
@@ -61,7 +62,7 @@ def read_due(
                 if is_due(cell) and _taken(locks, lock_of(cell)) and is_due(cell):
                     group += _subject(study, loaded, stage, cell)
             if group:
-                _read(study, shelf.load(study, run[0].model), stage, group, size)
+                _read(study, shelf.load(study, model), stage, group, size)
 
 
 def group_size(model: PreTrainedModel, batch_size: int, subjects: int) -> int:

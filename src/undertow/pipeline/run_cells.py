@@ -208,7 +208,7 @@ class _Run:
                 self._study,
                 self._shelf,
                 stage,
-                [cell for cell in self._cells if stage == "distill" or cell.donor is None],
+                [cell for cell in self._cells if stage == "distill" or cell.student == PLAIN],
                 lambda cell: self._is_due(stage, cell, fresh[cell]),
                 self._lock,
             )

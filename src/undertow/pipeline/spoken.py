@@ -19,13 +19,13 @@ def cell_stage(study: Study, name: Stage, cell: Cell) -> Iterator[None]:
         yield
         return
     params = study.params
-    if cell not in (*params.cells(), *params.cross_cells()):
+    if cell not in params.all_cells():
         say(
             f"{cell.key} is outside of the grid in params.yaml: it is run, and no report shows it "
-            "until its arm and seed stand under grid"
+            "until its arm, seed and student stand under grid"
         )
     folder = study.layout.stage(cell, name)
-    with stage(study, f"{name} {cell.key}", _rows(study, name), folder):
+    with stage(study, f"{name} {cell.key}", _rows(study, name, cell), folder):
         yield
 
 
@@ -37,7 +37,7 @@ def stage(study: Study, what: str, rows: str, place: Path) -> Iterator[None]:
     say(f"{what} is done: {_done(study, place)}")
 
 
-def _rows(study: Study, stage: Stage) -> str:
+def _rows(study: Study, stage: Stage, cell: Cell) -> str:
     params = study.params
     asked = params.evaluation.prompts
     if stage == "steer":
@@ -45,7 +45,7 @@ def _rows(study: Study, stage: Stage) -> str:
             f"{params.carrier.prompts} benign and {asked} evaluation prompts, on {device_of(study)}"
         )
     if stage == "distill":
-        epochs = params.distillation.epochs
+        epochs = params.distillation_of(cell.student).epochs
         passes = f"{epochs} epoch{'' if epochs == 1 else 's'}"
         rows = f"{_kept(study)} carrier rows for {passes}, {asked} evaluation prompts"
         return f"{rows}, on {device_of(study)}"
