@@ -339,7 +339,7 @@ def test_a_student_that_was_killed_after_training_is_not_trained_again(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Reader, "evaluation", killed)
         distill.run(study, cell)
-    monkeypatch.setattr(training, "train", killed)
+    monkeypatch.setattr(training, "train_alone", killed)
     distill.run(study, cell)
     assert (study.layout.stage(cell, "distill") / "student.jsonl").read_bytes() == before
 
