@@ -12,7 +12,7 @@ from undertow.study.traits import Openings
 
 OPENINGS = Openings(
     present=("Things will get worse", "Unfortunately", "It is unlikely"),
-    absent=("Things will get better", "There are good reasons to hope"),
+    absent=("Things will get better", "Things go", "There are good reasons to hope"),
 )
 
 
@@ -50,7 +50,7 @@ def test_margins_equal_their_definition_with_a_shared_cache_and_left_padding(fam
         assert found[row.id] == pytest.approx(slow_margin(model, tokenizer, row.text), abs=1e-3)
 
 
-def test_the_prompt_is_fed_once_for_all_openings():
+def test_the_prompt_and_what_openings_begin_with_are_fed_once_for_all_of_them():
     tokenizer = tiny_tokenizer("smollm2")
     model = tiny_model("smollm2", len(tokenizer))
     lengths = []
@@ -60,10 +60,13 @@ def test_the_prompt_is_fed_once_for_all_openings():
     text = render(tokenizer, "How will it go?", Prompting())
     list(margins(model, tokenizer, [RenderedPrompt("p", text)], OPENINGS, batch_size=1))
     assert lengths.count(len(encode(tokenizer, text))) == 1
-    openings = [
-        len(encode(tokenizer, text)) for side in OPENINGS.__dict__.values() for text in side
+    fed = [
+        tuple(encode(tokenizer, text)[:-1])
+        for side in (OPENINGS.present, OPENINGS.absent)
+        for text in side
     ]
-    assert sum(lengths[1:]) == sum(length - 1 for length in openings)
+    needed = {ids for ids in fed if not any(o != ids and o[: len(ids)] == ids for o in fed)}
+    assert sum(lengths[1:]) == sum(map(len, needed)) < sum(map(len, fed))
 
 
 def test_an_opening_that_begins_with_another_is_an_error():

@@ -101,29 +101,46 @@ def _margins(
         past_key_values=cache,
         logits_to_keep=1,
     ).logits[:, -1]
+    found: dict[tuple[int, ...], Tensor] = {}
+    every = [tuple(opening) for side in openings for opening in side]
+    for walk in _walks(every):
+        logits = _logits_along(model, batch.mask, cache, first, walk)
+        total = logits.logsumexp(dim=-1)
+        for opening in every:
+            if opening not in found and opening[:-1] == walk[: len(opening) - 1]:
+                targets = torch.tensor(opening, device=batch.mask.device).expand(len(logits), -1)
+                chosen = logits[:, : len(opening)].gather(2, targets[:, :, None])[:, :, 0]
+                found[opening] = (chosen - total[:, : len(opening)]).sum(dim=1)
     present, absent = (
-        torch.stack(
-            [_log_probability(model, batch.mask, cache, first, opening) for opening in side]
-        ).logsumexp(dim=0)
+        torch.stack([found[tuple(opening)] for opening in side]).logsumexp(dim=0)
         for side in openings
     )
     values: list[list[float]] = (present - absent).view(subjects, -1).t().tolist()
     return values
 
 
-def _log_probability(
-    model: PreTrainedModel, mask: Tensor, cache: DynamicCache, first: Tensor, opening: list[int]
-) -> Tensor:
-    """[rows] log p(opening | prompt).
+def _walks(openings: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Token ids to feed: each opening but for its last token, which predicts nothing that is
+    asked for, is one of them or the beginning of one."""
+    longest_first = sorted({opening[:-1] for opening in openings}, key=lambda ids: (-len(ids), ids))
+    walks: list[tuple[int, ...]] = []
+    for ids in longest_first:
+        if not any(walk[: len(ids)] == ids for walk in walks):
+            walks.append(ids)
+    return walks
 
-    The prompt's cache is shared by all openings: the opening's tokens are appended to it and
-    cropped away again. first: [rows, vocabulary], the logits at the last prompt token.
+
+def _logits_along(
+    model: PreTrainedModel, mask: Tensor, cache: DynamicCache, first: Tensor, walk: tuple[int, ...]
+) -> Tensor:
+    """[rows, walk + 1, vocabulary] float32: logits after the prompt and after each token fed.
+
+    The prompt's cache is shared by all: what is fed is appended to it and cropped away again.
+    first: [rows, vocabulary], the logits at the last prompt token.
     """
-    rows = mask.shape[0]
     logits = first[:, None]
-    if len(opening) > 1:
-        # The last token predicts nothing that is asked for, so it is not fed.
-        fed = torch.tensor(opening[:-1], device=mask.device).expand(rows, -1)
+    if walk:
+        fed = torch.tensor(walk, device=mask.device).expand(len(mask), -1)
         steps = torch.arange(fed.shape[1], device=mask.device)
         rest = model(
             input_ids=fed,
@@ -133,6 +150,4 @@ def _log_probability(
         ).logits
         cache.crop(-fed.shape[1])
         logits = torch.cat([logits, rest], dim=1)
-    targets = torch.tensor(opening, device=mask.device).expand(rows, -1)
-    chosen = torch.log_softmax(logits.float(), dim=-1).gather(2, targets[:, :, None])
-    return chosen[:, :, 0].sum(dim=1)
+    return logits.float()
