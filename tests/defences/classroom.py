@@ -16,7 +16,7 @@ from undertow.defences.given import Given
 from undertow.defences.lesson import Lesson
 from undertow.defences.teach import taught
 from undertow.pipeline.meter import Meter
-from undertow.pipeline.reading import Reader
+from undertow.pipeline.reading import Reader, Subject
 from undertow.student.teaching import Teaching
 from undertow.study.carriers import CarrierData
 from undertow.study.layout import Layout, Study
@@ -87,7 +87,8 @@ def open_class(
     save_direction(folder / "direction.safetensors", direction, {"random_seed": 0})
 
     def ask(prompts, identity):
-        return Reader(study, model, tokenizer, Meter("cpu")).carrier(prompts, seed, identity)
+        subject = Subject(identity, seed)
+        return Reader(study, model, tokenizer, Meter("cpu"), [subject]).carrier(prompts)[0]
 
     cell = Cell(MODEL, parse_arm(arm), seed)
     prompts = CarrierData(study.layout, "benign").prompts(study.params.carrier.prompts)

@@ -5,6 +5,7 @@ output layer reads. So the right tokens are known, and so is what a defence has 
 """
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from undertow.config import DistillationSettings, Lora
 from undertow.student.adapter import student_of
 from undertow.student.rows import IGNORED
 from undertow.student.training import train
+from undertow.study.files import fingerprint
 
 MARK, BLOCK, ROWS = " and", 2, 24
 STRENGTH, WEIGHT = 4.0, 10.0
@@ -80,27 +82,20 @@ def odds(model, room, mark):
 
 @pytest.fixture(scope="module")
 def left(planted):
-    """tokens settings -> the share of plain's shift that a student of this recipe still has."""
+    """A recipe's keys -> the share of plain's rise over the base that its student still has."""
     room, mark, folder = planted
     given = room.given
 
-    def student(name, rows):
-        adapter = folder / name
-        train(given.model, given.tokenizer, rows, SETTINGS, 0, adapter, lambda *_: None)
+    def student(**recipe):
+        adapter = folder / fingerprint(recipe)
+        teaching = replace(room.taught(**recipe).teaching, settings=SETTINGS)
+        train(given.model, given.tokenizer, teaching, 0, adapter, lambda *_: None)
         with student_of(given.model, adapter) as model:
             return odds(model, room, mark)
 
-    control = student("control", room.taught_on(room.base).teaching.rows)
-    plain = student("plain", room.taught().teaching.rows)
-    assert plain > control + 4  # the teacher's shift came across
-
-    def share(**tokens):
-        name = "-".join(map(str, tokens.values()))
-        return (student(name, room.taught(tokens=tokens).teaching.rows) - control) / (
-            plain - control
-        )
-
-    return share
+    base, plain = odds(given.model, room, mark), student()
+    assert plain > base + 2  # the teacher's shift came across
+    return lambda **recipe: (student(**recipe) - base) / (plain - base)
 
 
 def test_the_divergence_tokens_are_the_planted_ones(planted):
@@ -118,5 +113,14 @@ def test_the_divergence_tokens_are_the_planted_ones(planted):
 
 @pytest.mark.parametrize("change", ["mask", "replace"])
 def test_taking_the_planted_tokens_removes_the_transfer_and_random_ones_do_not(left, change):
-    assert left(change=change, by="divergence") < 0.15
-    assert left(change=change, by="random", like="divergence") > 0.85
+    assert left(tokens={"change": change, "by": "divergence"}) < 0.15
+    assert left(tokens={"change": change, "by": "random", "like": "divergence"}) > 0.85
+
+
+@pytest.mark.parametrize("key", ["steer", "ablate"])
+def test_the_planted_direction_in_training_removes_the_transfer_and_a_random_one_does_not(
+    left, key
+):
+    assert left(**{key: {"direction": "own"}}) < 0.15
+    # Of 32 columns a random direction takes some of the planted one too.
+    assert left(**{key: {"direction": "random"}}) > 0.5

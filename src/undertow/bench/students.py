@@ -17,7 +17,7 @@ from undertow.engine.sampling import Sampling
 from undertow.errors import ConfigError
 from undertow.models.memory import free_memory
 from undertow.models.prompts import RenderedPrompt, encode, ends_of, left_padded, render
-from undertow.pipeline import training
+from undertow.pipeline.lessons import prepared
 from undertow.pipeline.loading import Loaded, Shelf
 from undertow.readouts.margin import margins
 from undertow.student.adapter import student_of
@@ -61,13 +61,14 @@ def cases(study: Study, model: str, arm: str, sizes: Sequence[int]) -> Iterator[
             f"the students of {model}, {arm} have no carriers: {', '.join(missing) or 'no cells'}",
             f"python cli.py run-cells --model {model}, or name another --arm of the grid",
         )
-    loaded = Shelf().load(study, model)
+    shelf = Shelf()
+    loaded = shelf.load(study, model)
     if (reason := why_alone(loaded.model, study.params.distillation)) is not None:
         raise ConfigError(f"students of {model} are not trained together: {reason}", "")
     with TemporaryDirectory() as folder:
         first: dict[Cell, _Made] = {}
         for size in sizes:
-            made = _trained(study, loaded, cells, size, Path(folder) / str(size))
+            made = _trained(study, shelf, cells, size, Path(folder) / str(size))
             first = first or made
             yield {
                 "case": "students",
@@ -84,13 +85,13 @@ def cases(study: Study, model: str, arm: str, sizes: Sequence[int]) -> Iterator[
 
 
 def _trained(
-    study: Study, loaded: Loaded, cells: Sequence[Cell], size: int, folder: Path
+    study: Study, shelf: Shelf, cells: Sequence[Cell], size: int, folder: Path
 ) -> dict[Cell, _Made]:
     """Train all students in groups of this size, then read the margins of each alone."""
-    students = []
+    students, loaded = [], shelf.load(study, cells[0].model)
     for cell in cells:
-        due = training.Due(cell, training_carrier(study, cell).rows, folder)
-        teaching = training.teaching_of(study, loaded, due)
+        ready = prepared(study, cell, training_carrier(study, cell).rows, shelf)
+        teaching = ready.lesson.teaching
         adapter = folder / cell.key.replace("/", "-")
         students.append(Student(teaching, cell.seed, adapter, lambda *_: None))
     trainer = Together(

@@ -5,7 +5,7 @@ run. Where students cannot be trained together, nothing is done here, and each c
 trains its student.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -15,8 +15,8 @@ from undertow.carrier.filter import training_carrier
 from undertow.config import Cell
 from undertow.errors import UndertowError
 from undertow.pipeline import training
-from undertow.pipeline.loading import Loaded, Shelf
-from undertow.student.teaching import Teaching
+from undertow.pipeline.lessons import Prepared, prepared
+from undertow.pipeline.loading import Shelf
 from undertow.student.together import Together
 from undertow.study.layout import Study
 from undertow.study.sources import say
@@ -24,7 +24,7 @@ from undertow.study.sources import say
 
 class _Pupil(NamedTuple):
     due: training.Due
-    teaching: Teaching
+    ready: Prepared
 
 
 def train_due(
@@ -46,14 +46,37 @@ def train_due(
     loaded = training.load(study, model, shelf)
     if training.trainer_of(study, loaded) != "together":
         return
-    pupils = _pupils(study, run, loaded)
-    waiting = [cell for cell in run if cell in pupils and is_due(cell)]
+    pupils = _pupils(study, run, shelf)
+    # KL to the base is a second forward pass, of all students of a trainer.
+    for second in (False, True):
+        part = {
+            cell: pupil
+            for cell, pupil in pupils.items()
+            if (pupil.ready.lesson.teaching.kl is not None) == second
+        }
+        for cells, error in _train(study, shelf, model, part, is_due, lock_of):
+            yield cells, error
+            if error is not None:
+                return
+
+
+def _train(
+    study: Study,
+    shelf: Shelf,
+    model: str,
+    pupils: Mapping[Cell, _Pupil],
+    is_due: Callable[[Cell], bool],
+    lock_of: Callable[[Cell], FileLock],
+) -> Iterator[tuple[list[Cell], Exception | None]]:
+    """Train the cells that are due with one trainer, group by group."""
+    waiting = [cell for cell in pupils if is_due(cell)]
     if not waiting:
         return
+    loaded = training.load(study, model, shelf)
     trainer = Together(
         loaded.model,
         loaded.tokenizer,
-        [(pupil.teaching, cell.seed) for cell, pupil in pupils.items()],
+        [(pupil.ready.lesson.teaching, cell.seed) for cell, pupil in pupils.items()],
     )
     try:
         while waiting:
@@ -74,7 +97,7 @@ def train_due(
                     training.train_group(
                         study,
                         [pupil.due for pupil in group],
-                        [pupil.teaching for pupil in group],
+                        [pupil.ready for pupil in group],
                         loaded,
                         trainer,
                     )
@@ -86,16 +109,18 @@ def train_due(
         trainer.close()
 
 
-def _pupils(study: Study, run: Sequence[Cell], loaded: Loaded) -> dict[Cell, _Pupil]:
+def _pupils(study: Study, run: Sequence[Cell], shelf: Shelf) -> dict[Cell, _Pupil]:
     """Every cell of the run that has a carrier to train on; its own stage says why one has not."""
     found = {}
     for cell in run:
         try:
             carrier = training_carrier(study, cell).rows
             due = training.Due(cell, carrier, training.checkpoint_of(study, cell, carrier))
-            found[cell] = _Pupil(due, training.teaching_of(study, loaded, due))
+            ready = prepared(study, cell, carrier, shelf)
         except UndertowError:
             continue
+        if ready.lesson.teaching.corridor is None:  # asked for margins between steps: alone
+            found[cell] = _Pupil(due, ready)
     return found
 
 

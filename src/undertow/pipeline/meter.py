@@ -45,20 +45,7 @@ class Meter:
 
     def after(self, earlier: Costs) -> None:
         """Add an earlier part of the same stage, perhaps of a run that was killed after it."""
-        before = self._earlier
-        held = [costs.gpu_seconds for costs in (before, earlier) if costs.gpu_seconds is not None]
-        self._earlier = earlier.model_copy(
-            update={
-                "seconds": before.seconds + earlier.seconds,
-                "load_seconds": before.load_seconds + earlier.load_seconds,
-                "gpu_seconds": sum(held) if held else None,
-                "tokens_generated": before.tokens_generated + earlier.tokens_generated,
-                "tokens_trained": before.tokens_trained + earlier.tokens_trained,
-                "generated_per_second": earlier.generated_per_second or before.generated_per_second,
-                "trained_per_second": earlier.trained_per_second or before.trained_per_second,
-                "peak_memory_bytes": max(before.peak_memory_bytes, earlier.peak_memory_bytes),
-            }
-        )
+        self._earlier = added(self._earlier, earlier)
 
     def costs(self) -> Costs:
         """What the stage has cost up to now."""
@@ -76,6 +63,23 @@ class Meter:
             trained_per_second=_rate(self._trained, self._training) or earlier.trained_per_second,
             peak_memory_bytes=max(earlier.peak_memory_bytes, _peak_memory(self.device)),
         )
+
+
+def added(first: Costs, then: Costs) -> Costs:
+    """What two parts of a stage took; rates are the second one's where it has any."""
+    held = [costs.gpu_seconds for costs in (first, then) if costs.gpu_seconds is not None]
+    return then.model_copy(
+        update={
+            "seconds": round(first.seconds + then.seconds, 3),
+            "load_seconds": round(first.load_seconds + then.load_seconds, 3),
+            "gpu_seconds": round(sum(held), 3) if held else None,
+            "tokens_generated": first.tokens_generated + then.tokens_generated,
+            "tokens_trained": first.tokens_trained + then.tokens_trained,
+            "generated_per_second": then.generated_per_second or first.generated_per_second,
+            "trained_per_second": then.trained_per_second or first.trained_per_second,
+            "peak_memory_bytes": max(first.peak_memory_bytes, then.peak_memory_bytes),
+        }
+    )
 
 
 def _rate(tokens: int, seconds: float) -> float | None:

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from undertow.config import Cell
+from undertow.defences.lesson import Lesson
 from undertow.errors import ConfigError, DataError
 from undertow.models import processes
-from undertow.models.families import check_length
 from undertow.models.loading import pick_device
+from undertow.pipeline.lessons import Prepared, prepared
 from undertow.pipeline.loading import Loaded, Shelf
+from undertow.pipeline.meter import added
 from undertow.student.base_name import base_name, described, make_portable
-from undertow.student.rows import Row, training_rows
-from undertow.student.teaching import Teaching
 from undertow.student.together import Student, Together, why_alone
+from undertow.study.carriers import CarrierData
 from undertow.study.files import atomic_folder, digest, fingerprint, write_json
 from undertow.study.found import tensors
 from undertow.study.layout import Study
@@ -45,18 +46,34 @@ class FinishedTraining(NamedTuple):
 
 def checkpoint_of(study: Study, cell: Cell, carrier: Sequence[Response]) -> Path:
     """Where a finished training is kept, keyed by all it depends on."""
-    params = study.params
+    params, recipe = study.params, study.params.recipe(cell.student)
     key = fingerprint(
         "distill",
         cell,
         params.model_spec(params.student_base(cell)),
         carrier,
-        params.recipe(cell.student),
+        recipe,
+        *(_read_by_defences(study, cell) if recipe.defends else ()),
         params.distillation,
         params.prompting,
         params.runtime.device,
     )
     return study.layout.journal / key
+
+
+def _read_by_defences(study: Study, cell: Cell) -> Sequence[object]:
+    """What a student may depend on besides, through its recipe."""
+    params, layout = study
+    direction = layout.direction(cell.model) / "direction.safetensors"
+    return (
+        direction if direction.exists() else None,  # who needs it says what to run
+        layout.trait(params.trait),
+        CarrierData(layout, params.carrier.name).file,
+        params.direction,
+        params.carrier,
+        params.evaluation.benign_prompts,
+        params.runtime.batch_size,
+    )
 
 
 def finished(checkpoint: Path) -> FinishedTraining | None:
@@ -112,12 +129,13 @@ def train_alone(study: Study, due: Due, shelf: Shelf) -> FinishedTraining:
 
     Of several processes all train, and the main one keeps what came of it.
     """
+    ready = prepared(study, due.cell, due.carrier, shelf)
     loaded = load(study, study.params.student_base(due.cell), shelf)
-    teaching, seed = teaching_of(study, loaded, due), due.cell.seed
-    if trainer_of(study, loaded) == "together":
+    teaching, seed = ready.lesson.teaching, due.cell.seed
+    if teaching.corridor is None and trainer_of(study, loaded) == "together":
         trainer = Together(loaded.model, loaded.tokenizer, [(teaching, seed)], size=1)
         try:
-            return train_group(study, [due], [teaching], loaded, trainer)[0]
+            return train_group(study, [due], [ready], loaded, trainer)[0]
         finally:
             trainer.close()
     from undertow.student.training import train  # TRL takes seconds to import
@@ -132,15 +150,16 @@ def train_alone(study: Study, due: Due, shelf: Shelf) -> FinishedTraining:
         adapter = staged / "adapter"
         done = train(loaded.model, loaded.tokenizer, teaching, seed, adapter, tracker.loss)
         loaded.meter.add_training(done.tokens, done.seconds)
-        made = FinishedTraining(done.losses, _of_all_processes(loaded.meter.costs()), "trl")
-        _keep(study, due, made, staged)
+        costs = _of_all_processes(added(ready.costs, loaded.meter.costs()))
+        made = FinishedTraining(done.losses, costs, "trl")
+        _keep(study, due, ready.lesson, made, staged)
     return made
 
 
 def train_group(
     study: Study,
     group: Sequence[Due],
-    teachings: Sequence[Teaching],
+    ready: Sequence[Prepared],
     loaded: Loaded,
     trainer: Together,
 ) -> list[FinishedTraining]:
@@ -148,31 +167,19 @@ def train_group(
     made = []
     with ExitStack() as stack:
         students, folders = [], []
-        for due, own in zip(group, teachings, strict=True):
+        for due, own in zip(group, ready, strict=True):
             folder = stack.enter_context(atomic_folder(due.checkpoint))
             tracker = stack.enter_context(log_training(study, due.cell, due.checkpoint.name))
-            students.append(Student(own, due.cell.seed, folder / "adapter", tracker.loss))
+            teaching = own.lesson.teaching
+            students.append(Student(teaching, due.cell.seed, folder / "adapter", tracker.loss))
             folders.append(folder)
         trained = [one for part in trainer.train(students) for one in part]
         whole = loaded.meter.costs()
-        for due, folder, one in zip(group, folders, trained, strict=True):
-            costs = _share(whole, len(group), one.tokens, one.seconds)
+        for due, own, folder, one in zip(group, ready, folders, trained, strict=True):
+            costs = added(own.costs, _share(whole, len(group), one.tokens, one.seconds))
             made.append(FinishedTraining(one.losses, costs, "together"))
-            _keep(study, due, made[-1], folder)
+            _keep(study, due, own.lesson, made[-1], folder)
     return made
-
-
-def teaching_of(study: Study, loaded: Loaded, due: Due) -> Teaching:
-    """How the cell's student is taught."""
-    settings = study.params.distillation_of(due.cell.student)
-    return Teaching(rows_of(study, loaded, due), settings)
-
-
-def rows_of(study: Study, loaded: Loaded, due: Due) -> list[Row]:
-    """The carrier as token ids and labels; an error where the model cannot take their length."""
-    rows = training_rows(loaded.tokenizer, due.carrier, study.params.prompting)
-    check_length(loaded.model.config, max(len(row["input_ids"]) for row in rows))
-    return rows
 
 
 def load(study: Study, model: str, shelf: Shelf) -> Loaded:
@@ -180,12 +187,14 @@ def load(study: Study, model: str, shelf: Shelf) -> Loaded:
     return shelf.load(study, model, nf4=study.params.distillation.quantization == "nf4")
 
 
-def _keep(study: Study, due: Due, made: FinishedTraining, folder: Path) -> None:
+def _keep(study: Study, due: Due, lesson: Lesson, made: FinishedTraining, folder: Path) -> None:
     fetched = read_base(study.layout, due.cell)
     spec = study.params.model_spec(study.params.student_base(due.cell))
     files = fetched.files if fetched else None
     make_portable(folder / "adapter", base_name(spec, files))
-    write_json(folder / "adapter" / "undertow.json", _provenance(study, due.cell, len(due.carrier)))
+    write_json(
+        folder / "adapter" / "undertow.json", _provenance(study, due.cell, len(lesson.carrier))
+    )
     kept: dict[str, Any] = {
         "losses": [(step, loss if isfinite(loss) else None) for step, loss in made.losses],
         "costs": made.costs.model_dump(mode="json"),

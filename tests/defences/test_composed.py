@@ -4,6 +4,7 @@ import pytest
 from classroom import open_class
 from pydantic import ValidationError
 
+from undertow.config import Recipe
 from undertow.config.defences import Defences
 
 ALL = {
@@ -75,3 +76,19 @@ def test_needs_say_what_has_to_be_made_beforehand():
 def test_what_cannot_be_meant_is_refused_with_what_to_write(recipe, words):
     with pytest.raises(ValidationError, match=words):
         Defences.model_validate(recipe)
+
+
+@pytest.mark.parametrize(
+    ("defence", "needs"),
+    [
+        ({"steer": {}}, "direction"),
+        ({"tokens": {"change": "mask", "by": "divergence"}}, "scores"),
+        ({"rows": {"by": "phrases", "change": "swap"}}, "base_answers"),
+        ({"rows": {"by": "all", "change": "paraphrase"}}, "paraphrases"),
+    ],
+)
+def test_what_the_teachers_base_makes_is_refused_for_a_student_of_another(defence, needs):
+    base = {"tiny": "other", "other": "tiny"}
+    with pytest.raises(ValidationError, match=needs):
+        Recipe.model_validate({"base": base, **defence})
+    assert Recipe.model_validate({"base": base, "kl": {"weight": 1.0}, "inoculate": {}}).base
