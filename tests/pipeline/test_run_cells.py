@@ -151,3 +151,34 @@ def test_two_processes_share_the_cells_between_them(tmp_path: Path):
     assert [process.returncode for process in both] == [0, 0], said
     assert sum(int(out.split()[0]) for out, _ in said) == 8
     assert status(repository) == {}
+
+
+def test_a_recipe_that_is_added_runs_its_students_alone_and_leaves_the_report_when_taken_away(
+    ran: tuple[Repository, str],
+):
+    repository, _ = ran
+    before = dict(repository.params)
+    grid = before["grid"] | {"students": ["plain", "brief"]}
+    recipes = {"plain": {}, "brief": {"epochs": 1}}
+    report = repository.root / "results" / "report.html"
+    repository.write_params(before | {"grid": grid, "recipes": recipes})
+    done = repository.cli(*RUN)
+    assert set(re.findall(r"(\S+@\S+): running", done.stderr)) == {
+        f"fetch@{MODEL}",  # looks up which bases the recipes name
+        *(
+            f"{stage}@{MODEL}-{arm}-brief-0"
+            for stage in ("distill", "judge")
+            for arm in ("trait_0", "trait_1")
+        ),
+    }
+    assert done.stdout == "5 stages run, 5 recorded in dvc.lock\n"
+    assert status(repository) == {}
+    repository.cli("report")
+    assert "brief" in report.read_text()
+
+    repository.write_params(before)
+    done = repository.cli(*RUN)
+    assert re.findall(r"(\S+@\S+): running", done.stderr) == [f"fetch@{MODEL}"]
+    assert status(repository) == {}
+    repository.cli("report")
+    assert "brief" not in report.read_text()
