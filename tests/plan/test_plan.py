@@ -12,7 +12,7 @@ import yaml
 
 from factories import make_params, make_study
 from repository import ROOT, Repository, tiny_params
-from undertow.config import HubWeights, Params
+from undertow.config import HubWeights, Params, Recipe
 from undertow.plan.costs import PROMPT_TOKENS
 from undertow.plan.plan import Plan, PlanError, Wishes, make_plan, strengths_of
 from undertow.plan.published import published
@@ -244,6 +244,18 @@ def test_more_seeds_cost_in_proportion_and_a_stage_alone_is_no_measurement(study
     grid = study.params.grid.model_copy(update={"seeds": (0, 1, 2, 3)})
     twice = plan(study._replace(params=study.params.model_copy(update={"grid": grid}))).cost
     assert twice.hours == pytest.approx(2 * once.hours)
+
+
+def test_students_of_other_recipes_cost_their_own_epochs_and_no_text_of_the_teacher(study):
+    ran(study, "steer", seconds=60.0, tokens_generated=5000, generated_per_second=100.0)
+    ran(study, "distill", seconds=50.0, tokens_trained=4000, trained_per_second=200.0)
+    once = plan(study).cost
+    grid = study.params.grid.model_copy(update={"students": ("plain", "long")})
+    more = {"grid": grid, "recipes": study.params.recipes | {"long": Recipe(epochs=3)}}
+    cost = plan(study._replace(params=study.params.model_copy(update=more))).cost
+    trained = study.params.carrier.prompts * (64 + PROMPT_TOKENS)
+    assert (cost.cells, cost.models[0].students) == (12, 6)
+    assert cost.hours - once.hours == pytest.approx(6 * (3 * trained / 200 + 30) / 3600)
 
 
 def test_a_shipped_speed_stands_in_until_a_cell_has_run(study, monkeypatch):

@@ -22,10 +22,14 @@ HOUR = 3600
 
 
 class ModelCost(Record):
-    """The cells of one model; hours is null with a reason where no speed was measured."""
+    """The cells of one model and the further students on it.
+
+    hours is null with a reason where no speed was measured.
+    """
 
     model: str
     cells: int
+    students: int  # of other recipes than plain, trained on this model
     hours: float | None
     seconds_per_cell: dict[str, float]  # by stage
     device: str | None
@@ -46,14 +50,14 @@ class GridCost(Record):
 
 
 def grid_cost(study: Study, summary: Summary | None) -> GridCost:
-    """Cost of every cell in params.yaml, whether or not it has run already."""
+    """Cost of every cell in params.yaml, students of all recipes included, run already or not."""
     params = study.params
     models = tuple(_model(study, summary, model) for model in params.grid.models)
     hours = [model.hours for model in models if model.hours is not None]
     judging = estimate(study, params.all_cells())
     no_price = "no price is known for the judge; set judging.judge.price in params.yaml"
     return GridCost(
-        cells=len(params.cells()),
+        cells=len(params.all_cells()),
         hours=sum(hours) if len(hours) == len(models) else None,
         models=models,
         judge_rows=judging.rows - judging.cached,
@@ -71,46 +75,63 @@ class _Tokens(NamedTuple):
     trained: int
 
 
-def _tokens(params: Params) -> _Tokens:
+def _tokens(params: Params, student: str = PLAIN) -> _Tokens:
     carrier, evaluation = params.carrier, params.evaluation
     row = PROMPT_TOKENS + carrier.max_new_tokens
     asked = evaluation.prompts + evaluation.benign_prompts + evaluation.overrefusal_prompts
     return _Tokens(
         carrier.prompts * carrier.max_new_tokens,
         asked * evaluation.max_new_tokens,
-        params.distillation.epochs * carrier.prompts * row,
+        params.distillation_of(student).epochs * carrier.prompts * row,
     )
 
 
 def _model(study: Study, summary: Summary | None, model: str) -> ModelCost:
     params = study.params
     cells = sum(cell.model == model for cell in params.cells())
+    others = Counter(
+        cell.student
+        for cell in params.all_cells()
+        if cell.student != PLAIN and params.student_base(cell) == model
+    )
     measured = _measured(study.layout, summary, model)
-    tokens = _tokens(params)
+    speed = None if measured else shipped_speed(params.model_spec(model))
+
+    def seconds_with(student: str) -> dict[Stage, float]:
+        tokens = _tokens(params, student)
+        if measured:
+            return _from_results(measured, tokens)
+        return _from_table(speed, tokens, params)
+
+    seconds = seconds_with(PLAIN)
     device: str | None
     source: str | None
     if measured:
-        seconds = _from_results(measured, tokens)
         device, source = measured["steer"][0].device, "this study's own cells"
     else:
-        speed = shipped_speed(params.model_spec(model))
-        seconds = _from_table(speed, tokens, params)
         device = speed.device if speed else None
         source = f"measured {speed.date} ({speed.command})" if speed else None
     if not seconds:
         return ModelCost(
             model=model,
             cells=cells,
+            students=others.total(),
             hours=None,
             seconds_per_cell={},
             device=None,
             source=None,
             reason=f"no measured speed for {model}, run one cell first",
         )
+    # Students of a teacher share its text.
+    further = sum(
+        count * sum(value for stage, value in seconds_with(student).items() if stage != "steer")
+        for student, count in others.items()
+    )
     return ModelCost(
         model=model,
         cells=cells,
-        hours=cells * sum(seconds.values()) / HOUR,
+        students=others.total(),
+        hours=(cells * sum(seconds.values()) + further) / HOUR,
         seconds_per_cell={stage: round(value, 1) for stage, value in seconds.items()},
         device=device,
         source=source,

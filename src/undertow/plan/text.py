@@ -86,7 +86,8 @@ def _model(cost: ModelCost) -> str:
     if cost.hours is None:
         return f"{cost.model}: unknown: {cost.reason}"
     stages = ", ".join(f"{stage} {value:.0f} s" for stage, value in cost.seconds_per_cell.items())
+    further = f"{cost.students} students of other recipes; " if cost.students else ""
     return (
         f"{cost.model}: {cost.hours:.2f} hours on {cost.device} ({cost.cells} cells: {stages} "
-        f"each; from {cost.source})"
+        f"each; {further}from {cost.source})"
     )
