@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from compare.locked import LockedStudy, git
 from factories import make_params
@@ -369,3 +370,19 @@ def test_verdicts_that_a_summary_states_are_compared(
         f"| {MODEL} | all | dose-response over strength | linear | threshold | - |"
         in comparison_markdown(found)
     )
+
+
+def test_a_revision_from_before_there_were_recipes_is_read_where_its_files_lay(study: LockedStudy):
+    params = make_params(**SMALL)
+    study.commit("new", params)
+    lock, written = study.root / "dvc.lock", study.root / "params.yaml"
+    lock.write_text(re.sub(r"/plain/(distill|judge)", r"/\1", lock.read_text()))
+    raw = yaml.safe_load(written.read_text())
+    del raw["recipes"], raw["grid"]["students"]
+    raw["cross"] = {"pairs": [{"student": "a", "teacher": MODEL}], "arms": ["trait_0"]}
+    written.write_text(yaml.safe_dump(raw))
+    shutil.rmtree(study.root / "results")
+    study.save("old")
+    found = between(study, "old", "new")
+    assert (found.missing, found.cells_unchanged) == ((), len(params.cells()))
+    assert any("calls students of another base cross" in note for note in found.notes)
