@@ -16,7 +16,8 @@ from transformers import (
 
 from undertow.engine.answers import Completion, completion
 from undertow.engine.sampling import Sampling, draw, uniform_numbers
-from undertow.models.prompts import Ends, RenderedPrompt, encode, ends_of, left_padded
+from undertow.models.common_start import prompted
+from undertow.models.prompts import Ends, RenderedPrompt, encode, ends_of
 
 
 @torch.inference_mode()
@@ -28,7 +29,8 @@ def generate_by_transformers(
 ) -> list[list[Completion]]:
     """Each row's completion by every subject, by transformers' own loop and forward pass."""
     encoded = [encode(tokenizer, row.text) for row in rows]
-    batch = left_padded(tokenizer, encoded * len(samplings), model.device)
+    batch = prompted(model, tokenizer, encoded, len(samplings))
+    begun = {"past_key_values": batch.cache} if batch.read else {}
     ends = ends_of(tokenizer, model)
     processors = LogitsProcessorList()
     sampling = samplings[0]
@@ -43,6 +45,7 @@ def generate_by_transformers(
             max_new_tokens=sampling.max_new_tokens,
             do_sample=False,
             logits_processor=processors,
+            **begun,
         )
     answers = output[:, batch.ids.shape[1] :].tolist()
     return [

@@ -11,9 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from undertow.config import Prompting
 from undertow.models.blocks import blocks
+from undertow.models.common_start import prompted
 from undertow.models.families import check_length
 from undertow.models.memory import halving
-from undertow.models.prompts import encode, left_padded, render
+from undertow.models.prompts import encode, render
 
 
 def mean_activations(
@@ -77,7 +78,8 @@ def _last_token(
     subjects: int,
 ) -> list[Tensor]:
     """One [S, blocks, hidden] float64 tensor per row."""
-    batch = left_padded(tokenizer, [*rows] * subjects, model.device)
+    batch = prompted(model, tokenizer, rows, subjects)
+    unread = slice(batch.read, None)
     seen: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Callable[..., None]:
@@ -91,7 +93,13 @@ def _last_token(
         block.register_forward_hook(keep(layer)) for layer, block in enumerate(blocks(model))
     ]
     try:
-        model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=1)
+        model(
+            input_ids=batch.ids[:, unread],
+            attention_mask=batch.mask,
+            position_ids=batch.positions[:, unread],
+            past_key_values=batch.cache,
+            logits_to_keep=1,
+        )
     finally:
         for handle in handles:
             handle.remove()

@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from undertow.errors import DataError
+from undertow.models.common_start import prompted
 from undertow.models.families import check_length
 from undertow.models.memory import halving
-from undertow.models.prompts import RenderedPrompt, encode, left_padded
+from undertow.models.prompts import RenderedPrompt, encode
 from undertow.study.traits import Openings
 
 
@@ -89,15 +90,12 @@ def _margins(
     subjects: int,
 ) -> list[list[float]]:
     """Each prompt's margin by subject."""
-    batch = left_padded(tokenizer, [*prompts] * subjects, model.device)
-    # Without the configuration, hence without windows that forget: what they hide is masked, and
-    # the cache can be cut back to the prompt whatever its length.
-    cache = DynamicCache()
-    positions = (batch.mask.cumsum(-1) - 1).clamp(min=0)
+    batch = prompted(model, tokenizer, prompts, subjects)
+    cache, unread = batch.cache, slice(batch.read, None)
     first = model(
-        input_ids=batch.ids,
+        input_ids=batch.ids[:, unread],
         attention_mask=batch.mask,
-        position_ids=positions,
+        position_ids=batch.positions[:, unread],
         past_key_values=cache,
         logits_to_keep=1,
     ).logits[:, -1]
