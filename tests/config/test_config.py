@@ -33,9 +33,9 @@ def problems(folder: Path, raw: object) -> str:
 def test_every_preset_is_complete_and_valid(preset):
     params = load(preset.path)
     assert params.control.name == "trait_0"
-    assert len(params.cells()) == len(params.grid.models) * len(params.arms) * len(
-        params.grid.seeds
-    )
+    seeds = sum(len(params.seeds_of(arm)) for arm in params.arms)
+    assert len(params.cells()) == len(params.grid.models) * seeds
+    assert set(params.recipes) == {"plain", *params.grid.students}, "a recipe that nobody runs"
     assert any(arm.direction == "random" for arm in params.arms), "no random control"
     assert preset.purpose
 
