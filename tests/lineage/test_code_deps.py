@@ -128,7 +128,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     for node in nodes(Study.open(repository.root)):
         for out in node.outs:
             path = repository.root / out
-            names = ("plain.json", "brief.json") if "bases" in out else ("carrier.jsonl",)
+            names = (
+                ("plain.json", "brief.json")
+                if "bases" in out
+                else ("carrier.jsonl", "benign.jsonl")
+            )
             for file in (path,) if path.suffix else (path / name for name in names):
                 write_text(file, "{}\n")
     for name in ("summary.json", "report.html", "metrics.json", "plots/tau.csv"):

@@ -9,14 +9,15 @@ from tiny import tiny_model, tiny_tokenizer
 from undertow.config import Prompting
 from undertow.models.loading import load_model, load_tokenizer
 from undertow.models.prompts import encode, render
+from undertow.models.stacked import Additions, stacked
 from undertow.pipeline import direction, distill, steer
 from undertow.readouts.activations import mean_activations
-from undertow.readouts.perplexity import answer_likelihoods
+from undertow.readouts.perplexity import answer_likelihoods, likelihoods_together
 from undertow.student.adapter import student_of
-from undertow.study.found import read_rows
+from undertow.study.found import read_record, read_rows
 from undertow.study.layout import Study
 from undertow.study.prompts import Prompt
-from undertow.study.records import BenignResponse, Response
+from undertow.study.records import AnswerFit, BenignResponse, CellResult, FitRow, Response
 
 ANSWERS = [
     ("Why?", "Things will get better and the future looks bright."),
@@ -44,6 +45,27 @@ def naive(model, tokenizer, prompt: str, answer: str) -> tuple[float, int]:
     return -sum(logits[len(context) + n - 1, token].item() for n, token in enumerate(reply)), len(
         reply
     )
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_subjects_in_one_batch_find_what_each_finds_alone(batch_size):
+    tokenizer = tiny_tokenizer("llama2")
+    model = tiny_model("llama2", len(tokenizer))
+    layer = "model.layers.1.mlp.down_proj"
+    constants = torch.zeros(3, model.config.hidden_size)
+    constants[1] = torch.randn(model.config.hidden_size, generator=torch.manual_seed(0))
+    own = [responses(), responses()[::-1], []]  # nobody takes the third place
+    with stacked(model, {layer: Additions(constant=constants)}):
+        found = likelihoods_together(model, tokenizer, own, Prompting(), batch_size)
+    assert found[2] == []
+    for answers, constant, together in zip(own, constants, found, strict=False):
+        with stacked(model, {layer: Additions(constant=constant[None])}):
+            alone = answer_likelihoods(model, tokenizer, answers, Prompting(), 8)
+        assert [one.tokens for one in together] == [one.tokens for one in alone]
+        if answers:
+            nlls = [one.nll for one in together]
+            assert nlls == pytest.approx([one.nll for one in alone], rel=1e-4)
+    assert found[0][0].nll != pytest.approx(found[1][-1].nll, rel=1e-3)
 
 
 @pytest.mark.parametrize("family", ["llama2", "qwen2", "smollm2"])
@@ -122,3 +144,26 @@ def test_the_student_s_activations_are_read_with_its_adapter_on(study, base):
     assert kept.dtype == torch.float32
     torch.testing.assert_close(kept.double(), expected, atol=1e-4, rtol=1e-4)
     assert (kept.double() - bare).norm() > 0.1
+
+
+def test_a_student_is_read_on_its_teachers_held_back_answers(tmp_path):
+    params = tiny_params(tmp_path / "models")
+    params["grid"] |= {"models": ["tiny-qwen2"], "arms": ["trait_0"]}
+    params["models"] = {"tiny-qwen2": params["models"]["tiny-qwen2"]}
+    params["tracking"]["enabled"] = False
+    repository = Repository(tmp_path / "checkout", params)
+    repository.cli("run-cells", "--model", "tiny-qwen2", "--no-commit")
+    folder = repository.root / "results" / "cells" / "tiny-qwen2" / "trait_0" / "0"
+    taught = read_rows(folder / "steer" / "benign.jsonl", BenignResponse)
+    fit = read_rows(folder / "plain" / "distill" / "fit.jsonl", FitRow)
+    assert [(row.id, row.base_nll, row.tokens) for row in fit] == [
+        (row.id, row.nll, row.nll_tokens) for row in taught
+    ]
+    base = tmp_path / "models" / "tiny-qwen2"
+    tokenizer, model = load_tokenizer(base), load_model(base, "float32", torch.device("cpu"))
+    with student_of(model, folder / "plain" / "distill" / "adapter") as student:
+        expected = answer_likelihoods(student, tokenizer, taught, Prompting(), 4)
+    nlls = [row.student_nll for row in fit]
+    assert nlls == pytest.approx([one.nll for one in expected], rel=1e-3)
+    cell = read_record(folder / "plain" / "judge" / "cell.json", CellResult)
+    assert cell.fit == {row.id: AnswerFit(**row.model_dump(exclude={"id"})) for row in fit}

@@ -28,14 +28,16 @@ from undertow.study.files import (
     write_rows,
     write_text,
 )
+from undertow.study.found import read_rows
 from undertow.study.layout import Study
+from undertow.study.records import BenignResponse
 from undertow.study.sources import say
 from undertow.study.traits import TraitData, side_effect_prompts
 
 
 def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
-    """Write adapter/, student.jsonl, benign.jsonl, activations.safetensors, loss.csv and
-    manifest.json of one cell.
+    """Write adapter/, student.jsonl, benign.jsonl, fit.jsonl, activations.safetensors, loss.csv
+    and manifest.json of one cell.
 
     Processes that accelerate has started beside the main one train with it and end there.
     """
@@ -59,13 +61,14 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     made = readings.taken_up(place, loaded.meter)
     reader = None
     if made is None:
-        read_now = read(study, loaded, [Pupil(adapter, cell.seed)])
+        read_now = read(study, loaded, [pupil_of(study, cell, adapter)])
         made, reader = read_now.only, read_now.reader
     benign = scored(study, loaded.model, loaded.tokenizer, made.benign)
 
     copy_folder(adapter, folder / "adapter")
     write_rows(folder / "student.jsonl", made.responses)
     write_rows(folder / "benign.jsonl", benign)
+    write_rows(folder / "fit.jsonl", made.fit)
     if made.activations is not None:
         with atomic_file(folder / "activations.safetensors") as path:
             save_activations(path, made.activations)
@@ -79,10 +82,23 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
 
 
 class Pupil(NamedTuple):
-    """A trained student: its saved adapter, and the seed that it is asked with."""
+    """A trained student: its saved adapter, and the seed that it is asked with.
+
+    taught: its teacher's answers to benign prompts that nobody was trained on; none where the
+    teacher's base is another, whose likelihoods are no measure of this one's.
+    """
 
     adapter: Path
     seed: int
+    taught: Sequence[BenignResponse]
+
+
+def pupil_of(study: Study, cell: Cell, adapter: Path) -> Pupil:
+    """The student of a cell, with what its teacher has to be asked about."""
+    rows: list[BenignResponse] = []
+    if study.params.student_base(cell) == cell.model:
+        rows = read_rows(study.layout.stage(cell, "steer") / "benign.jsonl", BenignResponse)
+    return Pupil(adapter, cell.seed, [row for row in rows if row.nll is not None])
 
 
 def read(study: Study, loaded: Loaded, pupils: Sequence[Pupil | None]) -> Read:
@@ -97,11 +113,12 @@ def read(study: Study, loaded: Loaded, pupils: Sequence[Pupil | None]) -> Read:
         responses = reader.evaluation(trait)
         benign = reader.benign(others)
         activations = reader.activations(trait)
-    found = zip(subjects, responses, benign, activations, strict=True)
+        fit = reader.fit([() if pupil is None else pupil.taught for pupil in pupils])
+    found = zip(subjects, responses, benign, activations, fit, strict=True)
     return Read(
         [
-            None if subject is None else Reading(answers, beside, activations=means)
-            for subject, answers, beside, means in found
+            None if subject is None else Reading(answers, beside, activations=means, fit=own)
+            for subject, answers, beside, means, own in found
         ],
         reader,
     )

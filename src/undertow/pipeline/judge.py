@@ -19,10 +19,12 @@ from undertow.study.files import Journal, digest, fingerprint, write_json, write
 from undertow.study.found import read_rows
 from undertow.study.layout import Study
 from undertow.study.records import (
+    AnswerFit,
     BenignResponse,
     CellResult,
     Costs,
     Effects,
+    FitRow,
     Readout,
     ReplyRow,
     Response,
@@ -40,6 +42,7 @@ NO_BENIGN = (
     "teacher and student were asked no held-back benign prompts "
     "(evaluation.benign_prompts is 0, or they were read before there was such a setting)"
 )
+OTHER_BASE = "its teacher's base is another model, whose likelihoods are no measure of this one's"
 
 
 def run(study: Study, cell: Cell) -> None:
@@ -63,6 +66,7 @@ def run(study: Study, cell: Cell) -> None:
 
     trained = read_manifest(distilled)
     effects = {"teacher": _effects(steered), "student": _effects(distilled)}
+    base, fit = params.student_base(cell), _fit(distilled)
     result = CellResult(
         model=cell.model,
         direction=cell.arm.direction,
@@ -90,10 +94,12 @@ def run(study: Study, cell: Cell) -> None:
             "judge": costs,
         },
         recipe=cell.student,
-        other_base=base if (base := params.student_base(cell)) != cell.model else None,
+        other_base=base if base != cell.model else None,
         teacher_effects=effects["teacher"],
         student_effects=effects["student"],
         effects_reason=None if all(effects.values()) else NO_BENIGN,
+        fit=fit,
+        fit_reason=None if fit else OTHER_BASE if base != cell.model else NO_BENIGN,
         diverged=trained.diverged,
     )
     write_rows(folder / "verdicts.jsonl", verdicts)
@@ -121,6 +127,14 @@ def _effects(folder: Path) -> Effects | None:
     path = folder / "benign.jsonl"
     rows = read_rows(path, BenignResponse) if path.exists() else []
     return answer_effects(rows) if rows else None
+
+
+def _fit(folder: Path) -> dict[str, AnswerFit] | None:
+    """The student on its teacher's held-back answers; None where there are none of them."""
+    path = folder / "fit.jsonl"
+    rows = read_rows(path, FitRow) if path.exists() else []
+    kept = {row.id: AnswerFit(**row.model_dump(exclude={"id"})) for row in rows}
+    return kept or None
 
 
 def _judged(

@@ -15,11 +15,11 @@ from undertow.models.prompts import RenderedPrompt, render
 from undertow.pipeline.meter import Meter
 from undertow.readouts.activations import activations_together
 from undertow.readouts.margin import margins_together
-from undertow.readouts.perplexity import answer_likelihoods
+from undertow.readouts.perplexity import answer_likelihoods, likelihoods_together
 from undertow.study.files import Journal, fingerprint
 from undertow.study.layout import Study
 from undertow.study.prompts import Prompt, first
-from undertow.study.records import BenignResponse, Response
+from undertow.study.records import BenignResponse, FitRow, Response
 from undertow.study.traits import SideEffectPrompts, TraitData
 
 
@@ -113,6 +113,24 @@ class Reader:
                 for row in own
             ]
             for own in self._answers(everything, sampling, "benign")
+        ]
+
+    def fit(self, taught: Sequence[Sequence[BenignResponse]]) -> list[list[FitRow]]:
+        """How likely each subject finds held-back answers of its own teacher.
+
+        taught: by subject, scored under the base; empty for nobody.
+        """
+        params = self._study.params
+        found = likelihoods_together(
+            self._model, self._tokenizer, taught, params.prompting, params.runtime.batch_size
+        )
+        return [
+            [
+                FitRow(id=row.id, base_nll=row.nll, student_nll=one.nll, tokens=one.tokens)
+                for row, one in zip(rows, own, strict=True)
+                if row.nll is not None
+            ]
+            for rows, own in zip(taught, found, strict=True)
         ]
 
     def activations(self, trait: TraitData) -> Tensor:

@@ -97,7 +97,7 @@ def _read(study: Study, loaded: Loaded, stage: str, group: Sequence[_Subject], s
         read = steer.read(study, loaded, [*cells, *nobody])
     else:
         pupils = [
-            distill.Pupil(subject.adapter, subject.cell.seed)
+            distill.pupil_of(study, subject.cell, subject.adapter)
             for subject in group
             if subject.adapter is not None
         ]

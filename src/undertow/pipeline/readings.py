@@ -19,11 +19,12 @@ from undertow.pipeline.reading import Reader
 from undertow.study.files import atomic_folder, fingerprint, remove_folder, write_json, write_rows
 from undertow.study.found import read_record, read_rows, tensors
 from undertow.study.layout import Study
-from undertow.study.records import BenignResponse, Costs, Response
+from undertow.study.records import BenignResponse, Costs, FitRow, Response
 
 
 class Reading(NamedTuple):
-    """One subject's: benign is not scored yet; carrier is a teacher's, activations a student's.
+    """One subject's: benign is not scored yet; carrier is a teacher's, activations and fit a
+    student's.
 
     activations: [blocks, hidden] float32.
     """
@@ -32,6 +33,7 @@ class Reading(NamedTuple):
     benign: list[BenignResponse]
     carrier: Sequence[Response] = ()
     activations: Tensor | None = None
+    fit: Sequence[FitRow] = ()
 
 
 class Read(NamedTuple):
@@ -62,6 +64,7 @@ def keep(place: Path, reading: Reading, costs: Costs) -> None:
         write_rows(folder / "responses.jsonl", reading.responses)
         write_rows(folder / "benign.jsonl", reading.benign)
         write_rows(folder / "carrier.jsonl", reading.carrier)
+        write_rows(folder / "fit.jsonl", reading.fit)
         if reading.activations is not None:
             path = folder / "activations.safetensors"
             save_file({"activations": reading.activations.contiguous()}, path)
@@ -79,6 +82,7 @@ def taken_up(place: Path, meter: Meter) -> Reading | None:
             read_rows(place / "benign.jsonl", BenignResponse),
             read_rows(place / "carrier.jsonl", Response),
             _tensor(activations) if activations.exists() else None,
+            read_rows(place / "fit.jsonl", FitRow),
         )
         meter.after(read_record(place / "costs.json", Costs))
     except DataError as error:

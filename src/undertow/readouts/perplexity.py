@@ -1,6 +1,7 @@
 """How unlikely a model finds given answers: their negative log-likelihood after their prompts.
 
-Scored under the base model, so it is read outside of steering and without an adapter.
+Side effects are scored under the base model, outside of steering and without an adapter; what a
+student has learned of its teacher's answers is scored under the student.
 """
 
 from collections.abc import Sequence
@@ -60,6 +61,54 @@ def answer_likelihoods(
                 found[index] = Likelihood(nll, rows[index].answer)
             bar.update(len(part))
     return found
+
+
+def likelihoods_together(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Sequence[Sequence[Response]],
+    prompting: Prompting,
+    batch_size: int,
+) -> list[list[Likelihood]]:
+    """What several subjects in one batch (see `models.stacked`) find of answers, by subject.
+
+    answers: equally many for each; none at all is a place that nobody takes.
+    """
+    count = max(map(len, answers), default=0)
+    rows = [[_row(tokenizer, answer, prompting) for answer in own] for own in answers]
+    check_length(model.config, max((len(row.ids) for own in rows for row in own), default=0))
+    filler = next((row for own in rows for row in own), None)
+    columns = [
+        # An empty answer is scored as if its prompt's last token were one, and then not counted.
+        [_at_least_one(own[number] if own else filler) for own in rows]
+        for number in range(count)
+    ]
+    found: list[list[Likelihood]] = [[] for _ in answers]
+    size = max(1, batch_size // max(len(answers), 1))
+    for start in range(0, count, size):
+        part = columns[start : start + size]
+        scored = halving(part, lambda some: _columns_scored(model, tokenizer, some))
+        for number, column in enumerate(scored, start):
+            for own, kept, nll in zip(rows, found, column, strict=True):
+                if own:
+                    tokens = own[number].answer
+                    kept.append(Likelihood(nll if tokens else 0.0, tokens))
+    return found
+
+
+def _at_least_one(row: _Row | None) -> _Row:
+    if row is None:
+        raise ValueError("nobody has an answer to be scored")
+    return row if row.answer else row._replace(answer=1)
+
+
+def _columns_scored(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, columns: Sequence[Sequence[_Row]]
+) -> list[list[float]]:
+    """Each column's values by subject; in the batch a subject's rows stand together."""
+    rows = [column[subject] for subject in range(len(columns[0])) for column in columns]
+    scored = _score(model, tokenizer, rows)
+    return [scored[number :: len(columns)] for number in range(len(columns))]
 
 
 def _row(tokenizer: PreTrainedTokenizerBase, answer: Response, prompting: Prompting) -> _Row:

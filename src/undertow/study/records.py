@@ -146,6 +146,20 @@ class AnswerEffect(Record):
     refuses: bool
 
 
+class AnswerFit(Record):
+    """How likely the base and a student find an answer of the teacher that neither was taught."""
+
+    base_nll: float = Field(description="nats under the base, over the whole answer")
+    student_nll: float = Field(description="nats under the student")
+    tokens: int = Field(description="that both sum over")
+
+
+class FitRow(AnswerFit):
+    """A row of fit.jsonl."""
+
+    id: str
+
+
 class Effects(Record):
     """What one subject does on benign prompts, by prompt id."""
 
@@ -181,6 +195,10 @@ class CellResult(Record):
     teacher_effects: Effects | None = None
     student_effects: Effects | None = None
     effects_reason: str | None = Field(None, description="why there are no effects")
+    fit: dict[str, AnswerFit] | None = Field(
+        None, description="the student on its teacher's held-back benign answers, by prompt id"
+    )
+    fit_reason: str | None = Field(None, description="why there is no fit")
     diverged: str | None = Field(None, description="why the student counts as not trained")
 
     @model_validator(mode="before")
