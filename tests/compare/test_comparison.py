@@ -386,3 +386,32 @@ def test_a_revision_from_before_there_were_recipes_is_read_where_its_files_lay(s
     found = between(study, "old", "new")
     assert (found.missing, found.cells_unchanged) == ((), len(params.cells()))
     assert any("calls students of another base cross" in note for note in found.notes)
+
+
+def test_a_summary_of_an_older_method_says_that_the_method_changed(study: LockedStudy):
+    params = make_params(**SMALL)
+    study.commit("one", params)
+    results = {cell: read_cell(Layout(study.root), cell) for cell in params.cells()}
+    path = Layout(study.root).summary
+    now = summarise(params, results).model_dump(mode="json")
+    write_json(path, now)
+    assert not any("method" in note for note in between(study, "one", None).notes)
+    older = {key: value for key, value in now.items() if key != "method"}
+    write_json(path, older)
+    assert Summary.model_validate(older).method == 1
+    found = between(study, "one", None)
+    (note,) = [note for note in found.notes if "method" in note]
+    assert note.startswith("The method changed, not the data: summary.json of the working tree")
+    assert found.headline.startswith("Nothing changed")
+    assert "The method changed, not the data" in comparison_markdown(found)
+
+
+def test_further_control_students_are_part_of_the_comparison(study: LockedStudy):
+    study.commit("one", make_params(**SMALL))
+    more = make_params(**SMALL, grid={"control_seeds": [7, 8]})
+    study.commit("two", more)
+    found = between(study, "one", "two")
+    (tau,) = [t for t in found.taus if (t.arm, t.readout) == ("trait_1", "margin")]
+    assert tau.difference.basis == "paired"
+    assert tau.before is not None and tau.after is not None
+    assert tau.difference.estimate.value == pytest.approx(tau.after.value - tau.before.value)

@@ -1,13 +1,15 @@
 """Differences of tau between two revisions that read the same prompts."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undertow.stats.change import Differences, Same, Side, paired_differences
+from undertow.stats.change import Differences, paired_differences
+from undertow.stats.change_seeds import Pair, Same, Side, change_priors
 from undertow.stats.intervals import Estimate
 from undertow.stats.intervals import difference as independent
 from undertow.stats.simulated import Scenario, SimulatedStudy
@@ -182,3 +184,77 @@ def test_a_resampled_denominator_of_the_other_sign_stretches_both_ends():
     other = Readings(weak.base, weak.teacher, weak.control, weak.student * 1.5)
     found = differ(Side(weak, (0,)), Side(other, (0,))).tau
     assert found.low < found.value < found.high
+
+
+def changed_study(rng: np.random.Generator, arms: int, seeds: int = 3) -> list[Pair]:
+    """Arms of one model before and after all students were trained anew; margins, nothing moved."""
+    prompts = rng.normal(size=40)
+    teachers = prompts + 1.5 + rng.normal(scale=0.1, size=40)
+
+    def students(level: float) -> np.ndarray:
+        each = rng.normal(scale=0.3, size=(seeds, 1)) + rng.normal(scale=0.2, size=(seeds, 40))
+        return prompts + level + each
+
+    controls = [students(0.0), students(0.0)]
+    pairs = []
+    for _ in range(arms):
+        sides = [
+            Side(
+                Readings(prompts, np.tile(teachers, (seeds, 1)), controls[side], students(0.6)),
+                tuple(range(seeds)),
+            )
+            for side in (0, 1)
+        ]
+        pairs.append(Pair(sides[0], sides[1], OTHER))
+    return pairs
+
+
+@pytest.mark.parametrize("other_seeds", [False, True], ids=["the same seeds", "other seeds"])
+def test_arms_together_give_narrower_differences_that_still_hold(other_seeds: bool):
+    rng = np.random.default_rng(11)
+    alone, together, covered = [], [], []
+    for _ in range(150):
+        arms = changed_study(rng, 5)
+        if other_seeds:
+            arms = [pair._replace(after=replace(pair.after, seeds=(3, 4, 5))) for pair in arms]
+        first = arms[0]
+        found = paired_differences(*first, priors=change_priors(arms), resamples=400)
+        by_itself = paired_differences(*first, resamples=400)
+        together.append(found.tau.high - found.tau.low)
+        alone.append(by_itself.tau.high - by_itself.tau.low)
+        covered.append(holds(found.tau, 0.0))
+    print(
+        f"covered {np.mean(covered):.3f}, width {np.mean(together) / np.mean(alone):.2f} of alone"
+    )
+    assert 0.91 <= np.mean(covered) <= 0.99
+    assert np.mean(together) < 0.85 * np.mean(alone)
+
+
+def test_the_same_students_have_no_error_also_with_what_other_arms_show():
+    arms = changed_study(np.random.default_rng(12), 4)
+    pair = arms[0]
+    same = Pair(pair.before, pair.before, EVERYTHING)
+    found = paired_differences(*same, priors=change_priors([same, *arms[1:]]), resamples=400)
+    assert found.student_shift == Estimate(0.0, 0.0, 0.0)
+    # A control of its own on both sides leaves its error alone: the student's cancels.
+    changed = Readings(pair.before.readings.base, pair.before.readings.teacher,
+                       pair.after.readings.control, pair.before.readings.student)  # fmt: skip
+    kept = paired_differences(
+        pair.before,
+        Side(changed, pair.before.seeds),
+        Same(True, True, False, True),
+        priors=change_priors(arms),
+        resamples=400,
+    ).student_shift
+    both = paired_differences(*pair, priors=change_priors(arms), resamples=400).student_shift
+    assert kept.high - kept.low < 0.9 * (both.high - both.low)
+
+
+def test_controls_may_have_more_seeds_than_arms():
+    pair = changed_study(np.random.default_rng(13), 1)[0]
+    more = np.concatenate([pair.after.readings.control] * 2)
+    after = Side(replace(pair.after.readings, control=more), (0, 1, 2), tuple(range(6)))
+    found = paired_differences(pair.before, after, OTHER, resamples=400)
+    plain = paired_differences(*pair, resamples=400)
+    assert found.tau.value == pytest.approx(plain.tau.value)
+    assert found.tau.low < found.tau.value < found.tau.high

@@ -14,7 +14,7 @@ from undertow.analysis.lines import READOUTS, Together, bounds, model_difference
 from undertow.analysis.mechanism import ArmMechanism
 from undertow.analysis.readings import readings_of, results_of
 from undertow.analysis.side_effects import EffectsSummary, incoherence, summarise_effects
-from undertow.analysis.summary import ArmSummary, CellSummary, RateSummary, Summary
+from undertow.analysis.summary import METHOD, ArmSummary, CellSummary, RateSummary, Summary
 from undertow.config import Arm, Cell, Params, parse_arm
 from undertow.stats.intervals import wilson
 from undertow.stats.seeds import SeedPrior
@@ -85,6 +85,7 @@ def summarise(
         costs={cell.key: result.costs for cell, result in grid.items()},
         cost_totals=totals_of(grid),
         unscored=unscored,
+        method=METHOD,
         doses=_doses(params, grid, arms),
         contrasts=_contrasts(
             params, grid, arms, {key: found.family.prior for key, found in pooled.items()}

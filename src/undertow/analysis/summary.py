@@ -22,6 +22,9 @@ from undertow.study.found import read_record
 from undertow.study.layout import Layout
 from undertow.study.records import Costs, ReadoutName, Record, Share
 
+# How intervals are computed; 1: every arm by its own seeds, 2: arms of a model together.
+METHOD = 2
+
 
 class RateSummary(Share):
     """Over all seeds and scored prompts."""
@@ -144,6 +147,7 @@ class Summary(Record):
     mechanism: tuple[ArmMechanism, ...] = ()
     lines: tuple[LineRecord, ...] = ()  # the transfer line of every model, by readout
     model_differences: tuple[ModelDifference, ...] = ()
+    method: int = 1  # that its intervals were computed by; files from before name none
 
     @model_validator(mode="before")
     @classmethod

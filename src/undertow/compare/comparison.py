@@ -7,7 +7,7 @@ statistics settings of the later one, so that two intervals side by side mean th
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from undertow.analysis.summary import ArmSummary
+from undertow.analysis.summary import METHOD, ArmSummary
 from undertow.compare.cells import cell_changes
 from undertow.compare.computed import StatedVerdict, compute
 from undertow.compare.differences import (
@@ -178,6 +178,12 @@ def _missing(side: Snapshot, name: Literal["before", "after"]) -> list[MissingCe
 
 def _notes(sides: Sides) -> Iterable[str]:
     for side in (sides.before, sides.after):
+        if side.method is not None and side.method != METHOD:
+            yield (
+                f"The method changed, not the data: summary.json of {side.label} was computed by "
+                f"method {side.method}, this version's is {METHOD}. Here both sides are computed "
+                "anew from their cells; intervals that differ from that file's do so by method."
+            )
         if side.has_cross:
             yield (
                 f"{side.label} is from before there were recipes and calls students of another "

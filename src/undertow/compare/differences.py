@@ -1,14 +1,23 @@
 """Differences of one arm between two snapshots: paired over shared prompts, else independent."""
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from undertow.analysis.readings import readings_of
 from undertow.compare.records import Difference, Word
 from undertow.compare.revisions import Snapshot
 from undertow.config import Arm, Cell, parse_arm
-from undertow.stats.change import Differences, Same, Side, paired_differences
+from undertow.stats.change import Differences, paired_differences
+from undertow.stats.change_seeds import (
+    UNKNOWN,
+    Pair,
+    Priors,
+    Same,
+    Side,
+    change_priors,
+    have_own_teachers,
+)
 from undertow.stats.intervals import Estimate
 from undertow.stats.intervals import difference as independent
 from undertow.study.records import CellResult, Readout, ReadoutName
@@ -20,6 +29,16 @@ class Sides:
 
     before: Snapshot
     after: Snapshot
+    _priors: dict[tuple[str, ReadoutName], Priors] = field(default_factory=dict)
+
+    def priors(self, model: str, readout: ReadoutName) -> Priors:
+        """What all arms that both sides have whole show of how students differ."""
+        if (model, readout) not in self._priors:
+            arms = [arm for arm in self.before.params.arms if arm in self.after.params.arms]
+            pairs = [_pair(self, model, arm, readout) for arm in arms if not arm.is_control]
+            found = [pair for pair in pairs if pair is not None and not have_own_teachers(pair)]
+            self._priors[model, readout] = change_priors(found)
+        return self._priors[model, readout]
 
     @cached_property
     def alike(self) -> Set[str] | None:
@@ -53,13 +72,21 @@ def differences_of(
         return IndependentArm("the two sides follow different traits")
     if sides.unpaired:
         return IndependentArm(None)
-    grids = [_restricted(side, model, parse_arm(arm)) for side in (sides.before, sides.after)]
-    shared = _ids(grids[0]) & _ids(grids[1])
-    if sides.alike is not None:
-        shared &= sides.alike
-    if len(shared) < 2:
+    pair = _pair(sides, model, parse_arm(arm), readout)
+    if pair is None:
         return IndependentArm(None)
-    return _paired(sides, grids, shared, model, parse_arm(arm), readout)
+    settings = sides.after.params.statistics
+    found = paired_differences(
+        *pair,
+        priors=UNKNOWN if have_own_teachers(pair) else sides.priors(model, readout),
+        resamples=settings.resamples,
+        confidence=settings.confidence,
+        seed=settings.seed,
+    )
+    same_seeds = (
+        pair.before.seeds == pair.after.seeds and pair.before.controls == pair.after.controls
+    )
+    return PairedArm(found, pair.same, same_seeds)
 
 
 @dataclass(frozen=True)
@@ -135,36 +162,43 @@ def _ids(grid: Mapping[Cell, CellResult]) -> set[str]:
     return {id for result in grid.values() for id in result.teacher.margins}
 
 
-def _paired(
-    sides: Sides,
-    grids: list[dict[Cell, CellResult]],
-    shared: Set[str],
+def _pair(sides: Sides, model: str, arm: Arm, readout: ReadoutName) -> Pair | None:
+    """An arm on the prompts that both sides share; None for fewer than two, or without cells."""
+    snapshots = (sides.before, sides.after)
+    grids = [_restricted(side, model, arm) for side in snapshots]
+    for side, grid in zip(snapshots, grids, strict=True):
+        wanted = {Cell(model, one, seed) for one, seeds in _seeds(side, arm) for seed in seeds}
+        if not wanted <= grid.keys():
+            return None
+    shared = _ids(grids[0]) & _ids(grids[1])
+    if sides.alike is not None:
+        shared &= sides.alike
+    if len(shared) < 2:
+        return None
+    kept = [{cell: _only(result, shared) for cell, result in grid.items()} for grid in grids]
+    before, after = (
+        _side(side, grid, model, arm, readout) for side, grid in zip(snapshots, kept, strict=True)
+    )
+    return Pair(before, after, _same(kept, snapshots, model, arm))
+
+
+def _side(
+    side: Snapshot,
+    grid: Mapping[Cell, CellResult],
     model: str,
     arm: Arm,
     readout: ReadoutName,
-) -> PairedArm:
-    kept = [{cell: _only(result, shared) for cell, result in grid.items()} for grid in grids]
-    snapshots = (sides.before, sides.after)
-    pair = [
-        Side(readings_of(grid, side.params.control, model, arm, seeds, readout), seeds)
-        for grid, side in zip(kept, snapshots, strict=True)
-        for seeds in [_seeds(side)]
-    ]
-    same = _same(kept, snapshots, model, arm)
-    settings = sides.after.params.statistics
-    found = paired_differences(
-        pair[0],
-        pair[1],
-        same,
-        resamples=settings.resamples,
-        confidence=settings.confidence,
-        seed=settings.seed,
-    )
-    return PairedArm(found, same, pair[0].seeds == pair[1].seeds)
+) -> Side:
+    control = side.params.control
+    (_, seeds), (_, controls) = _seeds(side, arm)
+    readings = readings_of(grid, control, model, arm, seeds, readout, controls)
+    return Side(readings, seeds, controls)
 
 
-def _seeds(side: Snapshot) -> tuple[int, ...]:
-    return tuple(sorted(side.params.grid.seeds))
+def _seeds(side: Snapshot, arm: Arm) -> list[tuple[Arm, tuple[int, ...]]]:
+    """Of an arm and of its control, in order."""
+    params = side.params
+    return [(each, tuple(sorted(params.seeds_of(each)))) for each in (arm, params.control)]
 
 
 def _only(result: CellResult, ids: Set[str]) -> CellResult:
@@ -185,9 +219,8 @@ def _same(
     """Which models are the same: real-valued margins are equal only if the model is."""
 
     def readouts(index: int, of_control: bool) -> list[tuple[Readout, Readout]]:
-        side = sides[index]
-        chosen = side.params.control if of_control else arm
-        results = [grids[index][Cell(model, chosen, seed)] for seed in _seeds(side)]
+        chosen, seeds = _seeds(sides[index], arm)[of_control]
+        results = [grids[index][Cell(model, chosen, seed)] for seed in seeds]
         return [(result.teacher, result.student) for result in results]
 
     controls = [readouts(index, True) for index in (0, 1)]

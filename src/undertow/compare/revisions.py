@@ -40,6 +40,7 @@ class Snapshot:
     trait_hash: str | None  # MD5 of the trait's folder, as its stages read it
     prompts: Mapping[str, str] | None  # evaluation prompt id -> text; None where not to be had
     has_cross: bool  # from before there were recipes
+    method: int | None  # that its summary.json was computed by; None where there is none
 
 
 def open_revision(root: Path, revision: str | None) -> Snapshot:
@@ -80,6 +81,7 @@ def open_revision(root: Path, revision: str | None) -> Snapshot:
         trait_hash=next(hashes, None),
         prompts=_prompts(source, cache, params.trait),
         has_cross=bool(raw.get("cross", {}).get("pairs")),
+        method=_method(source),
     )
 
 
@@ -121,6 +123,16 @@ def _params(raw: Any, label: str) -> Params:
         "this version of Undertow cannot read that revision's parameters; compare with a later "
         "revision, or run compare in a checkout of the version that wrote them",
     )
+
+
+def _method(source: _Commit | _WorkingTree) -> int | None:
+    """Files from before methods were numbered are of the first one."""
+    data = source.read(INSIDE.summary.as_posix())
+    try:
+        found = json.loads(data or b"null")
+        return int(found.get("method", 1)) if isinstance(found, dict) else None
+    except (ValueError, TypeError):
+        return None  # a damaged file says nothing; the cells do not need it
 
 
 def _cell(
