@@ -2,30 +2,36 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+FOR_DEMO := $(VENV)/.installed-for-demo
+FOR_TEST := $(VENV)/.installed-for-test
+PULL := $(BIN)/dvc pull --quiet --remote bundled data/carriers.dvc data/traits.dvc
+HERE := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: demo test lint clean
+.PHONY: demo test clean
 
-demo: $(INSTALLED)
-	@$(BIN)/dvc pull --quiet --remote bundled data/carriers.dvc data/traits.dvc
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+demo: $(FOR_DEMO)
+	@$(PULL)
+	@$(HERE) $(BIN)/python cli.py run-cells
+	@$(HERE) $(BIN)/dvc repro --quiet >/dev/null
 	@$(BIN)/python cli.py results
 	@echo
 	@echo "Report:     results/report.html (open it in a browser)"
 	@echo "MLflow UI:  $(BIN)/python cli.py ui"
 
-test: $(INSTALLED)
-	@$(BIN)/dvc pull --quiet --remote bundled data/carriers.dvc data/traits.dvc
+test: $(FOR_TEST)
+	@$(PULL)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=src $(BIN)/lint-imports
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2
+	$(HERE) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(FOR_DEMO): EXTRAS := track,report
+$(FOR_TEST): EXTRAS := track,report,dev
+$(FOR_DEMO) $(FOR_TEST): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; or: make PYTHON=/path/to/python3"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[track,report,team,dev]'
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 clean:

@@ -1,9 +1,12 @@
 """A stage says when it begins and what it has done, on stderr, and nothing where it fails."""
 
+import time
+
 import pytest
 
 from factories import make_params, make_study
 from undertow.errors import DataError
+from undertow.pipeline import spoken
 from undertow.pipeline.spoken import cell_stage
 from undertow.study.files import write_json
 from undertow.study.layout import Study
@@ -56,3 +59,12 @@ def test_a_stage_that_fails_is_not_said_to_be_done(study, capsys):
         raise DataError("broken", "mend it")
     err = capsys.readouterr().err
     assert "begins" in err and "done" not in err
+
+
+def test_a_long_stage_says_that_it_goes_on_where_no_bar_shows_it(study, capsys):
+    with spoken._beating("steer it", every=0.01):
+        time.sleep(0.2)
+    err = capsys.readouterr().err
+    assert "steer it: running for 0 s" in err
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ""

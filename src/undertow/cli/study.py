@@ -33,7 +33,9 @@ def model_check(model: Model, as_json: Json = False) -> None:
 
 @app.command("run-cells", rich_help_panel=PANEL)
 def run_cells(
-    model: Model,
+    model: Annotated[
+        str | None, typer.Option(help="A key of models in params.yaml; default: every base.")
+    ] = None,
     seed: Annotated[
         list[int] | None,
         typer.Option(min=0, max=MOST_SEED, help="Only the cells of this seed; may be repeated."),
@@ -42,14 +44,26 @@ def run_cells(
         bool, typer.Option("--commit/--no-commit", help="Hand what is finished to DVC.")
     ] = True,
 ) -> None:
-    """Run all due cells of a model on one load of it, and tell DVC."""
-    from undertow.pipeline.run_cells import run_cells
+    """Run all due cells of a model, or of every model, on one load of each, and tell DVC."""
+    from undertow.study.sources import say
 
-    done = run_cells(open_study(), model, seed or [], commit=commit)
-    print(f"{len(done.ran)} stages run, {len(done.recorded)} recorded in dvc.lock")
-    for line in done.undone():
-        print(line, file=sys.stderr)
-    if done.failed:
+    study = open_study()
+    say(f"run-cells: looking at what is due of {model or 'the grid'}")
+    from undertow.pipeline.run_cells import run_all, run_cells
+
+    wanted = seed or []
+    if model is None:
+        runs = run_all(study, wanted, commit=commit)
+    else:
+        runs = iter([(model, run_cells(study, model, wanted, commit=commit))])
+    failed = False
+    for base, done in runs:
+        named = "" if model else f"{base}: "
+        print(f"{named}{len(done.ran)} stages run, {len(done.recorded)} recorded in dvc.lock")
+        for line in done.undone():
+            print(line, file=sys.stderr)
+        failed |= bool(done.failed)
+    if failed:
         raise typer.Exit(1)
 
 

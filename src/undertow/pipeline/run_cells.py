@@ -35,6 +35,7 @@ from undertow.pipeline import direction, distill, fetch, judge, steer
 from undertow.pipeline.groups import train_due
 from undertow.pipeline.loading import Shelf
 from undertow.pipeline.reading_together import read_due
+from undertow.pipeline.spoken import one_of_many
 from undertow.study.layout import Study
 from undertow.study.sources import locked, say
 
@@ -68,6 +69,23 @@ class CellsRun(NamedTuple):
             yield f"left to another process: {', '.join(self.busy)}"
         for subject, text in self.failed.items():
             yield f"error: {subject}: {text}"
+
+
+def run_all(
+    study: Study, seeds: Sequence[int] = (), *, commit: bool = True
+) -> Iterator[tuple[str, CellsRun]]:
+    """The same for every base, one after the other; a base whose students waited for another's
+    teacher comes again."""
+    cells = study.params.all_cells()
+    teachers = [cell.model for cell in cells]
+    waited = []
+    for base in dict.fromkeys([*teachers, *map(study.params.student_base, cells)]):
+        done = run_cells(study, base, seeds, commit=commit)
+        if done.busy:
+            waited.append(base)
+        yield base, done
+    for base in waited:
+        yield base, run_cells(study, base, seeds, commit=commit)
 
 
 def run_cells(
@@ -258,8 +276,8 @@ class _Run:
                 state = self._state(step.node, anew)
                 if state == "due":
                     self._stop_if_changed(step.node)
-                    say(f"{step.node.name}: running")
-                    step.run()
+                    with one_of_many(self._study, step.node.name, self._root / step.node.outs[0]):
+                        step.run()
                     self._ran.append(step.node.name)
                     anew = True
                 if state != "done" and step.node not in finished:
