@@ -115,7 +115,7 @@ def test_an_edit_during_the_run_is_neither_recorded_nor_run_with(tmp_path: Path)
     assert f"steer@{MODEL}-trait_0-0: not recorded: {changed}" in said
     for arm in ("trait_0", "trait_1"):
         # All teachers answer before the first student is trained.
-        assert re.search(f"(steer|distill)@{MODEL}-{arm}-0 was not run: {changed}", said)
+        assert re.search(f"(steer|distill)@{MODEL}-{arm}-(plain-)?0 was not run: {changed}", said)
         assert not (cells / arm / "0" / "plain" / "distill").exists()
     assert f"python cli.py run-cells --model {MODEL}" in said
     assert f"steer@{MODEL}-trait_0-0" in status(repository)
