@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from undertow.config import Arm, Cell
+from undertow.config import PLAIN, Arm, Cell
 from undertow.errors import DataError
 from undertow.study.found import tensors
 from undertow.study.layout import Study
@@ -156,8 +156,29 @@ def _range(values: Sequence[float]) -> SeedRange:
     return SeedRange(mean=sum(values) / len(values), low=min(values), high=max(values))
 
 
+def residue_of(study: Study, model: str, student: str, arm: Arm) -> SeedRange | None:
+    """How far one recipe's students lie along the trait direction at the last steered block.
+
+    In units of what steering added to their teacher there; None where an activation is missing.
+    """
+    directions = read_directions(study.layout.direction(model) / "direction.safetensors")
+    if directions is None or not directions.layers:
+        return None
+    vectors, seeds = directions.vectors["trait"], study.params.grid.seeds
+    shifts = _shifts(study, model, arm, seeds, vectors.shape, student)
+    if shifts is None:
+        return None
+    blocks = block_shifts(shifts, vectors, directions.layers, arm.alpha)
+    return blocks[max(directions.layers)].projection
+
+
 def _shifts(
-    study: Study, model: str, arm: Arm, seeds: Sequence[int], shape: tuple[int, ...]
+    study: Study,
+    model: str,
+    arm: Arm,
+    seeds: Sequence[int],
+    shape: tuple[int, ...],
+    recipe: str = PLAIN,
 ) -> list[Floats] | None:
     """Student minus control student, a seed each; None where any of them is not there."""
     params, layout = study
@@ -165,7 +186,7 @@ def _shifts(
     for seed in seeds:
         pair = [
             read_activations(
-                layout.stage(Cell(model, each, seed), "distill") / "activations.safetensors"
+                layout.stage(Cell(model, each, seed, recipe), "distill") / "activations.safetensors"
             )
             for each in (arm, params.control)
         ]

@@ -34,6 +34,7 @@ def with_students(summary: Summary, params: Params, others: Mapping[Cell, CellRe
         arm
         for student in params.further_students
         for model in params.grid.models
+        if any((cell.model, cell.student) == (model, student) for cell in others)
         for arm in _arms(params, model, student, others, plain)
     ]
     costs = {cell.key: result.costs for cell, result in others.items()}

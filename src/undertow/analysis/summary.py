@@ -13,7 +13,7 @@ from undertow.analysis.contrasts import Against, ContrastRecord
 from undertow.analysis.costs import CostTotal
 from undertow.analysis.doses import DoseRecord, XName
 from undertow.analysis.lines import Bounds, LineRecord, ModelDifference
-from undertow.analysis.mechanism import ArmMechanism
+from undertow.analysis.mechanism import ArmMechanism, SeedRange
 from undertow.analysis.side_effects import EffectsSummary
 from undertow.stats.intervals import Estimate
 from undertow.stats.transfer import Transfer
@@ -100,6 +100,51 @@ class StudentArm(ArmSummary):
         return self.margin_gap if readout == "margin" else self.rate_gap
 
 
+class Worth(Record):
+    """What a recipe keeps out, by one readout; every pair is pointwise, and at once.
+
+    At once are all recipes and strengths of the model. Differences are plain, or placebo, minus
+    this recipe, paired by seed and prompt: shifts in shares or nats, and tau. removed is
+    1 - tau / plain's tau; beyond_line what of that a student would not remove that merely
+    learned as little.
+    """
+
+    less_shift: tuple[Estimate, Estimate]
+    less_tau: tuple[Estimate, Estimate]
+    less_shift_than_placebo: tuple[Estimate, Estimate]
+    less_tau_than_placebo: tuple[Estimate, Estimate]
+    removed: tuple[Estimate, Estimate]
+    beyond_line: tuple[Estimate, Estimate]
+
+
+class DefenceSeed(Record):
+    seed: int
+    learned: float | None  # of the plain student's gain; null where that is none, or not measured
+
+
+class DefenceArm(Record):
+    """The students of one recipe at one strength, beside plain students and placebo."""
+
+    model: str
+    student: str
+    arm: str
+    strength: str
+    placebo: str | None  # the recipe of equal size in this study
+    placebo_of: str | None
+    draws_line: bool  # its students merely learn less
+    rate: Worth
+    margin: Worth
+    learned: Estimate  # of what plain students learn of their teacher's held-back answers
+    learned_control: Estimate  # the same of the recipe's control: the unsteered teacher's
+    seeds: tuple[DefenceSeed, ...]
+    seconds: float | None  # of training one student, reading included
+    tokens_trained: float | None
+    residue: SeedRange | None = None  # along the direction at the last steered block
+
+    def by(self, readout: ReadoutName) -> Worth:
+        return self.margin if readout == "margin" else self.rate
+
+
 class ModelView(NamedTuple):
     """What a summary says of one model, in the order in which people read it."""
 
@@ -142,6 +187,9 @@ class Summary(Record):
     cost_totals: tuple[CostTotal, ...]  # by model and stage, and of the whole study
     unscored: dict[str, int]
     students: tuple[StudentArm, ...] = ()  # of all recipes but plain, whose arms are `arms`
+    defences: tuple[DefenceArm, ...] = ()  # what those on the teacher's own base are worth
+    # "model recipe" -> why it is not among the students
+    no_students: Mapping[str, str] = Field(default_factory=dict)
     doses: tuple[DoseRecord, ...] = ()
     contrasts: tuple[ContrastRecord, ...] = ()
     mechanism: tuple[ArmMechanism, ...] = ()

@@ -42,6 +42,7 @@ from undertow.report.sections.appendix import (
 )
 from undertow.report.sections.audit import audit_section
 from undertow.report.sections.controls import controls_section
+from undertow.report.sections.defences import defence_sections
 from undertow.report.sections.dose import dose_section
 from undertow.report.sections.effects import effects_section, incoherent
 from undertow.report.sections.judges import judges_section
@@ -81,6 +82,7 @@ def render_report(
         rates_section(summary),
         controls_section(summary),
         *student_sections(summary),
+        *defence_sections(summary),
         audit_section(summary),
         effects_section(summary),
         mechanism_section(summary),

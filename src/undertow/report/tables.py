@@ -14,6 +14,7 @@ from typing import NamedTuple
 from undertow.analysis.mechanism import SeedRange
 from undertow.analysis.summary import ArmSummary, RateSummary, Summary
 from undertow.config import Cell
+from undertow.findings.defences import judged, student_of
 from undertow.findings.numbers import READOUTS
 from undertow.stats.intervals import Estimate
 from undertow.study.files import atomic_folder
@@ -58,7 +59,9 @@ def write_plot_tables(
 
 
 def estimate_tables(summary: Summary) -> dict[str, TidyTable]:
-    """tau.csv, shifts.csv, rates.csv, mechanism.csv and line.csv, by name."""
+    """tau.csv, shifts.csv, rates.csv, mechanism.csv and line.csv, by name; with other recipes
+    than plain defences.csv, too.
+    """
     return {
         # dvc may draw an empty field as 0, so points without a value are left out here; the
         # report lists them with their reasons.
@@ -67,7 +70,35 @@ def estimate_tables(summary: Summary) -> dict[str, TidyTable]:
         "rates.csv": _without_gaps(rate_table(summary), "rate"),
         "mechanism.csv": mechanism_table(summary),
         "line.csv": line_table(summary),
+        **({"defences.csv": defence_table(summary)} if summary.defences else {}),
     }
+
+
+def defence_table(summary: Summary) -> TidyTable:
+    """What every recipe is worth by both readouts; `at_once` holds for all of a model's."""
+    measures = (
+        *("less_shift", "less_tau", "less_shift_than_placebo", "less_tau_than_placebo"),
+        *("removed", "beyond_line"),
+    )
+    rows: list[tuple[str, ...]] = []
+    for arm in summary.defences:
+        names = (arm.model, arm.student, arm.placebo_of or "", arm.arm, arm.strength)
+        for readout in READOUTS:
+            verdict = judged(summary, arm, readout).verdict
+            tau = student_of(summary, arm).by(readout).tau
+            rows.append(
+                (*names, readout, "tau", *_estimate(tau), "", "", verdict, tau.reason or "")
+            )
+            for measure in measures:
+                one, at_once = getattr(arm.by(readout), measure)
+                told = (*_estimate(one), *_estimate(at_once)[1:], verdict, one.reason or "")
+                rows.append((*names, readout, measure, *told))
+        for measure in ("learned", "learned_control"):
+            one = getattr(arm, measure)
+            rows.append((*names, "", measure, *_estimate(one), "", "", "", one.reason or ""))
+    columns = ("model", "student", "placebo_of", "arm", "strength", "readout", "measure", "value")
+    ends = ("low", "high", "at_once_low", "at_once_high", "verdict", "reason")
+    return TidyTable((*columns, *ends), rows)
 
 
 def line_table(summary: Summary) -> TidyTable:

@@ -16,6 +16,7 @@ from undertow.findings.audits import (
     verdict_words,
     yielded,
 )
+from undertow.findings.defences import defence_sentences
 from undertow.findings.doses import dose_sentence
 from undertow.findings.lines import difference_sentences, line_sentences
 from undertow.findings.numbers import (
@@ -52,6 +53,13 @@ def strength_table(summary: Summary) -> str:
         lines += ["", *wrapped(kind.title), ""]
         for text in student_sentences(summary, kind):
             lines += wrapped(text, indent=2, hang=2)
+    for model in summary.models:
+        said = list(defence_sentences(summary, model))
+        lines += ["", f"{model}: defences", ""] if said else []
+        for text in said:
+            lines += wrapped(text, indent=2, hang=2)
+    for name, why in summary.no_students.items():
+        lines += ["", *wrapped(f"{name}: {why}", hang=2)]
     differences = difference_sentences(summary)
     if differences:
         lines.append("")

@@ -54,6 +54,29 @@ def read_students(study: Study) -> dict[Cell, CellResult]:
     }
 
 
+def found_students(study: Study) -> tuple[dict[Cell, CellResult], dict[str, str]]:
+    """The cells of those recipes whose students of a model are all there, and why others are not.
+
+    A recipe that was not finished must not keep the others from being read; reasons are by
+    "model recipe".
+    """
+    params, layout = study
+    found: dict[Cell, CellResult] = {}
+    missing: dict[str, str] = {}
+    for student in params.further_students:
+        for model in params.grid.models:
+            cells = [cell for cell in params.cells(student) if cell.model == model]
+            absent = [c for c in cells if not (layout.stage(c, "judge") / "cell.json").exists()]
+            if absent:
+                missing[f"{model} {student}"] = (
+                    f"{len(absent)} of {len(cells)} students are missing, the first is "
+                    f"{absent[0].key}; dvc repro, or: {absent[0].command('distill')}"
+                )
+            else:
+                found |= {cell: read_cell(layout, cell) for cell in cells}
+    return found, missing
+
+
 def loss_curve(layout: Layout, cell: Cell) -> list[tuple[int, float]]:
     """(step, loss) pairs of a student's training, from loss.csv."""
     path = layout.stage(cell, "distill") / "loss.csv"

@@ -18,7 +18,7 @@ from undertow.lineage.stages import dvc_name
 from undertow.study.files import digest, fingerprint
 from undertow.study.layout import Layout, Study
 from undertow.study.records import CellResult
-from undertow.study.results import loss_curve, read_students
+from undertow.study.results import found_students, loss_curve
 from undertow.texts.addresses import public
 from undertow.tracking.metrics import (
     Metrics,
@@ -81,7 +81,7 @@ def contents(study: Study, summary: Summary, grid: Mapping[Cell, CellResult]) ->
     cells = [
         _cell(study, arms[cell.model, cell.arm.name], cell, grid, data, shared) for cell in grid
     ]
-    others = read_students(study)
+    others, _ = found_students(study)
     made = {(arm.model, arm.arm, arm.student): arm for arm in summary.students}
     students = [
         _cell(study, made[cell.model, cell.arm.name, cell.student], cell, others, data, shared)

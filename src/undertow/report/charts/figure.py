@@ -80,7 +80,10 @@ def with_data(name: str, caption: str, table: TidyTable) -> tuple[Table, Downloa
     return Table(caption, columns, rows, headers=2), Download(name, table.to_csv())
 
 
-WORDS = {"model", "arm", "direction", "readout", "subject", "reason", "against", "steered"}
+WORDS = {
+    *("model", "arm", "direction", "readout", "subject", "reason", "against", "steered"),
+    *("student", "placebo_of", "measure", "verdict"),
+}
 COUNTS = {"scored", "block", "seeds"}
 
 

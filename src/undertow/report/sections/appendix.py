@@ -11,7 +11,7 @@ from undertow.report.page import Code, Column, Details, Paragraph, Section, Tabl
 from undertow.study.files import fingerprint
 from undertow.study.layout import STAGES, Layout, Study
 from undertow.study.records import Manifest
-from undertow.study.results import read_grid, read_manifest, read_students
+from undertow.study.results import found_students, read_grid, read_manifest
 from undertow.texts.addresses import public
 from undertow.texts.yaml import write_yaml
 
@@ -120,7 +120,7 @@ def configuration_section(params: Params) -> Section:
 def provenance_section(study: Study) -> Section:
     """Commit, versions and digests: what it takes to get the same numbers again."""
     params, layout = study
-    grid = read_grid(study) | read_students(study)
+    grid = read_grid(study) | found_students(study)[0]
     facts = [
         ("Commit", _commit(layout)),
         ("Configuration, SHA-256", fingerprint(params)),

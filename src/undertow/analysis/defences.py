@@ -1,0 +1,316 @@
+"""What each recipe keeps out of the student, and what the student fails to learn for it.
+
+Every recipe is set beside the plain students of the same teachers, and beside its placebo. A
+student that merely learns less takes over less of everything, the trait included: recipes that
+change nothing but epochs or rate draw the line that a defence has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from undertow.analysis.mechanism import SeedRange
+from undertow.analysis.readings import readings_of
+from undertow.analysis.summary import DefenceArm, DefenceSeed, Summary, Worth
+from undertow.config import PLAIN, Arm, Cell, Params
+from undertow.stats.draws import Draws, drawn
+from undertow.stats.intervals import Estimate
+from undertow.stats.transfer import Readings
+from undertow.stats.worth import Asked, Found, Rows, beyond_line, estimated, no_reference, together
+from undertow.study.records import CellResult, ReadoutName
+
+READOUTS: tuple[ReadoutName, ...] = ("margin", "rate")
+NO_PLACEBO = "the recipe has no placebo in this study"
+NO_FIT = "how well students of this arm predict held-back answers of their teacher was not measured"
+
+
+class Kind(NamedTuple):
+    """The students of one arm by one recipe; plain is one of the recipes."""
+
+    student: str
+    arm: Arm
+
+
+Results = Mapping[str, Mapping[Cell, CellResult]]  # recipe -> plain cell -> result, one model's
+
+
+def with_defences(
+    summary: Summary,
+    params: Params,
+    grid: Mapping[Cell, CellResult],
+    others: Mapping[Cell, CellResult],
+    residue: Mapping[tuple[str, str, str], SeedRange] | None = None,
+) -> Summary:
+    """The summary with what every recipe is worth; unchanged where only plain was trained.
+
+    others: as students.with_students takes them; a recipe of a model whose cells are not all
+    there is left out. residue: from residue.read_residue, by model, recipe and arm.
+    """
+    found = [
+        record
+        for model in params.grid.models
+        for record in _of_model(params, model, grid, others, residue or {})
+    ]
+    return summary.model_copy(update={"defences": tuple(found)}) if found else summary
+
+
+def learns_less(params: Params, student: str) -> bool:
+    """Whether a recipe changes epochs or learning rate alone, and makes neither larger."""
+    recipe, plain = params.recipe(student), params.distillation
+    own = params.distillation_of(student)
+    changed = recipe.model_dump(exclude_defaults=True).keys() - {"placebo_of"}
+    less = own.epochs <= plain.epochs and own.learning_rate <= plain.learning_rate
+    return bool(changed) and changed <= {"epochs", "learning_rate"} and less
+
+
+def defended(params: Params, others: Mapping[Cell, CellResult], model: str) -> tuple[str, ...]:
+    """The recipes of a model whose cells are all there; a student of another base is no defence."""
+    return tuple(
+        student
+        for student in params.further_students
+        if params.recipe(student).base is None
+        and all(cell in others for cell in params.cells(student) if cell.model == model)
+    )
+
+
+def _of_model(
+    params: Params,
+    model: str,
+    grid: Mapping[Cell, CellResult],
+    others: Mapping[Cell, CellResult],
+    residue: Mapping[tuple[str, str, str], SeedRange],
+) -> list[DefenceArm]:
+    students = defended(params, others, model)
+    arms = [arm for arm in params.arms if arm.direction == "trait" and not arm.is_control]
+    if not students or not arms:
+        return []
+    results: dict[str, dict[Cell, CellResult]] = {name: {} for name in (PLAIN, *students)}
+    for cell, result in (*grid.items(), *others.items()):
+        if cell.model == model and cell.student in results:
+            results[cell.student][cell.plain] = result
+    study = _Study(params, model, results, students, arms)
+    learned = study.learned((*arms, params.control))
+    worth = {readout: study.worth(readout, learned) for readout in READOUTS}
+    return [
+        DefenceArm(
+            model=model,
+            student=kind.student,
+            arm=kind.arm.name,
+            strength=kind.arm.strength,
+            placebo=study.placebos.get(kind.student),
+            placebo_of=params.recipe(kind.student).placebo_of,
+            draws_line=learns_less(params, kind.student),
+            margin=worth["margin"][kind],
+            rate=worth["rate"][kind],
+            learned=learned[kind].estimate,
+            learned_control=learned[Kind(kind.student, params.control)].estimate,
+            seeds=study.seeds(kind),
+            seconds=study.cost(kind, "seconds"),
+            tokens_trained=study.cost(kind, "tokens_trained"),
+            residue=residue.get((model, kind.student, kind.arm.name)),
+        )
+        for kind in study.kinds
+    ]
+
+
+class _Study:
+    """One model's students of all recipes."""
+
+    def __init__(
+        self,
+        params: Params,
+        model: str,
+        results: Results,
+        students: Sequence[str],
+        arms: Sequence[Arm],
+    ) -> None:
+        self.params, self.model, self.results = params, model, results
+        self.kinds = [Kind(student, arm) for student in students for arm in arms]
+        self.placebos = {
+            of: name
+            for name in students
+            if (of := params.recipe(name).placebo_of) is not None and of in students
+        }
+        settings = params.statistics
+        self.confidence = settings.confidence
+        self.draws: Draws = drawn(settings.resamples, settings.seed, settings.confidence)
+        self.number = {name: index for index, name in enumerate((PLAIN, *students))}
+
+    def result(self, kind: Kind, seed: int) -> CellResult:
+        return self.results[kind.student][Cell(self.model, kind.arm, seed)]
+
+    def streams(self, kind: Kind) -> tuple[int, int]:
+        """Of the errors between seeds: a stream per recipe and arm, the control among them."""
+        many = len(self.params.arms)
+        first = 1 + self.number[kind.student] * many
+        order = self.params.arms
+        return first + order.index(kind.arm), first + order.index(self.params.control)
+
+    # What was not taken over
+
+    def worth(self, readout: ReadoutName, learned: Mapping[Kind, Found]) -> dict[Kind, Worth]:
+        readings = {
+            kind: self.readings(kind, readout)
+            for kind in (*self.kinds, *(Kind(PLAIN, arm) for arm in self.arms))
+        }
+        names = ("shift", "tau", "placebo_shift", "placebo_tau", "removed")
+        asked: dict[str, dict[Kind, Asked]] = {name: {} for name in names}
+        for kind in self.kinds:
+            for name, of in (("", PLAIN), ("placebo_", self.placebos.get(kind.student))):
+                if of is None:
+                    continue
+                whole, shift, teacher = self.paired(readings, Kind(of, kind.arm), kind, readout)
+                streams = self.streams(kind)
+                asked[f"{name}shift"][kind] = Asked(shift, None, streams)
+                asked[f"{name}tau"][kind] = Asked(shift, teacher, streams)
+                if not name:
+                    asked["removed"][kind] = Asked(shift, whole, streams)
+        found = {name: estimated(each, self.draws) for name, each in asked.items()}
+        found["beyond"] = self.beyond(found["removed"], learned)
+        at_once = {name: together(each, self.confidence) for name, each in found.items()}
+
+        def estimate(name: str, kind: Kind) -> tuple[Estimate, Estimate]:
+            if kind not in found[name]:
+                unknown = Estimate.unknown(NO_PLACEBO)
+                return unknown, unknown
+            return found[name][kind].estimate, at_once[name][kind]
+
+        return {
+            kind: Worth(
+                less_shift=estimate("shift", kind),
+                less_tau=estimate("tau", kind),
+                less_shift_than_placebo=estimate("placebo_shift", kind),
+                less_tau_than_placebo=estimate("placebo_tau", kind),
+                removed=estimate("removed", kind),
+                beyond_line=estimate("beyond", kind),
+            )
+            for kind in self.kinds
+        }
+
+    @property
+    def arms(self) -> list[Arm]:
+        return list(dict.fromkeys(kind.arm for kind in self.kinds))
+
+    def readings(self, kind: Kind, readout: ReadoutName) -> Readings:
+        params = self.params
+        return readings_of(
+            self.results[kind.student],
+            params.control,
+            self.model,
+            kind.arm,
+            params.seeds_of(kind.arm, kind.student),
+            readout,
+            params.seeds_of(params.control, kind.student),
+        )
+
+    def paired(
+        self, readings: Mapping[Kind, Readings], of: Kind, kind: Kind, readout: ReadoutName
+    ) -> tuple[Rows, Rows, Rows]:
+        """Of the first: its shift, what of it the second has not, and the teacher's shift."""
+        first, second = readings[of], readings[kind]
+        teacher = np.broadcast_to(first.teacher, first.student.shape)
+        rows = [first.base[None], teacher]
+        rows += [read for each in (first, second) for read in (each.control, each.student)]
+        known = ~np.isnan(np.concatenate(rows)).any(axis=0)
+        base, teacher, control, student, other_control, other = (r[:, known] for r in rows)
+        is_rate = readout == "rate"
+        numbers = [10 * self.number[each.student] for each in (of, kind)]
+
+        def signs(number: int) -> tuple[tuple[int, int], ...]:
+            return ((number + 3, 1), (number + 2, -1)) if is_rate else ()
+
+        whole = Rows(student, control, signs(numbers[0]))
+        shift = whole.minus(Rows(other, other_control, signs(numbers[1])))
+        push = Rows(
+            teacher - base, no_reference(base.shape[1]), ((1, 1), (0, -1)) if is_rate else ()
+        )
+        return whole, shift, push
+
+    def beyond(
+        self, removed: Mapping[Kind, Found], learned: Mapping[Kind, Found]
+    ) -> dict[Kind, Found]:
+        line = {
+            arm: [
+                (removed[kind], learned[kind])
+                for kind in self.kinds
+                if kind.arm == arm and learns_less(self.params, kind.student)
+            ]
+            for arm in self.arms
+        }
+        return {
+            kind: beyond_line(removed[kind], learned[kind], line[kind.arm], self.confidence)
+            for kind in self.kinds
+        }
+
+    # What was learned
+
+    def learned(self, arms: Sequence[Arm]) -> dict[Kind, Found]:
+        """(NLL_base - NLL_D) / (NLL_base - NLL_plain) over tokens of the same answers."""
+        asked: dict[Kind, Asked] = {}
+        missing: dict[Kind, str] = {}
+        for student in self.number:
+            for arm in arms:
+                kind = Kind(student, arm)
+                if student == PLAIN:
+                    continue
+                pair = self.gains(kind)
+                if isinstance(pair, str):
+                    missing[kind] = pair
+                else:
+                    asked[kind] = Asked(pair[1], pair[0], self.streams(kind))
+        found = estimated(asked, self.draws)
+        unknown = {k: Found(Estimate.unknown(why), np.empty(0)) for k, why in missing.items()}
+        return found | unknown
+
+    def gains(self, kind: Kind) -> tuple[Rows, Rows] | str:
+        """What plain students and these have gained over the base on each answer, or why not.
+
+        Nats per token of an average answer: a long one weighs more, as it does in training.
+        """
+        fits = []
+        for student in (PLAIN, kind.student):
+            for seed in self.params.seeds_of(kind.arm, kind.student):
+                result = self.result(Kind(student, kind.arm), seed)
+                if result.fit is None:
+                    return result.fit_reason or NO_FIT
+                fits.append(result.fit)
+        # An answer that only some seeds were read on would weigh less than the others.
+        ids = sorted(set(fits[0]).intersection(*fits[1:]))
+        if len(ids) < 2:
+            return NO_FIT
+        gains = np.array([[fit[id].base_nll - fit[id].student_nll for id in ids] for fit in fits])
+        gains /= np.mean([[fit[id].tokens for id in ids] for fit in fits])
+        half = len(fits) // 2
+        return (
+            Rows(gains[:half], no_reference(len(ids))),
+            Rows(gains[half:], no_reference(len(ids))),
+        )
+
+    # By seed, for runs of their own
+
+    def seeds(self, kind: Kind) -> tuple[DefenceSeed, ...]:
+        return tuple(
+            DefenceSeed(seed=seed, learned=self._learned_alone(kind, seed))
+            for seed in self.params.seeds_of(kind.arm, kind.student)
+        )
+
+    def _learned_alone(self, kind: Kind, seed: int) -> float | None:
+        plain, own = (self.result(each, seed).fit for each in (Kind(PLAIN, kind.arm), kind))
+        if plain is None or own is None:
+            return None
+        whole, part = (
+            sum(fit.base_nll - fit.student_nll for fit in each.values()) for each in (plain, own)
+        )
+        return part / whole if whole > 0 else None
+
+    def cost(self, kind: Kind, name: str) -> float | None:
+        """The mean of a training's cost over seeds; None where one was not recorded."""
+        costs = [
+            self.result(kind, seed).costs.get("distill")
+            for seed in self.params.seeds_of(kind.arm, kind.student)
+        ]
+        known = [float(getattr(cost, name)) for cost in costs if cost is not None]
+        return sum(known) / len(known) if known and len(known) == len(costs) else None

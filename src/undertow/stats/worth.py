@@ -1,0 +1,222 @@
+"""What one kind of student takes over less than another, paired by seed and prompt.
+
+Every quantity is a mean of rows, or one over another: what was removed over what plain students
+took over, what was learned over what they learned. Rows of two students of the same seed are
+subtracted before anything is resampled, so that what they share cancels. Knows nothing of
+recipes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from undertow.stats.draws import Draws, SeedErrors
+from undertow.stats.family import deviation, stretch_of, stretched_estimate
+from undertow.stats.intervals import Estimate, Floats, percentiles
+from undertow.stats.seeds import SeedPrior, Spread, prior_of, spread
+from undertow.stats.transfer import resampled_ratio
+
+K = TypeVar("K", bound=Hashable)
+
+COVERS_ZERO = "the interval of what it is a share of covers 0"
+TOO_FEW = "fewer than two prompts have a readout in every student that is compared"
+HALF = 0.5  # of one pseudo-prompt that is as likely 0 as 1
+
+
+class Rows(NamedTuple):
+    """mean(moved) - mean(reference); a reference of one row of zeros is none.
+
+    rates: streams of the rates that it is made of, with their signs; empty for real numbers.
+    """
+
+    moved: Floats  # [seeds, prompts]
+    reference: Floats  # [control seeds, prompts]
+    rates: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def value(self) -> float:
+        return float(self.moved.mean() - self.reference.mean())
+
+    @property
+    def prompts(self) -> int:
+        return int(self.moved.shape[1])
+
+    def minus(self, other: Rows, times: float = 1.0) -> Rows:
+        """Seeds of the same number are pairs: row i of both is the same seed."""
+        turned = tuple((stream, -sign) for stream, sign in other.rates)
+        return Rows(
+            self.moved - times * other.moved,
+            self.reference - times * other.reference,
+            (*self.rates, *turned),
+        )
+
+
+class Asked(NamedTuple):
+    """top, or top / bottom; streams: of the arm and of its control, none of them 0."""
+
+    top: Rows
+    bottom: Rows | None
+    streams: tuple[int, int]
+
+
+class Found(NamedTuple):
+    estimate: Estimate
+    resampled: Floats  # [resamples]; empty where the estimate is unknown
+
+
+def no_reference(prompts: int) -> Floats:
+    """In the place of a control, where there is none."""
+    return np.zeros((1, prompts))
+
+
+def estimated(asked: Mapping[K, Asked], draws: Draws) -> dict[K, Found]:
+    """Every quantity with its interval; the variances between seeds moderate each other.
+
+    Per resample this inverts the test of top - t bottom = 0 (Fieller 1954), with the error
+    between seeds taken at the estimated ratio, as transfer.py does for tau. Rates get the
+    variance of one pseudo-prompt each. Unknown where the interval of bottom covers 0.
+    """
+    found: dict[K, Found] = {}
+    usable: dict[K, Asked] = {}
+    bottoms = _bottoms(asked, draws)
+    for key, each in asked.items():
+        if each.top.prompts < 2:
+            found[key] = _unknown(TOO_FEW)
+        elif each.bottom is not None and not bottoms[key].estimate.excludes_zero:
+            found[key] = _unknown(COVERS_ZERO)
+        else:
+            usable[key] = each
+    errors = {key: _error_rows(each) for key, each in usable.items()}
+    prior = _prior([(usable[key].streams, rows) for key, rows in errors.items()])
+    for key, each in usable.items():
+        found[key] = _one(each, errors[key], SeedErrors(draws, prior))
+    return {key: found[key] for key in asked}
+
+
+def _bottoms(asked: Mapping[K, Asked], draws: Draws) -> dict[K, Found]:
+    rows = {
+        key: Asked(each.bottom, None, each.streams)
+        for key, each in asked.items()
+        if each.bottom is not None and each.bottom.prompts > 1
+    }
+    return estimated(rows, draws) if rows else {}
+
+
+def _error_rows(asked: Asked) -> Rows:
+    if asked.bottom is None:
+        return asked.top
+    return asked.top.minus(asked.bottom, asked.top.value / asked.bottom.value)
+
+
+def _prior(rows: Sequence[tuple[tuple[int, int], Rows]]) -> SeedPrior | None:
+    """Of all that differ between seeds at all: what is the same student twice shows nothing."""
+    spreads: dict[int, Spread] = {}
+    for (arm, control), each in rows:
+        spreads[arm] = spread(each.moved)
+        # Arms of a recipe share their control: it counts once.
+        spreads.setdefault(control, spread(each.reference))
+    shown = [each for each in spreads.values() if each.between > 0]
+    rounded = [each.prompts for _, each in rows if each.rates]
+    return prior_of(shown, 1 / (12 * min(rounded) ** 2) if rounded else 0.0)
+
+
+def _one(asked: Asked, errors: Rows, seeds: SeedErrors) -> Found:
+    draws = seeds.draws
+    total = np.zeros(draws.resamples)
+    parts = zip((errors.moved, errors.reference), asked.streams, (1, -1), strict=True)
+    for rows, stream, side in parts:
+        shown = spread(rows)
+        if shown.between > 0:
+            total = total + side * seeds.of_mean(shown, stream)
+    top = _means(asked.top, draws)
+    if asked.bottom is None:
+        return _interval(asked.top.value, top + total, draws.confidence)
+    sign = math.copysign(1.0, asked.bottom.value)
+    ratios = resampled_ratio(top + total, _means(asked.bottom, draws), sign)
+    return _interval(asked.top.value / asked.bottom.value, ratios, draws.confidence)
+
+
+def _means(rows: Rows, draws: Draws) -> Floats:
+    """Over resampled prompts, without the error between seeds."""
+    means: Floats = draws.means(rows.moved.mean(axis=0) - rows.reference.mean(axis=0))
+    for stream, sign in rows.rates:
+        means = means + sign * draws.rate_errors(stream) * HALF / rows.prompts
+    return means
+
+
+def _interval(value: float, resampled: Floats, confidence: float) -> Found:
+    # A resample that is no number could be anything: it stretches both ends.
+    unknown = np.isnan(resampled)
+    low, _ = percentiles(np.where(unknown, -math.inf, resampled), confidence)
+    _, high = percentiles(np.where(unknown, math.inf, resampled), confidence)
+    return Found(Estimate(value, low, high), resampled)
+
+
+def _unknown(reason: str | None) -> Found:
+    return Found(Estimate.unknown(reason), np.empty(0))
+
+
+def together(found: Mapping[K, Found], confidence: float) -> dict[K, Estimate]:
+    """The same estimates with intervals that hold for all of them at once (max-|t|)."""
+    known = {key: each for key, each in found.items() if each.estimate.value is not None}
+    if not known:
+        return {key: each.estimate for key, each in found.items()}
+    far = [
+        np.nan_to_num(deviation(each.estimate, each.resampled), nan=math.inf, posinf=math.inf)
+        for each in known.values()
+    ]
+    stretch = stretch_of(np.array(far), confidence)
+    return {
+        key: stretched_estimate(each.estimate, stretch) if key in known else each.estimate
+        for key, each in found.items()
+    }
+
+
+def beyond_line(
+    removed: Found, learned: Found, line: Sequence[tuple[Found, Found]], confidence: float
+) -> Found:
+    """What was removed beyond those who merely learned less, at the same learned share.
+
+    line: (removed, learned) of each of them. It begins at (1, 0), a student that was not
+    trained, and ends at (0, 1), the plain one, beyond which it stays 0; straight between.
+    """
+    for part in (removed, learned):
+        if part.estimate.value is None:
+            return _unknown(part.estimate.reason)
+    points = [(r, x) for r, x in line if None not in (r.estimate.value, x.estimate.value)]
+    values = [(r.estimate.value or 0.0, x.estimate.value or 0.0) for r, x in points]
+    value = _removed_at(
+        np.array([learned.estimate.value]),
+        [np.array([x]) for _, x in values],
+        [np.array([r]) for r, _ in values],
+    )
+    resampled = _removed_at(
+        learned.resampled, [x.resampled for _, x in points], [r.resampled for r, _ in points]
+    )
+    with np.errstate(invalid="ignore"):
+        apart = removed.resampled - resampled
+    return _interval((removed.estimate.value or 0.0) - float(value[0]), apart, confidence)
+
+
+def _removed_at(at: Floats, learned: Sequence[Floats], removed: Sequence[Floats]) -> Floats:
+    """The line at the learned share `at` [resamples], each resample with a line of its own."""
+    xs = np.stack([np.zeros_like(at), *learned, np.ones_like(at)])
+    ys = np.stack([np.ones_like(at), *removed, np.zeros_like(at)])
+    xs = np.clip(xs, 0.0, 1.0)
+    order = np.argsort(xs, axis=0, kind="stable")
+    xs, ys = np.take_along_axis(xs, order, axis=0), np.take_along_axis(ys, order, axis=0)
+    at = np.clip(at, 0.0, 1.0)
+    found = np.full_like(at, np.nan)
+    for left in range(len(xs) - 1):
+        width = xs[left + 1] - xs[left]
+        here = (at >= xs[left]) & (at <= xs[left + 1]) & (width > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = (at - xs[left]) / width
+            value = ys[left] * (1 - share) + ys[left + 1] * share
+        found = np.where(here, value, found)
+    # Plain is where the line ends, whatever else learned as much.
+    return np.where(at >= 1.0, 0.0, found)

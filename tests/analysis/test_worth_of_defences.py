@@ -1,0 +1,102 @@
+"""What a recipe is worth: planted effects come out as numbers, and verdicts say so."""
+
+import pytest
+
+from defended import DOES, PLAIN_SHIFT, RECIPES, TEACHER, Does, defended, of, summarised
+from undertow.analysis.summary import Summary
+from undertow.findings.defences import defence_sentences, judged
+from undertow.report.page import render_page
+from undertow.report.sections.defences import defence_sections
+from undertow.report.tables import defence_table
+
+
+@pytest.fixture(scope="module")
+def summary() -> Summary:
+    return summarised(*defended())
+
+
+@pytest.mark.parametrize("student", DOES)
+def test_what_was_planted_lies_in_the_intervals(summary: Summary, student: str) -> None:
+    arm, does = of(summary, student), DOES[student]
+    worth = arm.margin
+    for pair, truth in (
+        (worth.less_shift, PLAIN_SHIFT * (1 - does.takes)),
+        (worth.less_tau, PLAIN_SHIFT * (1 - does.takes) / TEACHER),
+        (worth.removed, 1 - does.takes),
+    ):
+        for estimate in pair:
+            assert estimate.value == pytest.approx(truth, abs=0.12)
+            assert estimate.ends.low < truth < estimate.ends.high
+        (low, high), (lower, higher) = (each.ends for each in pair)
+        assert lower <= low and high <= higher
+    assert arm.learned.value == pytest.approx(does.learns, abs=0.05)
+    assert arm.learned.ends.low < does.learns < arm.learned.ends.high
+
+
+@pytest.mark.parametrize(
+    ("student", "verdict"),
+    [
+        ("good", "removes transfer"),
+        ("idle", "no effect shown"),
+        ("lazy", "removes transfer by not learning"),
+        ("twin", "removes transfer, and so does its placebo"),
+        ("worse", "amplifies"),
+        ("early", "draws the line"),
+        ("good_placebo", "no effect shown"),
+    ],
+)
+def test_verdicts_say_what_was_planted(summary: Summary, student: str, verdict: str) -> None:
+    assert judged(summary, of(summary, student), "margin").verdict == verdict
+
+
+def test_students_of_the_same_seed_are_pairs(summary: Summary) -> None:
+    """They share what their seed does, so the difference is closer than two shifts are."""
+    arm = of(summary, "idle")
+    own = next(s for s in summary.students if (s.student, s.arm) == ("idle", "trait_1"))
+    paired, apart = (each.ends for each in (arm.margin.less_shift[0], own.margin_gap))
+    assert paired.high - paired.low < apart.high - apart.low
+
+
+def test_a_removed_recipe_is_gone(summary: Summary) -> None:
+    recipes = {name: recipe for name, recipe in RECIPES.items() if name != "lazy"}
+    fewer = summarised(*defended(recipes))
+    assert {arm.student for arm in fewer.defences} == set(recipes)
+    assert "lazy" not in " ".join(defence_sentences(fewer, fewer.models[0]))
+    assert all("lazy" not in row for row in defence_table(fewer).rows)
+
+
+def test_a_recipe_that_was_not_finished_leaves_the_others() -> None:
+    found = summarised(*defended(without=("twin_placebo",)))
+    assert {arm.student for arm in found.defences} == RECIPES.keys() - {"twin_placebo"}
+    twin = of(found, "twin")
+    assert twin.placebo is None
+    assert "no placebo" in (twin.margin.less_tau_than_placebo[0].reason or "")
+    assert judged(found, twin, "margin").verdict == "removes transfer"
+
+
+def test_without_held_back_answers_learning_is_unknown_with_a_reason() -> None:
+    found = summarised(*defended(fit=False))
+    arm = of(found, "good")
+    assert arm.learned.value is None and "held-back" in (arm.learned.reason or "")
+    assert arm.margin.beyond_line[0].reason == arm.learned.reason
+    verdict = judged(found, arm, "margin")
+    assert verdict.verdict == "removes transfer" and "not known" in verdict.why
+
+
+def test_where_plain_students_take_over_nothing_nothing_can_be_removed() -> None:
+    found = summarised(*defended(plain=Does(0.0, 0.0)))
+    arm = of(found, "good")
+    assert arm.margin.removed[0].value is None and arm.margin.removed[0].reason
+    assert arm.learned.value is None and "covers 0" in (arm.learned.reason or "")
+    assert judged(found, arm, "margin").verdict == "undecided"
+
+
+def test_the_page_has_a_row_and_a_point_per_recipe(summary: Summary) -> None:
+    left_out = summary.model_copy(update={"no_students": {"model lost": "3 students are missing"}})
+    html = render_page("Defences", "", defence_sections(left_out))
+    for student in RECIPES:
+        assert f">{student}</th>" in html
+        assert f"{student}: removes" in html
+    assert "removes transfer by not learning" in html
+    assert "model lost: 3 students are missing." in html
+    assert defence_sections(summary.model_copy(update={"defences": ()})) == ()
