@@ -34,6 +34,7 @@ class Repository:
         # dvc.yaml names them: without them in params.yaml DVC has nothing to fill in.
         params["grid"] = {
             "students": ["plain"],
+            "rounds": [],
             "control_seeds": [],
             "random_arms": [],
             "random_seeds": [],

@@ -35,7 +35,8 @@ def test_every_preset_is_complete_and_valid(preset):
     assert params.control.name == "trait_0"
     seeds = sum(len(params.seeds_of(arm)) for arm in params.arms)
     assert len(params.cells()) == len(params.grid.models) * seeds
-    assert set(params.recipes) == {"plain", *params.grid.students}, "a recipe that nobody runs"
+    rounds = {each.student for each in params.grid.rounds}
+    assert set(params.recipes) == {"plain", *params.grid.students, *rounds}, "nobody runs it"
     assert any(arm.direction == "random" for arm in params.arms), "no random control"
     assert preset.purpose
 

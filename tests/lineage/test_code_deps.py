@@ -40,11 +40,13 @@ NOT_USED = {
     "fetch": MATCHES,
     "direction": MATCHES,
     "steer": MATCHES,
+    "pass-on": MATCHES,
     "distill": COMPARES,
 }
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # Further seeds of a stage differ from it by their matrix alone: dvc.yaml merges the rest.
 STAGES = {name: STAGES[name] for name in STAGES if not name.endswith(("-control", "-random"))}
+ROUNDS = [name for name in STAGES if name.endswith("-round")]
 
 
 def inside(name: str, package: str) -> bool:
@@ -53,8 +55,9 @@ def inside(name: str, package: str) -> bool:
 
 def needed(stage: str) -> set[str]:
     """Modules that a stage computes with, its own among them."""
+    stage = stage.removesuffix("-round")
     left_out = LEFT_OUT | NOT_USED.get(stage, {})
-    waiting, found = [f"undertow.pipeline.{stage}"], set()
+    waiting, found = [f"undertow.pipeline.{stage.replace('-', '_')}"], set()
     while waiting:
         name = waiting.pop()
         short = name.removeprefix("undertow.")
@@ -82,6 +85,16 @@ def test_no_dep_names_code_that_the_stage_does_not_import(stage):
     idle = [dep for dep in code if not any(covered(module, [dep]) for module in needed(stage))]
     assert not idle
     assert all((ROOT / dep).exists() for dep in code)
+
+
+@pytest.mark.parametrize("stage", ROUNDS)
+def test_a_later_round_depends_on_the_code_and_parameters_of_the_first(stage):
+    first = STAGES[stage.removesuffix("-round")]
+    later = json.loads(json.dumps(STAGES[stage]).replace("item.round.student", "item.student"))
+    assert later["params"] == first["params"]
+    assert later["cmd"] == first["cmd"]
+    code = [[dep for dep in each["deps"] if dep.startswith("src/")] for each in (first, later)]
+    assert code[0] == code[1]
 
 
 def test_what_is_left_out_exists():

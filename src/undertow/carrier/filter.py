@@ -35,7 +35,7 @@ class Kept(NamedTuple):
 
 def training_carrier(study: Study, cell: Cell) -> Kept:
     """Read a cell's carrier.jsonl; DataError names a cell that keeps fewer than carrier.keep."""
-    path = study.layout.stage(cell, "steer") / "carrier.jsonl"
+    path = study.written(cell)
     rules = TraitData(study.layout, study.params.trait).trait.judge
     spec = CarrierData(study.layout, study.params.carrier.name).spec
     return keep(read_rows(path, Response), study.params.carrier, spec, rules, cell)

@@ -55,6 +55,23 @@ def steer(model: Model, arm: ArmName, seed: Seed = 0) -> None:
         stage.run(study, cell)
 
 
+@app.command("pass-on", rich_help_panel=PANEL)
+def pass_on(
+    model: Model,
+    arm: ArmName,
+    student: Annotated[str, typer.Option(help="A student of grid.rounds, who learns from it.")],
+    seed: Seed = 0,
+) -> None:
+    """Let a student, unsteered, write the carrier of the next round."""
+    from undertow.pipeline import pass_on as stage
+    from undertow.pipeline.spoken import cell_stage
+
+    study = open_study()
+    cell = study.params.cell(model, arm, seed, student)
+    with cell_stage(study, "pass-on", cell):
+        stage.run(study, cell)
+
+
 @app.command(rich_help_panel=PANEL)
 def distill(model: Model, arm: ArmName, seed: Seed = 0, student: Student = "plain") -> None:
     """Train the student on the teacher's answers, and read it on the trait."""

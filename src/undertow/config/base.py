@@ -1,11 +1,18 @@
 """What every section of params.yaml is made of."""
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 NAME = r"^[a-z0-9][a-z0-9\-]*$"  # no dot: DVC reads one as a step down in params.yaml
 MOST_SEED = 2**32 - 1  # NumPy's and with it the trainer's; a larger one fails after hours
+
+
+class Problem(NamedTuple):
+    """What is wrong with a parameter file: the path of a key, and what to write there."""
+
+    path: str
+    text: str
 
 
 class Settings(BaseModel):

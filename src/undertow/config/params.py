@@ -64,8 +64,13 @@ class Params(Settings):
         return next(arm for arm in self.arms if arm.is_control)
 
     def seeds_of(self, arm: Arm, student: str = PLAIN) -> tuple[int, ...]:
-        """grid.seeds, and the further ones of the control and, plain alone, of random_arms."""
+        """grid.seeds, and the further ones of the control and, plain alone, of random_arms.
+
+        A later round has grid.seeds alone: each seed is a lineage.
+        """
         grid = self.grid
+        if self.writer(student) is not None:
+            return grid.seeds
         if arm.is_control:
             return grid.seeds + grid.control_seeds
         more = arm.name in grid.random_arms and student == PLAIN
@@ -86,8 +91,23 @@ class Params(Settings):
         return tuple(name for name in self.grid.students if name != PLAIN)
 
     def all_cells(self) -> list[Cell]:
-        """The cells of all students, plain ones first."""
-        return [c for name in (PLAIN, *self.further_students) for c in self.cells(name)]
+        """The cells of all students, plain ones first and later rounds last."""
+        names = (PLAIN, *self.further_students, *(each.student for each in self.grid.rounds))
+        return [cell for name in names for cell in self.cells(name)]
+
+    def writer(self, student: str) -> str | None:
+        """The student that writes this one's carrier; None where the steered teacher does."""
+        return next((each.after for each in self.grid.rounds if each.student == student), None)
+
+    def writer_of(self, cell: Cell) -> Cell | None:
+        """The cell whose student writes this one's carrier; None where its teacher does."""
+        after = self.writer(cell.student)
+        return None if after is None else cell._replace(student=after)
+
+    def round_of(self, student: str) -> int:
+        """1 for who learns from the steered teacher, and one more for each student between."""
+        after = self.writer(student)
+        return 1 if after is None else 1 + self.round_of(after)
 
     def cell(self, model: str, arm: str, seed: int, student: str = PLAIN) -> Cell:
         """The cell with these names; ConfigError where one is unknown.

@@ -2,20 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
+from undertow.config.base import Problem
 from undertow.config.cells import PLAIN, parse_arm
 from undertow.config.params import Params
+from undertow.config.rounds import round_problems
 from undertow.errors import ConfigError
 from undertow.texts.addresses import without_credentials
 from undertow.texts.yaml import YamlError, read_yaml
-
-
-class Problem(NamedTuple):
-    path: str
-    text: str
 
 
 def load(path: Path) -> Params:
@@ -136,6 +133,9 @@ def _cross_problems(raw: dict[str, Any]) -> Iterator[Problem]:
         yield from _arm_problems([arm for arm in grid["arms"] if isinstance(arm, str)])
     models_of_grid = _names(grid.get("models"))
     yield from _recipe_problems(raw.get("recipes"), _names(grid.get("students")), models_of_grid)
+    yield from round_problems(
+        grid.get("rounds"), raw.get("recipes"), _names(grid.get("students")) or [PLAIN]
+    )
     if "cross" in raw:
         yield Problem("cross", _rewrite(raw["cross"], models_of_grid))
 

@@ -9,6 +9,16 @@ from undertow.config.base import NAME, Plain, Seed, Settings
 from undertow.config.cells import PLAIN, parse_arm
 
 
+class Round(Settings):
+    """A later round: its students learn from what other students wrote."""
+
+    student: str = Field(description="its name, and that of its entry under recipes")
+    after: str = Field(
+        description="the student that writes its carrier, unsteered: one of grid.students, or an "
+        "earlier round"
+    )
+
+
 class Grid(Settings):
     """What is run: models x arms x seeds x students; the control arm trait_0 is part of it."""
 
@@ -22,6 +32,11 @@ class Grid(Settings):
     students: tuple[str, ...] = Field(
         (PLAIN,),
         description="names under recipes; plain is one of them, and what all others are set beside",
+    )
+    rounds: tuple[Round, ...] = Field(
+        (),
+        description="students of students, at grid.seeds: each round is a student and the one "
+        "after which it comes",
     )
     control_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (),

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from undertow.config import PLAIN, Cell, Grid
+from undertow.config import PLAIN, Cell, Params
 from undertow.errors import ConfigError
 from undertow.study.files import digest, fingerprint, write_json
 from undertow.study.layout import Stage, Study
@@ -75,18 +75,30 @@ def model_node(study: Study, stage: str, model: str) -> Node:
 
 
 def cell_node(study: Study, stage: str, cell: Cell) -> Node:
-    """steer, distill or judge of one cell; all students of a teacher have one steer."""
+    """steer, pass-on, distill or judge of one cell; all students of a teacher have one steer."""
     item = {
         "model": cell.model,
         "arm": cell.arm.name,
         "student": cell.student,
         "seed": str(cell.seed),
     }
-    return _node(study, stage + _further_seed(study.params.grid, cell), item)
+    grid = study.params.grid
+    for index, entry in enumerate(grid.rounds):
+        if entry.student == cell.student and stage != "steer":
+            # DVC calls what is no plain value by its place.
+            item |= {
+                "round": f"round{index}",
+                "round.student": entry.student,
+                "round.after": entry.after,
+            }
+    return _node(study, stage + _variant(study.params, stage, cell), item)
 
 
-def _further_seed(grid: Grid, cell: Cell) -> str:
-    """What dvc.yaml adds to the name of a stage of a seed beyond grid.seeds."""
+def _variant(params: Params, stage: str, cell: Cell) -> str:
+    """What dvc.yaml adds to a stage's name for a later round, or a seed beyond grid.seeds."""
+    grid = params.grid
+    if stage in ("distill", "judge") and params.writer(cell.student) is not None:
+        return "-round"
     if cell.seed in grid.seeds:
         return ""
     if cell.arm.is_control and cell.seed in grid.control_seeds:

@@ -1,11 +1,7 @@
 """distill: train the student on the carrier and read it on the trait, as the teacher was read."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
-
-from transformers import PreTrainedModel
 
 from undertow.carrier.filter import training_carrier
 from undertow.config import Cell
@@ -14,12 +10,11 @@ from undertow.models import processes
 from undertow.pipeline import readings, training
 from undertow.pipeline.loading import Loaded, Shelf
 from undertow.pipeline.meter import manifest
+from undertow.pipeline.pupils import Pupil, answering
 from undertow.pipeline.reading import Reader, Subject, scored
 from undertow.pipeline.readings import Read, Reading
 from undertow.readouts.activations import save_activations
-from undertow.student.adapter import student_of
 from undertow.student.divergence import check_readable, diverged
-from undertow.student.several import students_of
 from undertow.study.files import (
     atomic_file,
     copy_folder,
@@ -81,18 +76,6 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     remove_folder(checkpoint)
 
 
-class Pupil(NamedTuple):
-    """A trained student: its saved adapter, and the seed that it is asked with.
-
-    taught: its teacher's answers to benign prompts that nobody was trained on; none where the
-    teacher's base is another, whose likelihoods are no measure of this one's.
-    """
-
-    adapter: Path
-    seed: int
-    taught: Sequence[BenignResponse]
-
-
 def pupil_of(study: Study, cell: Cell, adapter: Path) -> Pupil:
     """The student of a cell, with what its teacher has to be asked about."""
     rows: list[BenignResponse] = []
@@ -108,7 +91,7 @@ def read(study: Study, loaded: Loaded, pupils: Sequence[Pupil | None]) -> Read:
     subjects = [
         None if pupil is None else Subject(digest(pupil.adapter), pupil.seed) for pupil in pupils
     ]
-    with _students(loaded.model, pupils) as students:
+    with answering(loaded.model, pupils) as students:
         reader = Reader(study, students, loaded.tokenizer, loaded.meter, subjects)
         responses = reader.evaluation(trait)
         benign = reader.benign(others)
@@ -122,12 +105,3 @@ def read(study: Study, loaded: Loaded, pupils: Sequence[Pupil | None]) -> Read:
         ],
         reader,
     )
-
-
-def _students(
-    model: PreTrainedModel, pupils: Sequence[Pupil | None]
-) -> AbstractContextManager[PreTrainedModel]:
-    adapters = [None if pupil is None else pupil.adapter for pupil in pupils]
-    if len(adapters) == 1 and adapters[0] is not None:
-        return student_of(model, adapters[0])
-    return students_of(model, adapters)

@@ -79,17 +79,16 @@ def run(study: Study, cell: Cell) -> None:
         teacher=_readout("teacher", answers, verdicts),
         student=_readout("student", answers, verdicts),
         unscored=Counter(row.reason for row in verdicts if row.reason is not None),
-        carrier_rows=len(read_rows(steered / "carrier.jsonl", Response)),
+        carrier_rows=len(read_rows(study.written(cell), Response)),
         digests={
             "direction": digest(layout.direction(cell.model) / "direction.safetensors"),
-            "carrier": digest(steered / "carrier.jsonl"),
+            "carrier": digest(study.written(cell)),
             "teacher": digest(steered / "teacher.jsonl"),
             "adapter": digest(distilled / "adapter"),
             "student": digest(distilled / "student.jsonl"),
         },
         costs={
-            # All students of a teacher share its text, and the plain one's cell has its cost.
-            **({"steer": read_manifest(steered).costs} if cell.student == PLAIN else {}),
+            **_cost_of_text(study, cell),
             "distill": trained.costs,
             "judge": costs,
         },
@@ -109,6 +108,15 @@ def run(study: Study, cell: Cell) -> None:
     done = manifest("judge", cell.key, cell.command("judge"), meter)
     finish(study, work, done.model_copy(update={"costs": costs}))
     journal.close()
+
+
+def _cost_of_text(study: Study, cell: Cell) -> dict[str, Costs]:
+    """All students of a teacher share its text, and the plain one's cell has its cost."""
+    if cell.student == PLAIN:
+        return {"steer": read_manifest(study.layout.stage(cell, "steer")).costs}
+    if study.params.writer(cell.student) is None:
+        return {}
+    return {"pass-on": read_manifest(study.layout.stage(cell, "pass-on")).costs}
 
 
 def _device(settings: JudgeSettings) -> str:

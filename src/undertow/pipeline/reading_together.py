@@ -1,4 +1,4 @@
-"""The teachers or students of a model that are due, read in groups before their stages write.
+"""The teachers or students of a model that are due, asked in groups before their stages write.
 
 Each group's readings are kept one by one (`readings`), and a stage takes up its own. The size of
 groups is fixed for a run, done or due: places that nobody takes stay empty, so that what a subject
@@ -17,8 +17,9 @@ from undertow.carrier.filter import training_carrier
 from undertow.config import Cell
 from undertow.lineage.stages import begin
 from undertow.models.stacked import evenly, worth_sharing
-from undertow.pipeline import distill, readings, steer, training
+from undertow.pipeline import distill, pass_on, readings, steer, training
 from undertow.pipeline.loading import Loaded, Shelf
+from undertow.pipeline.pupils import Pupil
 from undertow.student.together import ON_CPU
 from undertow.study.files import digest
 from undertow.study.layout import Study
@@ -26,7 +27,7 @@ from undertow.study.sources import say
 
 
 class _Subject(NamedTuple):
-    """A cell whose teacher or student is asked; adapter: the student's."""
+    """A cell whose teacher, student or writer is asked; adapter: of the latter two."""
 
     cell: Cell
     place: Path
@@ -36,7 +37,7 @@ class _Subject(NamedTuple):
 def read_due(
     study: Study,
     shelf: Shelf,
-    stage: Literal["steer", "distill"],
+    stage: Literal["steer", "pass-on", "distill"],
     run: Sequence[Cell],
     is_due: Callable[[Cell], bool],
     lock_of: Callable[[Cell], FileLock],
@@ -73,10 +74,14 @@ def group_size(model: PreTrainedModel, batch_size: int, subjects: int) -> int:
 
 def _subject(study: Study, loaded: Loaded, stage: str, cell: Cell) -> Iterator[_Subject]:
     """The subject of a cell, where there is one that has not been read yet."""
-    work = begin(study, stage, cell)
     adapter = None
+    if stage == "pass-on":
+        adapter = pass_on.writer(study, cell)
+    work = begin(study, stage, cell)
     if stage == "steer":
         identity = steer.identity(study, cell, loaded)
+    elif adapter is not None:
+        identity = digest(adapter)
     else:
         checkpoint = training.checkpoint_of(study, cell, training_carrier(study, cell).rows)
         if not training.finished(checkpoint):
@@ -89,7 +94,7 @@ def _subject(study: Study, loaded: Loaded, stage: str, cell: Cell) -> Iterator[_
 
 
 def _read(study: Study, loaded: Loaded, stage: str, group: Sequence[_Subject], size: int) -> None:
-    who = "teachers" if stage == "steer" else "students"
+    who = {"steer": "teachers", "pass-on": "what writers pass on", "distill": "students"}[stage]
     say(f"reading {who} together: {', '.join(subject.cell.key for subject in group)}")
     nobody = [None] * (size - len(group))
     if stage == "steer":
@@ -98,10 +103,13 @@ def _read(study: Study, loaded: Loaded, stage: str, group: Sequence[_Subject], s
     else:
         pupils = [
             distill.pupil_of(study, subject.cell, subject.adapter)
+            if stage == "distill"
+            else Pupil(subject.adapter, subject.cell.seed)
             for subject in group
             if subject.adapter is not None
         ]
-        read = distill.read(study, loaded, [*pupils, *nobody])
+        ask = pass_on.read if stage == "pass-on" else distill.read
+        read = ask(study, loaded, [*pupils, *nobody])
     costs = loaded.meter.costs()
     for subject, reading, tokens in zip(group, read.readings, read.reader.tokens, strict=False):
         if reading is not None:

@@ -1,7 +1,8 @@
 """All cells of one model in one process: the base is loaded once, the stages are the same.
 
 Those are the teachers of the model and the students that have it as their base: a student of
-another base is trained in the run of that base, once its teacher has written.
+another base is trained in the run of that base, once its teacher has written. Later rounds come one
+after another, each when the students that write for it are done.
 
 What is due is decided when its turn comes. A stage whose manifest names the inputs and outputs
 that lie on disk is done; DVC, where it is there, has the last word on any other.
@@ -31,7 +32,7 @@ from undertow.lineage.stages import (
     recorded,
     remember_code,
 )
-from undertow.pipeline import direction, distill, fetch, judge, steer
+from undertow.pipeline import direction, distill, fetch, judge, pass_on, steer
 from undertow.pipeline.groups import train_due
 from undertow.pipeline.loading import Shelf
 from undertow.pipeline.reading_together import read_due
@@ -151,6 +152,9 @@ class _Run:
             Step(cell_node(study, "distill", cell), partial(distill.run, study, cell, shelf)),
             Step(cell_node(study, "judge", cell), partial(judge.run, study, cell)),
         ]
+        if study.params.writer(cell.student) is not None:
+            node = cell_node(study, "pass-on", cell)
+            return [Step(node, partial(pass_on.run, study, cell, shelf)), *taught]
         if cell.student != PLAIN:
             return taught
         return [
@@ -159,7 +163,9 @@ class _Run:
         ]
 
     def outcome(self) -> CellsRun:
-        """Answer with all teachers, train the students that are due, then read and judge them."""
+        """Answer with all teachers, train the students that are due, then read and judge them;
+        and the same for every later round, whose teachers are students.
+        """
         self._locks.mkdir(parents=True, exist_ok=True)
         with locked(self._locks / self._model, f"prepares {self._model}"):
             anew = self._work(self._model, self._base, anew=False)
@@ -167,58 +173,96 @@ class _Run:
         if self._failed:
             return self._told()
         fresh = dict.fromkeys(self._cells, anew)
-        self._read_together("steer", fresh)
-        for cell, steps in self._cells.items():
-            with self._taken(cell) as mine:
-                if mine and cell.student == PLAIN:
-                    fresh[cell] = self._work(cell.key, steps[:1], anew)
-        silent = {cell for cell in self._cells if cell.key in self._failed}
+        rounds: dict[int, list[Cell]] = {}
         for cell in self._cells:
-            fresh[cell] = fresh.get(cell.plain, anew)
-            if cell.plain in silent and cell.student != PLAIN:
-                self._failed[cell.key] = f"its teacher failed: {cell.plain.key}"
-        self._train(fresh)
-        self._read_together("distill", fresh)
-        for cell, steps in self._cells.items():
-            key = cell.key
-            if key in self._failed:
-                continue
-            if cell.student != PLAIN and not self._study.layout.stage(cell, "steer").exists():
-                say(
-                    f"{key}: waits for the teacher; give this command again after "
-                    f"python cli.py run-cells --model {cell.model}"
-                )
-                self._busy.append(key)
+            rounds.setdefault(self._study.params.round_of(cell.student), []).append(cell)
+        for number in sorted(rounds):
+            cells = rounds[number]
+            self._write("steer" if number == 1 else "pass-on", cells, fresh)
+            self._train(cells, fresh)
+            self._read_together("distill", cells, fresh)
+            for cell in cells:
+                self._finish(cell, fresh)
+        return self._told()
+
+    def _write(
+        self, stage: Literal["steer", "pass-on"], cells: Sequence[Cell], fresh: dict[Cell, bool]
+    ) -> None:
+        """Have the carriers of a round written; a cell whose writer failed fails with it."""
+        params = self._study.params
+        for cell in cells:
+            before = params.writer_of(cell)
+            if before is not None:
+                fresh[cell] = fresh.get(before, fresh[cell])
+                if before.key in self._failed:
+                    self._failed[cell.key] = f"its writer failed: {before.key}"
+        writing = [cell for cell in cells if stage == "pass-on" or cell.student == PLAIN]
+        self._read_together(stage, writing, fresh)
+        for cell in writing:
+            if cell.key in self._failed or not self._is_written_for(cell):
                 continue
             with self._taken(cell) as mine:
                 if mine:
-                    self._work(key, steps, fresh[cell])
-                    self._record(key)
-                else:
-                    say(f"{key}: another process is working on it")
-                    self._busy.append(key)
-        return self._told()
+                    fresh[cell] = self._work(cell.key, self._cells[cell][:1], fresh[cell])
+        if stage == "steer":
+            silent = {cell for cell in writing if cell.key in self._failed}
+            for cell in cells:
+                fresh[cell] = fresh.get(cell.plain, fresh[cell])
+                if cell.plain in silent and cell.student != PLAIN:
+                    self._failed[cell.key] = f"its teacher failed: {cell.plain.key}"
 
-    def _train(self, fresh: Mapping[Cell, bool]) -> None:
+    def _is_written_for(self, cell: Cell) -> bool:
+        """Whether the writer of a later round is there; another process may still train it."""
+        before = self._study.params.writer_of(cell)
+        return before is None or self._study.layout.stage(before, "distill").exists()
+
+    def _finish(self, cell: Cell, fresh: dict[Cell, bool]) -> None:
+        """Run what is left of a cell, and have it recorded."""
+        key = cell.key
+        if key in self._failed:
+            return
+        if cell.student != PLAIN and not self._study.layout.stage(cell, "steer").exists():
+            say(
+                f"{key}: waits for the teacher; give this command again after "
+                f"python cli.py run-cells --model {cell.model}"
+            )
+            self._busy.append(key)
+            return
+        if not self._is_written_for(cell):
+            say(f"{key}: waits for the student that writes for it; give this command again")
+            self._busy.append(key)
+            return
+        with self._taken(cell) as mine:
+            if mine:
+                fresh[cell] = self._work(key, self._cells[cell], fresh[cell])
+                self._record(key)
+            else:
+                say(f"{key}: another process is working on it")
+                self._busy.append(key)
+
+    def _train(self, cells: Sequence[Cell], fresh: Mapping[Cell, bool]) -> None:
         """Train what is due in groups, where that is possible; elsewhere the stages train."""
 
         try:
-            for cells, error in train_due(
+            for group, error in train_due(
                 self._study,
                 self._shelf,
-                list(self._cells),
+                cells,
                 lambda cell: self._is_due("distill", cell, fresh[cell]),
                 self._lock,
             ):
                 if error is not None:
-                    self._failed |= dict.fromkeys((cell.key for cell in cells), _told(error))
+                    self._failed |= dict.fromkeys((cell.key for cell in group), _told(error))
                     self._shelf.clear()
         except Exception as error:  # each cell's own stage will say what is wrong with it
             say(f"nothing was trained together: {_told(error)}")
             self._shelf.clear()
 
     def _read_together(
-        self, stage: Literal["steer", "distill"], fresh: Mapping[Cell, bool]
+        self,
+        stage: Literal["steer", "pass-on", "distill"],
+        cells: Sequence[Cell],
+        fresh: Mapping[Cell, bool],
     ) -> None:
         """Ask the subjects that are due together, where that is possible; their stages write it."""
         try:
@@ -226,7 +270,7 @@ class _Run:
                 self._study,
                 self._shelf,
                 stage,
-                [cell for cell in self._cells if stage == "distill" or cell.student == PLAIN],
+                cells,
                 lambda cell: self._is_due(stage, cell, fresh[cell]),
                 self._lock,
             )
@@ -237,6 +281,8 @@ class _Run:
     def _is_due(self, stage: str, cell: Cell, anew: bool) -> bool:
         """Whether a stage of a cell is to be run; what keeps it from that is told at the end."""
         if cell.key in self._failed:
+            return False
+        if not self._is_written_for(cell):
             return False
         node = cell_node(self._study, stage, cell)
         try:

@@ -75,6 +75,9 @@ def _rows(study: Study, stage: Stage, cell: Cell) -> str:
         return (
             f"{params.carrier.prompts} benign and {asked} evaluation prompts, on {device_of(study)}"
         )
+    if stage == "pass-on":
+        writer = params.writer(cell.student)
+        return f"{params.carrier.prompts} benign prompts to {writer}, on {device_of(study)}"
     if stage == "distill":
         epochs = params.distillation_of(cell.student).epochs
         passes = f"{epochs} epoch{'' if epochs == 1 else 's'}"

@@ -239,7 +239,7 @@ def _provenance(study: Study, cell: Cell, rows: int) -> dict[str, object]:
         "model": described(params.model_spec(params.student_base(cell))),
         "recipe": {cell.student: params.recipe(cell.student).model_dump(mode="json")},
         "distillation": params.distillation_of(cell.student).model_dump(mode="json"),
-        "carrier_sha256": digest(study.layout.stage(cell, "steer") / "carrier.jsonl"),
+        "carrier_sha256": digest(study.written(cell)),
         "carrier_filter": study.params.carrier.filter,
         "carrier_rows": rows,
     }

@@ -147,7 +147,8 @@ def made_by(path: Path) -> str | None:
             return f"python cli.py fetch --model {model}"
         case ("cells", model, arm, seed, "steer", *_):
             return f"python cli.py steer --model {model} --arm {arm} --seed {seed}"
-        case ("cells", model, arm, seed, student, stage, *_) if stage in STAGES:
+        case ("cells", model, arm, seed, student, place, *_) if place in (*STAGES, "carrier"):
+            stage = "pass-on" if place == "carrier" else place
             which = f"--model {model} --arm {arm} --seed {seed}"
             further = "" if student == PLAIN else f" --student {student}"
             return f"python cli.py {stage} {which}{further}"

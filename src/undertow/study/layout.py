@@ -5,9 +5,9 @@ from typing import Literal, NamedTuple
 
 from undertow.config import Cell, Params, load
 
-Stage = Literal["steer", "distill", "judge"]
+Stage = Literal["steer", "pass-on", "distill", "judge"]
 STAGES: tuple[Stage, ...] = ("steer", "distill", "judge")
-"""The stages of a cell, in the order in which they run."""
+"""The stages of a cell of the first round, in the order in which they run."""
 
 
 class Layout(NamedTuple):
@@ -69,7 +69,9 @@ class Layout(NamedTuple):
     def stage(self, cell: Cell, stage: Stage) -> Path:
         """A stage's folder: the teacher's, and a folder for each of its students beside it."""
         of_teacher = self.results / "cells" / cell.model / cell.arm.name / str(cell.seed)
-        return of_teacher / stage if stage == "steer" else of_teacher / cell.student / stage
+        if stage == "steer":
+            return of_teacher / stage
+        return of_teacher / cell.student / ("carrier" if stage == "pass-on" else stage)
 
 
 class Study(NamedTuple):
@@ -82,6 +84,17 @@ class Study(NamedTuple):
     def open(cls, root: Path | None = None) -> "Study":
         layout = Layout(find_root() if root is None else root)
         return cls(load(layout.params), layout)
+
+    def written(self, cell: Cell) -> Path:
+        """carrier.jsonl of the steered teacher or, in a later round, of the student before."""
+        stage: Stage = "steer" if self.params.writer(cell.student) is None else "pass-on"
+        return self.layout.stage(cell, stage) / "carrier.jsonl"
+
+    def stages_of(self, cell: Cell) -> tuple[Stage, ...]:
+        """What runs for this cell; all students of a teacher share its steer."""
+        if self.params.writer(cell.student) is not None:
+            return ("pass-on", "distill", "judge")
+        return STAGES
 
 
 def find_root() -> Path:

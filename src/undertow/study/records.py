@@ -188,7 +188,8 @@ class CellResult(Record):
         description="SHA-256 of direction, carrier, teacher, adapter and student"
     )
     costs: dict[str, Costs] = Field(
-        description="by stage: steer, distill, judge; steer is counted with the plain student"
+        description="by stage: steer or pass-on, distill, judge; steer is counted with the "
+        "plain student"
     )
     recipe: str = Field(PLAIN, description="which kind of student this is")
     other_base: str | None = Field(None, description="the student's, where it is not `model`")

@@ -135,7 +135,7 @@ def _cell(
     carrier = DatasetInput(
         "carrier",
         result.digests.get("carrier", "unknown")[:16],
-        _relative(layout, layout.stage(cell, "steer") / "carrier.jsonl"),
+        _relative(layout, study.written(cell)),
         "training",
     )
     hashes = {

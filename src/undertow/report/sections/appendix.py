@@ -9,7 +9,7 @@ from undertow.config import GgufWeights, HubWeights, ModelSpec, Params
 from undertow.lineage.git import Repository
 from undertow.report.page import Code, Column, Details, Paragraph, Section, Table
 from undertow.study.files import fingerprint
-from undertow.study.layout import STAGES, Layout, Study
+from undertow.study.layout import Layout, Study
 from undertow.study.records import Manifest
 from undertow.study.results import found_students, read_grid, read_manifest
 from undertow.texts.addresses import public
@@ -174,7 +174,7 @@ def _manifests(study: Study) -> dict[str, Manifest]:
     params, layout = study
     folders = {name: layout.direction(name) for name in params.grid.models}
     for cell in params.all_cells():
-        for stage in STAGES:
+        for stage in study.stages_of(cell):
             folders[f"{cell.key} {stage}"] = layout.stage(cell, stage)
     return {
         name: read_manifest(folder)
