@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from tiny import save_tiny
+from warm import shim
 
 ROOT = Path(__file__).resolve().parents[1]
 DVC = Path(sys.executable).with_name("dvc")
@@ -56,7 +57,7 @@ class Repository:
 
     def cli(self, *arguments: str, expect: int = 0) -> "subprocess.CompletedProcess[str]":
         """Run a command of the CLI and check its exit code."""
-        return self._run([sys.executable, "cli.py", *arguments], expect)
+        return self._run([str(shim() / "python"), "cli.py", *arguments], expect)
 
     def dvc(self, *arguments: str, expect: int = 0) -> str:
         """Run dvc and return its stdout."""
@@ -82,8 +83,9 @@ class Repository:
 
     @property
     def environment(self) -> dict[str, str]:
-        # `python` in dvc.yaml must be the interpreter that runs the tests.
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        # `python` in dvc.yaml must be the interpreter that runs the tests, or stand for it.
+        folders = (shim(), Path(sys.executable).parent, os.environ["PATH"])
+        path = os.pathsep.join(map(str, folders))
         return {
             **os.environ,
             "PATH": path,
