@@ -24,7 +24,7 @@ test: $(FOR_TEST)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=src $(BIN)/lint-imports
-	$(HERE) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20
+	$(HERE) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope --durations=20
 
 $(FOR_DEMO): EXTRAS := track,report
 $(FOR_TEST): EXTRAS := track,report,dev

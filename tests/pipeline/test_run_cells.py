@@ -182,3 +182,18 @@ def test_a_recipe_that_is_added_runs_its_students_alone_and_leaves_the_report_wh
     assert status(repository) == {}
     repository.cli("report")
     assert "brief" not in report.read_text()
+
+
+def test_without_a_model_every_base_is_run_and_only_audit_and_report_are_left(tmp_path: Path):
+    params = tiny_params(tmp_path / "models")
+    params["grid"]["arms"] = ["trait_0"]
+    params["tracking"]["enabled"] = False
+    repository = Repository(tmp_path / "checkout", params)
+    repository.init()
+    bases = params["grid"]["models"]
+    said = repository.cli("run-cells").stdout
+    assert said == "".join(f"{base}: 5 stages run, 5 recorded in dvc.lock\n" for base in bases)
+    assert set(re.findall(r"Running stage '([^']+)'", repository.dvc("repro"))) == {
+        *(f"audit@{base}" for base in bases),
+        "report",
+    }
