@@ -1,13 +1,21 @@
 """What a recipe is worth: planted effects come out as numbers, and verdicts say so."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
-from defended import DOES, PLAIN_SHIFT, RECIPES, TEACHER, Does, defended, of, summarised
+from defended import DOES, MODEL, PLAIN_SHIFT, RECIPES, TEACHER, Does, defended, of, summarised
+from factories import make_params, make_study
+from undertow.analysis.conclude import conclude
 from undertow.analysis.summary import Summary
 from undertow.findings.defences import defence_sentences, judged
 from undertow.report.page import render_page
+from undertow.report.report import render_report
 from undertow.report.sections.defences import defence_sections
 from undertow.report.tables import defence_table
+from undertow.tracking.content import contents
+from undertow.tracking.metrics import defence_of
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +108,33 @@ def test_the_page_has_a_row_and_a_point_per_recipe(summary: Summary) -> None:
     assert "removes transfer by not learning" in html
     assert "model lost: 3 students are missing." in html
     assert defence_sections(summary.model_copy(update={"defences": ()})) == ()
+
+
+def test_a_run_shows_what_its_student_removes_and_learns(summary: Summary) -> None:
+    found = defence_of(summary, MODEL, "trait_1", "lazy", 1)
+    assert found.keys() == {"removed", "removed_margin", "learned"}
+    assert found["removed_margin"] == pytest.approx(0.6, abs=0.15)
+    assert found["learned"] == pytest.approx(DOES["lazy"].learns, abs=0.1)
+    assert defence_of(summary, MODEL, "random_1", "lazy", 1) == {}
+    assert "learned" not in defence_of(
+        summarised(*defended(fit=False)), MODEL, "trait_1", "lazy", 1
+    )
+
+
+def test_conclusions_leave_out_a_recipe_of_which_a_student_is_missing(tmp_path: Path) -> None:
+    recipes = {"early": {"epochs": 1}, "late": {"learning_rate": 1e-5}}
+    params = make_params(recipes=recipes, grid={"students": ["plain", *recipes]})
+    study = make_study(tmp_path, params)
+    shutil.rmtree(study.layout.stage(params.cells("late")[0], "judge"))
+    found = conclude(study.on_disk).summary
+    lost = params.grid.models[0]
+    assert {(arm.model, arm.student) for arm in found.defences} == {
+        (model, student)
+        for model in params.grid.models
+        for student in recipes
+        if (model, student) != (lost, "late")
+    }
+    assert "--student late" in found.no_students[f"{lost} late"]
+    html = render_report(found, study.on_disk, responses=None, harmful=False)
+    assert "python cli.py distill" in html and 'id="defences"' in html
+    contents(study.on_disk, found, study.grid)

@@ -10,6 +10,7 @@ from undertow.report.charts.line import line_figure
 from undertow.report.charts.picture import sheet
 from undertow.report.charts.rates import dose_figure
 from undertow.report.charts.tau import tau_figure
+from undertow.report.charts.worth import worth_figure
 from undertow.report.report import render_report
 from undertow.report.tables import estimate_tables, readings_table
 from undertow.report.terminal import strength_table
@@ -40,6 +41,7 @@ def publish(study: Study, folder: Path) -> None:
         "line": line_figure(summary),
         "tau": tau_figure(summary),
         "dose": dose_figure(summary),
+        "defences": worth_figure(summary),
     }
     for name, figure in figures.items():
         if figure is None:

@@ -6,7 +6,7 @@ Knows nothing about MLflow, so that what is logged can be read and tested withou
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from undertow.tracking.metrics import (
     Metrics,
     along,
     costs,
+    defence_of,
     pooled,
     readouts,
     side_effects,
@@ -84,7 +85,12 @@ def contents(study: Study, summary: Summary, grid: Mapping[Cell, CellResult]) ->
     others, _ = found_students(study)
     made = {(arm.model, arm.arm, arm.student): arm for arm in summary.students}
     students = [
-        _cell(study, made[cell.model, cell.arm.name, cell.student], cell, others, data, shared)
+        _student(
+            _cell(study, made[cell.model, cell.arm.name, cell.student], cell, others, data, shared),
+            summary,
+            cell,
+            grid[cell.plain],
+        )
         for cell in others
     ]
     curves = [
@@ -166,6 +172,13 @@ def _cell(
         loss=_loss(layout, cell),
         datasets=[carrier, *data],
     )
+
+
+def _student(run: RunContent, summary: Summary, cell: Cell, plain: CellResult) -> RunContent:
+    """A recipe's run with what it removes and learns beside the plain student of its seed."""
+    worth = defence_of(summary, cell.model, cell.arm.name, cell.student, cell.seed)
+    # Both depend on the plain student.
+    return replace(run, key=fingerprint(run.key, plain), points=run.points + _points(worth, step=0))
 
 
 def _curve(

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from undertow.analysis.costs import summed
 from undertow.analysis.doses import DoseRecord
-from undertow.analysis.summary import CellSummary, ModelView
+from undertow.analysis.summary import CellSummary, ModelView, Summary
 from undertow.stats.transfer import Transfer
-from undertow.study.records import Costs
+from undertow.study.records import Costs, ReadoutName
 
 Metrics = dict[str, float]
 # A chart over strength takes this metric, logged exactly where its own y is known, as its x.
@@ -83,6 +83,31 @@ def side_effects(cell: CellSummary) -> Metrics:
             found[f"{subject}_benign_refusals"] = effects.refusals.value
             found[f"{subject}_overrefusals"] = effects.overrefusals.value
     return _known(**found)
+
+
+def defence_of(summary: Summary, model: str, arm: str, student: str, seed: int) -> Metrics:
+    """What one student of a recipe removes and learns, as shares of its plain twin's.
+
+    removed is 1 - tau / plain's tau, known where the plain students of the arm clearly moved.
+    """
+    wanted = (model, arm, student)
+    found = next((d for d in summary.defences if (d.model, d.arm, d.student) == wanted), None)
+    if found is None:
+        return {}
+    plain = next(a for a in summary.arms if (a.model, a.arm) == wanted[:2])
+    own = next(a for a in summary.students if (a.model, a.arm, a.student) == wanted)
+    shares: dict[str, float | None] = {
+        "learned": next((each.learned for each in found.seeds if each.seed == seed), None)
+    }
+    for name, readout in TAUS.items():
+        pair = [next(c for c in a.cells if c.seed == seed).by(readout).tau for a in (own, plain)]
+        if found.by(readout).removed[0].value is None or None in (pair[0].value, pair[1].value):
+            continue
+        shares[name] = 1 - (pair[0].value or 0.0) / pair[1].value if pair[1].value else None
+    return _known(**shares)
+
+
+TAUS: dict[str, ReadoutName] = {"removed": "rate", "removed_margin": "margin"}
 
 
 def pooled(view: ModelView) -> Metrics:

@@ -31,12 +31,14 @@ MOST = 2.0  # shares beyond it are off the picture: a recipe that fails must not
 def worth_figure(summary: Summary) -> Figure | None:
     """A panel per model and readout at the largest strength; None where nothing is known."""
     panels = []
+    names = list(dict.fromkeys(arm.student for arm in summary.defences))
+    number = {name: place for place, name in enumerate(names, start=1)}
     for readout in READOUTS:
         for index, model in enumerate(summary.models):
             arms = [arm for arm in told(summary, model, placebos=True) if _known(arm, readout)]
             if not arms:
                 continue
-            rows = [_row(arm, readout) for arm in arms]
+            rows = [_row(arm, readout, number[arm.student]) for arm in arms]
             x = nice_domain([0.0, 100.0, *(v for arm in arms for v in _ends(arm, readout)[0])])
             y = nice_domain([0.0, 100.0, *(v for arm in arms for v in _ends(arm, readout)[1])])
             place = Place(
@@ -51,7 +53,7 @@ def worth_figure(summary: Summary) -> Figure | None:
                         *intervals(place, marks, "x", bounds_of(x)),
                         *intervals(place, marks, "y", bounds_of(y)),
                         points(place, marks),
-                        labels(place, dx=7),
+                        labels(place, dx=5, dy=-5),
                     ],
                     [*rows, *_line_rows(arms, readout)],
                     Words(
@@ -60,7 +62,6 @@ def worth_figure(summary: Summary) -> Figure | None:
                         described(rows, []),
                     ),
                     f"worth-{readout}-{index}",
-                    right=90,
                 )
             )
     if not panels:
@@ -73,6 +74,7 @@ def worth_figure(summary: Summary) -> Figure | None:
         tuple(panels),
         across(summary),
         *with_data("defences.csv", "What every recipe is worth", defence_table(summary)),
+        notes=(", ".join(f"{place} {name}" for name, place in number.items()) + ".",),
     )
 
 
@@ -91,16 +93,15 @@ def _ends(arm: DefenceArm, readout: ReadoutName) -> tuple[list[float], list[floa
     both = (_lost(arm.learned), arm.by(readout).removed[0])
     x, y = (
         [
-            100 * min(max(end, -0.5), 1.5)
-            for end in (each.value, each.low, each.high)
-            if end is not None
+            100 * (each.value or 0.0),
+            *(100 * min(max(end, -0.5), 1.5) for end in (each.low, each.high) if end is not None),
         ]
         for each in both
     )
     return x, y
 
 
-def _row(arm: DefenceArm, readout: ReadoutName) -> Datum:
+def _row(arm: DefenceArm, readout: ReadoutName, number: int) -> Datum:
     series = LINE if arm.draws_line else PLACEBO if arm.placebo_of else DEFENCE
     row: Datum = {"series": series.name}
     lost, removed = _lost(arm.learned), arm.by(readout).removed[0]
@@ -108,8 +109,7 @@ def _row(arm: DefenceArm, readout: ReadoutName) -> Datum:
         ends = {"": each.value, "_low": each.low, "_high": each.high}
         row |= {f"{name}{k}": None if v is None else 100 * v for k, v in ends.items()}
     text = f"{arm.student}: removes {PERCENT.written(removed)}, loses {PERCENT.written(lost)}"
-    row["text"] = typeset(text)
-    return row if arm.placebo_of else row | {"label": typeset(arm.student)}
+    return row | {"text": typeset(text), "label": str(number)}
 
 
 def _line(place: Place) -> alt.Chart:
