@@ -23,11 +23,12 @@ from undertow.carrier.separability import (
 from undertow.carrier.simulation import Planted, simulated
 from undertow.carrier.traces import Reading, new_phrases, probe_ngrams, read_traces
 from undertow.config import AuditSettings, OpenAiJudgeSettings, PanelJudgeSettings, parse_arm
-from undertow.findings.audits import audit_sentence
+from undertow.findings.audits import audit_sentence, verdict_words
 from undertow.pipeline import audit as stage
 from undertow.pipeline.audit import why_not_asked
 from undertow.report.sections.audit import audit_section
 from undertow.report.terminal import strength_table
+from undertow.stats.allocation import rows_to_pass
 from undertow.stats.paired import paired_difference
 from undertow.study.audit_records import ArmAudit
 from undertow.study.files import write_rows
@@ -133,7 +134,7 @@ def test_a_leak_of_several_words_is_seen_among_64_rows():
 
 def test_too_few_rows_are_a_gap_and_not_a_pass(pessimism: Reading, benign: list[Prompt]):
     found = audited([carrier(benign[:8], 1)], [carrier(benign[:8], 0)], pessimism)
-    assert found.leaks == () and found.verdict == "overt"
+    assert found.leaks == () and found.verdict == "too few rows"
     assert any("AUC by words" in reason for reason in found.gaps)
     assert any("max_excess" in reason for reason in found.gaps)
 
@@ -317,7 +318,7 @@ def test_the_verdict_reaches_summary_table_and_report(study: Any):
     summary = with_audits(study.summary, study.on_disk, study.grid)
     arms = {arm.arm: arm for arm in summary.views[model].arms}
     assert all(arm.audit is not None for arm in arms.values())
-    assert arms["trait_1"].audit.verdict in ("subliminal", "overt")
+    assert arms["trait_1"].audit.verdict in ("subliminal", "overt", "too few rows")
     assert arms["trait_0"].audit.verdict is None and arms["random_1"].audit.verdict is None
     assert audit_sentence(summary, model).split("; ")[0] in " ".join(
         strength_table(summary).split()
@@ -358,7 +359,7 @@ def test_the_command_flags_a_planted_leak_and_writes_no_model_text(
             rows = carrier(benign[:300], offset + seed, leak).rows
             write_rows(root / arm / str(seed) / "steer" / "carrier.jsonl", rows)
     shown = repository.cli("audit", "--model", "one").stdout
-    assert "overt (leak)" in shown and "subliminal" in shown
+    assert "overt" in shown and "leak)" not in shown and "subliminal" in shown
     assert max(map(len, shown.splitlines())) <= 100
     written = (repository.root / "results" / "audit" / "one.json").read_text()
     assert "hopeless" not in written.lower() and "museum" not in written
@@ -370,3 +371,35 @@ def test_the_command_flags_a_planted_leak_and_writes_no_model_text(
         "trait_1": "overt",
         "random_1": None,
     }
+
+
+def test_an_audit_file_from_before_says_too_few_rows_where_there_was_no_evidence():
+    found = simulated(Planted(16, 0.1, 0.0, 0), 1)
+    assert found.verdict == "too few rows" and found.gaps and not found.leaks
+    older = found.model_dump(mode="json") | {"verdict": "overt"}
+    assert ArmAudit.model_validate(older) == found
+    leaky = simulated(Planted(64, 0.1, 0.1, 3), 1).model_dump(mode="json")
+    assert leaky["verdict"] == "overt"
+    assert ArmAudit.model_validate(leaky).verdict == "overt"
+
+
+def test_words_for_evidence_and_for_want_of_rows_never_meet():
+    found = simulated(Planted(64, 0.1, 0.1, 3), 1)
+    random = found.model_copy(update={"verdict": None})
+    small = random.model_copy(update={"leaks": (), "gaps": ("few",)})
+    shown = [verdict_words(each) for each in (found, random, small)]
+    assert shown == ["overt", "differs", "too few rows"]
+    assert verdict_words(small.model_copy(update={"gaps": (), "passes": True})) == "passes"
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05])
+def test_planned_rows_let_most_clean_carriers_pass_and_half_of_them_few(share: float):
+    bounds = AuditSettings()
+    rows = rows_to_pass(share, bounds.max_excess, bounds.confidence)
+    assert rows is not None
+
+    def passing(rows: int) -> float:
+        return float(np.mean([simulated(Planted(rows, share, 0, 0), n).passes for n in range(6)]))
+
+    assert passing(rows) >= 0.6
+    assert passing(rows // 2) <= 0.4

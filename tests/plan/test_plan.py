@@ -324,10 +324,33 @@ def test_the_command_refuses_percent_with_one_message(repository: Repository):
     assert done.stdout == ""
 
 
-def test_the_pooled_tau_is_planned_with_beside_that_of_one_arm(study):
+def test_the_pooled_tau_is_planned_with_beside_that_of_one_arm(tmp_path):
+    arms = ["trait_0", "trait_0.5", "trait_1", "trait_1.5", "trait_2", "random_2"]
+    study = empty_study(tmp_path, one_model(grid={"arms": arms}))
     found = plan(study, other_tau=0.61, seeds=3)
     assert found.pooled_apart.value > 1.3 * found.apart.value
-    assert found.control_seeds == 3  # one arm shares its control with none
+    assert found.control_seeds == 7  # five arms share the control
     text = describe_plan(found)
-    assert "by pooled tau" in text and "control students worth having" in text
+    assert "by pooled tau" in text and "7 (sqrt of 5 arms" in text
     assert plan(study).pooled_apart.value is None
+
+
+def test_students_are_allocated_for_a_wanted_interval_and_for_a_budget(study):
+    found = plan(study, seed_sd=0.3, half_width=0.4, students=12)
+    interval, budget = found.allocations
+    assert interval.half_width <= 0.4
+    assert interval.students == found.arms * interval.seeds + interval.control_seeds
+    assert budget.students == 12 and budget.half_width < 0.5
+    text = describe_plan(found)
+    assert "fewest students for +-0.4" in text and "best use of 12 students" in text
+    (none,) = plan(study, half_width=0.0).allocations
+    assert none.seeds is None and "30 seeds" in none.reason
+    assert not plan(study).allocations
+
+
+def test_the_plan_says_how_many_rows_the_audit_needs(study):
+    found = plan(study).audit
+    assert (found.source, found.share) == ("assumed", 0.1)
+    assert found.planned == 50 * len(study.params.grid.seeds)
+    assert 200 < found.needed < 400
+    assert f"rows that the audit needs      {found.needed}" in describe_plan(plan(study))

@@ -43,7 +43,7 @@ def test_a_model_that_follows_is_clear_and_one_that_does_not_is_not(study: Study
     [
         ({"verdict": "subliminal", "passes": True, "leaks": (), "gaps": ()}, "subliminal"),
         ({"verdict": "overt", "passes": False, "leaks": ("a",), "gaps": ()}, "overt"),
-        ({"verdict": "overt", "passes": False, "leaks": (), "gaps": ("b",)}, "too few rows"),
+        ({"verdict": "too few rows", "passes": False, "leaks": (), "gaps": ("b",)}, "too few rows"),
     ],
 )
 def test_a_carrier_is_subliminal_overt_or_too_small_to_tell(

@@ -78,7 +78,7 @@ def audit_arm(
     passes = not leaks and (arm.is_control or not gaps)
     verdict: CarrierVerdict | None = None
     if arm.direction == "trait" and not arm.is_control:
-        verdict = "subliminal" if passes else "overt"
+        verdict = "subliminal" if passes else "overt" if leaks else "too few rows"
     return ArmAudit(
         arm=arm.name,
         direction=arm.direction,

@@ -81,6 +81,13 @@ def plan(
     seed_sd: Annotated[
         float | None, typer.Option(help="Spread of students over seeds; 0: none, 0.3: usual.")
     ] = None,
+    half_width: Annotated[
+        float | None,
+        typer.Option(min=0, help="Wanted interval, +-, of a shift, in the unit of --seed-sd."),
+    ] = None,
+    students: Annotated[
+        int | None, typer.Option(min=2, help="Students of a model to make the best use of.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Simulate a study before it is run: interval, power, sizes that would do, and its cost.
@@ -91,7 +98,9 @@ def plan(
     from undertow.plan.plan import Wishes, make_plan
     from undertow.plan.text import describe_plan
 
-    wishes = Wishes(teacher, tau, other_tau, base, control, prompts, seeds, seed_sd)
+    wishes = Wishes(
+        teacher, tau, other_tau, base, control, prompts, seeds, seed_sd, half_width, students
+    )
     found = make_plan(open_study(), wishes)
     show(found, describe_plan, as_json)
 

@@ -12,11 +12,12 @@ TOKENS = Scale("", 1, 1)
 
 
 def verdict_words(audit: ArmAudit) -> str:
-    """'subliminal' where the audit passes and a trait was steered, else 'overt' and why."""
+    """'subliminal', 'overt' or 'too few rows'; where no trait was steered, 'passes' or not."""
+    if audit.verdict is not None:
+        return audit.verdict
     if audit.passes:
-        return audit.verdict or "passes"
-    cause = "leak" if audit.leaks else "too few rows"
-    return f"{audit.verdict or 'does not pass'} ({cause})"
+        return "passes"
+    return "differs" if audit.leaks else "too few rows"
 
 
 def points(comparison: CarrierMeasures, name: MeasureName) -> str:

@@ -12,6 +12,14 @@ from undertow.config import Params
 from undertow.errors import UndertowError
 from undertow.plan.costs import GridCost, grid_cost
 from undertow.plan.published import published
+from undertow.plan.sizes import (
+    AllocationRecord,
+    AuditRows,
+    Wanted,
+    allocation,
+    audit_rows,
+    shared_arms,
+)
 from undertow.stats.allocation import control_seeds
 from undertow.stats.intervals import Estimate, wilson
 from undertow.stats.pooled_power import expect_pooled
@@ -57,6 +65,8 @@ class Wishes(NamedTuple):
     prompts: int | None = None
     seeds: int | None = None
     seed_sd: float | None = None
+    half_width: float | None = None  # of a student's shift, in the unit of seed_sd
+    students: int | None = None  # of one model
 
 
 class Number(Record):
@@ -94,6 +104,9 @@ class Plan(Record):
     apart: ShareOfStudies  # the power to tell tau from other_tau
     pooled_apart: ShareOfStudies  # the same by the pooled tau of all strengths
     control_seeds: int  # that the control, which all arms share, is worth
+    arms: int  # that share it
+    allocations: tuple[AllocationRecord, ...]  # for a wanted interval or number of students
+    audit: AuditRows
     strengths: int  # of params.yaml, on the side that has most
     threshold: ShareOfStudies  # the power to recognise a threshold
     threshold_error: ShareOfStudies  # lines that are called one
@@ -124,7 +137,7 @@ def make_plan(study: Study, wishes: Wishes, *, studies: int | None = None) -> Pl
     _check(design, other)
     count = studies or max(FEWEST, min(MOST, BUDGET // (design.prompts * design.seeds)))
     expected = expect_interval(design, studies=count)
-    strengths = strengths_of(study.params)
+    strengths, arms = strengths_of(study.params), shared_arms(study.params)
     threshold, error = _threshold(design, strengths, count)
     reason = None if expected.low is not None else "tau was undefined in every simulated study"
     return Plan(
@@ -141,7 +154,10 @@ def make_plan(study: Study, wishes: Wishes, *, studies: int | None = None) -> Pl
         if other is None
         else _share(power_apart(design, other, studies=count), count),
         pooled_apart=_missing(NO_OTHER) if other is None else _pooled(design, other, study),
-        control_seeds=control_seeds(max(strengths, 1), design.seeds),
+        control_seeds=control_seeds(arms, design.seeds),
+        arms=arms,
+        allocations=allocation(arms, design.seed_sd, Wanted(wishes.half_width, wishes.students)),
+        audit=audit_rows(study.params, summary),
         strengths=strengths,
         threshold=threshold,
         threshold_error=error,
@@ -171,7 +187,7 @@ def _inputs(wishes: Wishes, params: Params, summary: Summary | None) -> dict[str
     stated |= {
         name: Number(value=value, source="given")
         for name, value in wishes._asdict().items()
-        if value is not None
+        if value is not None and name not in ("half_width", "students")
     }
     if not {"teacher", "tau"} <= stated.keys():
         # A whole set of rates or none: published ones belong together.

@@ -2,6 +2,7 @@
 
 from undertow.plan.costs import GridCost, ModelCost
 from undertow.plan.plan import Plan, ShareOfStudies, SizeRecord
+from undertow.plan.sizes import AllocationRecord, AuditRows
 from undertow.texts.numbers import RATIO, Scale
 
 WHOLE_PERCENT = Scale("%", 100, 0)
@@ -29,12 +30,14 @@ def describe_plan(plan: Plan) -> str:
         f"its interval excludes 0        {_percent(plan.excludes_zero)}",
         f"power to tell the two taus     {_percent(plan.apart)}",
         f"the same by pooled tau         {_percent(plan.pooled_apart)}",
-        f"control students worth having  {plan.control_seeds} (sqrt of {plan.strengths} arms "
+        f"control students worth having  {plan.control_seeds} (sqrt of {plan.arms} arms "
         f"x {_plain(plan, 'seeds')}; grid.control_seeds)",
         f"power to see a threshold       {_percent(plan.threshold)}"
         + (f" with {plan.strengths} strengths" if plan.threshold.reason is None else ""),
         f"a line is called a threshold   {_percent(plan.threshold_error)}",
     ]
+    lines += [f"{_asked(each):<31}{_allocation(each)}" for each in plan.allocations]
+    lines.append(f"rows that the audit needs      {_audit(plan.audit)}")
     if plan.caution:
         lines.append(f"Caution: {plan.caution}.")
     if plan.sizes:
@@ -64,6 +67,30 @@ def _size(size: SizeRecord) -> str:
     if size.prompts is None:
         return f"{size.seeds} seeds: no number of prompts that was tried ({_percent(size.power)})"
     return f"{size.seeds} seeds x {size.prompts} prompts: {_percent(size.power)}"
+
+
+def _asked(record: AllocationRecord) -> str:
+    if record.wanted == "interval":
+        return f"fewest students for +-{record.target:g}"
+    return f"best use of {record.target:g} students"
+
+
+def _allocation(record: AllocationRecord) -> str:
+    if record.seeds is None:
+        return f"none: {record.reason}"
+    return (
+        f"{record.seeds} seeds an arm and {record.control_seeds} of the control: "
+        f"{record.students} students a model, shift +-{record.half_width:.2g}"
+    )
+
+
+def _audit(rows: AuditRows) -> str:
+    needed = "more than were tried" if rows.needed is None else f"{rows.needed:,}"
+    return (
+        f"{needed}, for {100 * rows.passing:.0f} % of carriers without a trace to pass where "
+        f"{100 * rows.share:.2g} % of everyday answers look like one ({rows.source}); "
+        f"planned: {rows.planned:,}"
+    )
 
 
 def _cost(cost: GridCost) -> list[str]:

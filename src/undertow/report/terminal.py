@@ -187,7 +187,7 @@ def _deciding(arms: Sequence[ArmAudit]) -> list[str]:
         [
             (
                 arm.arm,
-                "passes" if arm.passes and arm.verdict is None else verdict_words(arm),
+                verdict_words(arm),
                 str(arm.pooled.rows),
                 points(arm.pooled, "trait"),
                 area(arm.pooled.words_auc),

@@ -42,7 +42,7 @@ class ModelRow(NamedTuple):
     shift_high: float | None
     clear_of_control: bool | None
     against_random: str | None  # clear, less, apart, unclear or unknown
-    carrier: str | None  # subliminal, overt (leak), overt (too few rows); None: not audited
+    carrier: str | None  # subliminal, overt, too few rows; None: not audited
     dose: str | None  # threshold, continuous, none or undecided
 
 
@@ -98,7 +98,7 @@ class AuditRow(NamedTuple):
     arm: str
     direction: str
     strength: float
-    verdict: str | None  # subliminal or overt; None for arms that carry no trait
+    verdict: str | None  # subliminal, overt, too few rows; None for arms without a trait
     passes: bool
     leaks: str
     gaps: str

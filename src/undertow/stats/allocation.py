@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 MOST_SEEDS = 30
 MOST_CONTROLS = 100
@@ -60,6 +61,27 @@ def cheapest(
                 found.append(Allocation(seeds, controls, arms * seeds + controls, reach))
                 break
     return min(found, key=lambda one: (one.students, one.half_width), default=None)
+
+
+def rows_to_pass(
+    share: float, most: float, confidence: float, power: float = 0.8, limit: int = 20_000
+) -> int | None:
+    """Rows at which so large a share of carriers without a trace pass their audit.
+
+    share: of everyday answers that hold a phrase for the trait by chance; an audit passes
+    where the interval of the difference from the control's lies within +-most. The interval is
+    that of Bonett and Price (2012) for pairs of independent answers, and the difference itself
+    may be off. None where no number up to `limit` does.
+    """
+    normal = NormalDist()
+    reach, chance = normal.inv_cdf(0.5 + confidence / 2), normal.inv_cdf(0.5 + power / 2)
+    variance = 2 * share * (1 - share)
+
+    def off(rows: int) -> float:
+        adjusted = (rows * variance + 2) / (rows + 2)
+        return reach * math.sqrt(adjusted / (rows + 2)) + chance * math.sqrt(variance / rows)
+
+    return next((rows for rows in range(2, limit) if off(rows) <= most), None)
 
 
 def fixed_budget(

@@ -1,8 +1,8 @@
 """results/audit/<model>.json: what an audit has found, in numbers alone; it holds no model text."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from undertow.config import AuditSettings
 from undertow.stats.intervals import Estimate
@@ -23,7 +23,7 @@ MeasureName = Literal[
     "overlap",
 ]
 Reference = Literal["control", "control, another seed", "control, the other half"]
-CarrierVerdict = Literal["subliminal", "overt"]
+CarrierVerdict = Literal["subliminal", "overt", "too few rows"]
 
 
 class CarrierMeasures(Record):
@@ -58,13 +58,22 @@ class ArmAudit(Record):
     strength: str
     reference: Reference
     verdict: CarrierVerdict | None = Field(
-        description="null for the control and for random directions, which carry no trait"
+        description="overt: there is evidence of the trait; too few rows: none, but these rows "
+        "could not exclude it; null for control and random directions, which carry no trait"
     )
     passes: bool
     leaks: tuple[str, ...] = Field(description="evidence that the carrier shows the trait")
     gaps: tuple[str, ...] = Field(description="what these rows are too few to exclude")
     pooled: CarrierMeasures
     seeds: tuple[SeedAudit, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_before_doubts_had_a_word(cls, raw: Any) -> Any:
+        """Files of earlier versions say overt also where there is no evidence."""
+        if isinstance(raw, dict) and raw.get("verdict") == "overt" and not raw.get("leaks"):
+            return raw | {"verdict": "too few rows"}
+        return raw
 
     @property
     def reasons(self) -> tuple[str, ...]:

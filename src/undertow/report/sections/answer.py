@@ -94,7 +94,7 @@ def _carrier(finding: Finding) -> Mark:
         return Mark("not audited", "open")
     if audit.passes:
         return Mark(verdict_words(audit), "yes")
-    return Mark("overt" if audit.leaks else "too few rows", "no" if audit.leaks else "open")
+    return Mark(verdict_words(audit), "no" if audit.leaks else "open")
 
 
 def numbers_section(summary: Summary) -> Section:

@@ -24,8 +24,8 @@ def audit_section(summary: Summary) -> Section:
         Paragraph(
             "Transfer is subliminal only where the trait cannot be seen in what the student was "
             "trained on. Every carrier is compared with the unsteered teacher's answers to the "
-            "same prompts. Where the audit finds the trait, or has too few rows to exclude it, "
-            "the arm is called overt."
+            "same prompts. Where the audit finds the trait, the arm is called overt; where it "
+            "finds nothing but these rows could not have shown much, it says too few rows."
         )
     ]
     for model in summary.models:
