@@ -100,3 +100,34 @@ def test_presets_name_what_dvc_yaml_reads(preset: str) -> None:
     raw = yaml.safe_load((ROOT / "presets" / f"{preset}.yaml").read_text())
     assert raw["recipes"]["plain"] == {}
     assert raw["grid"]["students"][0] == "plain"
+
+
+@pytest.mark.parametrize(
+    ("rounds", "recipes", "said"),
+    [
+        ([{"student": "round_2", "after": "plain"}], {}, "recipes.round_2: is missing"),
+        (
+            [{"student": "round_2", "after": "round_3"}],
+            {"round_2": {}},
+            "grid.rounds.0.after: 'round_3' is no student before it",
+        ),
+        (
+            [{"student": "plain", "after": "plain"}],
+            {},
+            "grid.rounds.0.student: 'plain' is taken",
+        ),
+        (
+            [{"student": "round_2", "after": "plain"}],
+            {"round_2": {"tokens": {"change": "mask", "by": "divergence"}}},
+            "recipes.round_2.tokens: is not for a later round",
+        ),
+    ],
+)
+def test_a_round_comes_after_a_known_student_and_has_a_recipe(
+    rounds: list[dict[str, str]], recipes: dict[str, object], said: str
+):
+    from undertow.config.rounds import round_problems
+
+    found = [f"{each.path}: {each.text}" for each in round_problems(rounds, recipes, ["plain"])]
+    assert len(found) == 1
+    assert said in found[0]

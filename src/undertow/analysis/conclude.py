@@ -7,13 +7,14 @@ from undertow.analysis.audits import with_audits
 from undertow.analysis.costs import totals_of
 from undertow.analysis.defences import defended, with_defences
 from undertow.analysis.mechanism import SeedRange, read_mechanism, residue_of
+from undertow.analysis.rounds import chains, with_rounds
 from undertow.analysis.students import with_students
 from undertow.analysis.summarise import summarise
 from undertow.analysis.summary import Summary
 from undertow.config import Cell
 from undertow.study.layout import Study
 from undertow.study.records import CellResult
-from undertow.study.results import found_students, read_grid
+from undertow.study.results import found_rounds, found_students, read_grid
 
 
 class Conclusions(NamedTuple):
@@ -34,8 +35,14 @@ def conclude(study: Study) -> Conclusions:
     summary = with_audits(summary, study, grid)
     summary = with_students(summary, params, others)
     summary = with_defences(summary, params, grid, others, _residue(study, others))
-    summary = summary.model_copy(update={"no_students": missing})
-    totals = totals_of(grid | others)
+    later, unfinished = found_rounds(study)
+    together = grid | others | later
+    summary = with_rounds(summary, params, together, _projections(study, together))
+    told = {cell.key: result.costs for cell, result in later.items()}
+    summary = summary.model_copy(
+        update={"no_students": {**missing, **unfinished}, "costs": summary.costs | told}
+    )
+    totals = totals_of(together)
     return Conclusions(grid, summary.model_copy(update={"cost_totals": totals}))
 
 
@@ -49,5 +56,21 @@ def _residue(
         for student in defended(params, others, model)
         for arm in params.arms
         if arm.direction == "trait" and not arm.is_control
+    }
+    return {key: projection for key, projection in found.items() if projection is not None}
+
+
+def _projections(
+    study: Study, cells: Mapping[Cell, CellResult]
+) -> dict[tuple[str, str, str], SeedRange]:
+    """Of every student of a chain along the trait direction, by model, student and arm."""
+    names = dict.fromkeys(name for chain in chains(study.params) for name in chain)
+    found = {
+        (model, name, arm.name): residue_of(study, model, name, arm)
+        for model in study.params.grid.models
+        for name in names
+        if any((cell.model, cell.student) == (model, name) for cell in cells)
+        for arm in study.params.arms
+        if not arm.is_control
     }
     return {key: projection for key, projection in found.items() if projection is not None}

@@ -145,6 +145,42 @@ class DefenceArm(Record):
         return self.margin if readout == "margin" else self.rate
 
 
+class RoundNumbers(Record):
+    """One round by one readout: its shift, tau, and its shift over that of the round before."""
+
+    shift: Estimate
+    tau: Estimate
+    step: Estimate
+
+
+class RoundOfChain(Record):
+    student: str
+    round: int  # 1 learns from the steered teacher
+    margin: RoundNumbers
+    rate: RoundNumbers
+    projection: SeedRange | None = None  # along the direction at the last steered block
+
+    def by(self, readout: ReadoutName) -> RoundNumbers:
+        return self.margin if readout == "margin" else self.rate
+
+
+class ChainArm(Record):
+    """Rounds in which students become teachers, of one model and arm; steps are means over them."""
+
+    model: str
+    students: tuple[str, ...]
+    arm: str
+    direction: Literal["trait", "random"]
+    strength: str
+    lineages: int
+    rounds: tuple[RoundOfChain, ...]
+    margin_step: Estimate
+    rate_step: Estimate
+
+    def step(self, readout: ReadoutName) -> Estimate:
+        return self.margin_step if readout == "margin" else self.rate_step
+
+
 class ModelView(NamedTuple):
     """What a summary says of one model, in the order in which people read it."""
 
@@ -190,6 +226,7 @@ class Summary(Record):
     defences: tuple[DefenceArm, ...] = ()  # what those on the teacher's own base are worth
     # "model recipe" -> why it is not among the students
     no_students: Mapping[str, str] = Field(default_factory=dict)
+    rounds: tuple[ChainArm, ...] = ()  # where students become teachers
     doses: tuple[DoseRecord, ...] = ()
     contrasts: tuple[ContrastRecord, ...] = ()
     mechanism: tuple[ArmMechanism, ...] = ()

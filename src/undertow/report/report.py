@@ -47,6 +47,7 @@ from undertow.report.sections.dose import dose_section
 from undertow.report.sections.effects import effects_section, incoherent
 from undertow.report.sections.judges import judges_section
 from undertow.report.sections.mechanism import mechanism_section
+from undertow.report.sections.rounds import round_sections
 from undertow.report.sections.samples import Sample, samples_section
 from undertow.report.sections.students import student_sections
 from undertow.stats.intervals import Estimate
@@ -83,6 +84,7 @@ def render_report(
         controls_section(summary),
         *student_sections(summary),
         *defence_sections(summary),
+        *round_sections(summary),
         audit_section(summary),
         effects_section(summary),
         mechanism_section(summary),

@@ -16,6 +16,7 @@ from undertow.analysis.summary import ArmSummary, RateSummary, Summary
 from undertow.config import Cell
 from undertow.findings.defences import judged, student_of
 from undertow.findings.numbers import READOUTS
+from undertow.findings.rounds import course_of
 from undertow.stats.intervals import Estimate
 from undertow.study.files import atomic_folder
 from undertow.study.records import CellResult
@@ -60,7 +61,7 @@ def write_plot_tables(
 
 def estimate_tables(summary: Summary) -> dict[str, TidyTable]:
     """tau.csv, shifts.csv, rates.csv, mechanism.csv and line.csv, by name; with other recipes
-    than plain defences.csv, too.
+    than plain defences.csv, too, and with later rounds rounds.csv.
     """
     return {
         # dvc may draw an empty field as 0, so points without a value are left out here; the
@@ -71,6 +72,7 @@ def estimate_tables(summary: Summary) -> dict[str, TidyTable]:
         "mechanism.csv": mechanism_table(summary),
         "line.csv": line_table(summary),
         **({"defences.csv": defence_table(summary)} if summary.defences else {}),
+        **({"rounds.csv": round_table(summary)} if summary.rounds else {}),
     }
 
 
@@ -99,6 +101,31 @@ def defence_table(summary: Summary) -> TidyTable:
     columns = ("model", "student", "placebo_of", "arm", "strength", "readout", "measure", "value")
     ends = ("low", "high", "at_once_low", "at_once_high", "verdict", "reason")
     return TidyTable((*columns, *ends), rows)
+
+
+def round_table(summary: Summary) -> TidyTable:
+    """Every round of every chain by both readouts; `mean_step` is over all rounds."""
+    rows: list[tuple[str, ...]] = []
+    for chain in summary.rounds:
+        path = " ".join(chain.students)
+        for readout in READOUTS:
+            word = course_of(chain, readout)
+            for each in chain.rounds:
+                names = (chain.model, path, each.student, str(each.round), chain.arm, readout)
+                numbers = each.by(readout)
+                for measure in ("shift", "tau", "step"):
+                    one: Estimate = getattr(numbers, measure)
+                    rows.append((*names, measure, *_estimate(one), word, one.reason or ""))
+            step = chain.step(readout)
+            names = (chain.model, path, "", "", chain.arm, readout)
+            rows.append((*names, "mean_step", *_estimate(step), word, step.reason or ""))
+        for each in chain.rounds:
+            if (seen := each.projection) is not None:
+                place = (chain.model, path, each.student, str(each.round), chain.arm, "")
+                ends = _estimate(Estimate(seen.mean, seen.low, seen.high))
+                rows.append((*place, "projection", *ends, "", ""))
+    columns = ("model", "chain", "student", "round", "arm", "readout", "measure")
+    return TidyTable((*columns, "value", "low", "high", "course", "reason"), rows)
 
 
 def line_table(summary: Summary) -> TidyTable:

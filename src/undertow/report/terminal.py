@@ -31,6 +31,7 @@ from undertow.findings.numbers import (
     readout_title,
     shift_text,
 )
+from undertow.findings.rounds import round_sentences
 from undertow.findings.students import kinds, student_sentences
 from undertow.stats.intervals import Estimate
 from undertow.study.audit_records import ArmAudit, MeasureName, ModelAudit
@@ -56,6 +57,10 @@ def strength_table(summary: Summary) -> str:
     for model in summary.models:
         said = list(defence_sentences(summary, model))
         lines += ["", f"{model}: defences", ""] if said else []
+        for text in said:
+            lines += wrapped(text, indent=2, hang=2)
+        said = list(round_sentences(summary, model))
+        lines += ["", f"{model}: rounds", ""] if said else []
         for text in said:
             lines += wrapped(text, indent=2, hang=2)
     for name, why in summary.no_students.items():

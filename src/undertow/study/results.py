@@ -3,6 +3,7 @@
 A reader names the file and the command that writes it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from undertow.config import Cell
@@ -60,10 +61,19 @@ def found_students(study: Study) -> tuple[dict[Cell, CellResult], dict[str, str]
     A recipe that was not finished must not keep the others from being read; reasons are by
     "model recipe".
     """
+    return _found(study, study.params.further_students)
+
+
+def found_rounds(study: Study) -> tuple[dict[Cell, CellResult], dict[str, str]]:
+    """The same for the students of later rounds."""
+    return _found(study, [each.student for each in study.params.grid.rounds])
+
+
+def _found(study: Study, students: Sequence[str]) -> tuple[dict[Cell, CellResult], dict[str, str]]:
     params, layout = study
     found: dict[Cell, CellResult] = {}
     missing: dict[str, str] = {}
-    for student in params.further_students:
+    for student in students:
         for model in params.grid.models:
             cells = [cell for cell in params.cells(student) if cell.model == model]
             absent = [c for c in cells if not (layout.stage(c, "judge") / "cell.json").exists()]

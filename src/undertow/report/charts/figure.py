@@ -82,9 +82,9 @@ def with_data(name: str, caption: str, table: TidyTable) -> tuple[Table, Downloa
 
 WORDS = {
     *("model", "arm", "direction", "readout", "subject", "reason", "against", "steered"),
-    *("student", "placebo_of", "measure", "verdict"),
+    *("student", "placebo_of", "measure", "verdict", "chain", "course"),
 }
-COUNTS = {"scored", "block", "seeds"}
+COUNTS = {"scored", "block", "seeds", "round"}
 
 
 def _short(column: str, cell: str) -> str:
