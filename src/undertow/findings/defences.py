@@ -1,7 +1,7 @@
 """What the intervals allow to be said of a defence; docs/defences.md has the reasons."""
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from undertow.analysis.summary import DefenceArm, StudentArm, Summary
 from undertow.findings.numbers import READOUTS, readout_title
@@ -13,9 +13,9 @@ Verdict = Literal[
     "removes transfer",
     "removes transfer, and so does its placebo",
     "removes transfer by not learning",
+    "amplifies",
     "no effect shown",
     "undecided",
-    "amplifies",
     "draws the line",
 ]
 LEAST = 0.5  # of plain's transfer: who cannot have removed as much is said to have no effect
@@ -111,14 +111,16 @@ def defence_sentences(summary: Summary, model: str) -> Iterator[str]:
     """One per verdict and readout: which recipes have it."""
     arms = told(summary, model)
     for readout in READOUTS:
-        by_verdict: dict[Verdict, list[str]] = {}
+        by_verdict: dict[Verdict, list[str]] = {verdict: [] for verdict in get_args(Verdict)}
         for arm in arms:
             text = arm.student
             removed = arm.by(readout).removed[1]
             if removed.value is not None:
                 text += f" {PERCENT.written(removed)}"
-            by_verdict.setdefault(judged(summary, arm, readout).verdict, []).append(text)
+            by_verdict[judged(summary, arm, readout).verdict].append(text)
         for verdict, names in by_verdict.items():
+            if not names:
+                continue
             yield (
                 f"{model}, {arms[0].arm}, by {readout_title(summary, readout)}: {verdict}: "
                 f"{', '.join(names)}."

@@ -31,14 +31,15 @@ MOST = 2.0  # shares beyond it are off the picture: a recipe that fails must not
 def worth_figure(summary: Summary) -> Figure | None:
     """A panel per model and readout at the largest strength; None where nothing is known."""
     panels = []
-    names = list(dict.fromkeys(arm.student for arm in summary.defences))
+    # Placebos lie on their defences, and their numbers would, too; each tells its own name.
+    names = dict.fromkeys(arm.student for arm in summary.defences if not arm.placebo_of)
     number = {name: place for place, name in enumerate(names, start=1)}
     for readout in READOUTS:
         for index, model in enumerate(summary.models):
             arms = [arm for arm in told(summary, model, placebos=True) if _known(arm, readout)]
             if not arms:
                 continue
-            rows = [_row(arm, readout, number[arm.student]) for arm in arms]
+            rows = [_row(arm, readout, number.get(arm.student)) for arm in arms]
             x = nice_domain([0.0, 100.0, *(v for arm in arms for v in _ends(arm, readout)[0])])
             y = nice_domain([0.0, 100.0, *(v for arm in arms for v in _ends(arm, readout)[1])])
             place = Place(
@@ -57,8 +58,7 @@ def worth_figure(summary: Summary) -> Figure | None:
                     ],
                     [*rows, *_line_rows(arms, readout)],
                     Words(
-                        f"{model} {arms[0].arm}, by {readout_title(summary, readout)}: "
-                        "removed transfer, %",
+                        f"{model} {arms[0].arm}, by {readout_title(summary, readout)}: removed, %",
                         described(rows, []),
                     ),
                     f"worth-{readout}-{index}",
@@ -101,7 +101,7 @@ def _ends(arm: DefenceArm, readout: ReadoutName) -> tuple[list[float], list[floa
     return x, y
 
 
-def _row(arm: DefenceArm, readout: ReadoutName, number: int) -> Datum:
+def _row(arm: DefenceArm, readout: ReadoutName, number: int | None) -> Datum:
     series = LINE if arm.draws_line else PLACEBO if arm.placebo_of else DEFENCE
     row: Datum = {"series": series.name}
     lost, removed = _lost(arm.learned), arm.by(readout).removed[0]
@@ -109,7 +109,8 @@ def _row(arm: DefenceArm, readout: ReadoutName, number: int) -> Datum:
         ends = {"": each.value, "_low": each.low, "_high": each.high}
         row |= {f"{name}{k}": None if v is None else 100 * v for k, v in ends.items()}
     text = f"{arm.student}: removes {PERCENT.written(removed)}, loses {PERCENT.written(lost)}"
-    return row | {"text": typeset(text), "label": str(number)}
+    row["text"] = typeset(text)
+    return row if number is None else row | {"label": str(number)}
 
 
 def _line(place: Place) -> alt.Chart:

@@ -78,7 +78,9 @@ def _worth(summary: Summary, title: str, arms: Sequence[DefenceArm], readout: Re
                 RATIO.written(student_of(summary, arm).by(readout).tau),
                 _text(worth.less_shift[0], scale, signed=True),
                 _text(worth.less_tau[0], RATIO, signed=True),
-                _text(worth.less_tau_than_placebo[0], RATIO, signed=True),
+                _text(worth.less_tau_than_placebo[0], RATIO, signed=True)
+                if arm.placebo
+                else "none",
                 _text(worth.removed[0], PERCENT),
                 _text(arm.learned, PERCENT),
                 _text(worth.beyond_line[0], PERCENT, signed=True),
@@ -156,7 +158,7 @@ def _effects(effects: EffectsSummary | None) -> tuple[str, ...]:
     if effects is None:
         return ("unknown",) * 4
     return (
-        RATIO.number(effects.perplexity.value),
+        RATIO._replace(absent="unknown").number(effects.perplexity.value),
         COUNT.number(effects.tokens.value),
         PERCENT.number(effects.repetition.value),
         PERCENT.number(effects.refusals.value),
@@ -177,7 +179,7 @@ def _reasons(arms: Sequence[DefenceArm]) -> Iterator[str]:
             named[f"removed by {readout}"] = arm.by(readout).removed[0]
             named[f"placebo's tau by {readout}"] = arm.by(readout).less_tau_than_placebo[0]
         for what, estimate in named.items():
-            if estimate.reason and not (arm.placebo_of and "placebo" in what):
+            if estimate.reason and (arm.placebo or "placebo" not in what):
                 found.setdefault(f"{what} is unknown: {estimate.reason}", []).append(
                     f"{arm.student} {arm.arm}"
                 )
