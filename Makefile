@@ -27,7 +27,7 @@ test: $(FOR_TEST)
 	$(HERE) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope --durations=20
 
 $(FOR_DEMO): EXTRAS := track,report
-$(FOR_TEST): EXTRAS := track,report,dev
+$(FOR_TEST): EXTRAS := track,report,team,ray,dev
 $(FOR_DEMO) $(FOR_TEST): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; or: make PYTHON=/path/to/python3"; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from undertow.cli.options import MOST_SEED, Json, Model, open_study, show
-from undertow.errors import UndertowError
+from undertow.errors import ConfigError, UndertowError
 
 PANEL = "Study"
 
@@ -34,7 +34,8 @@ def model_check(model: Model, as_json: Json = False) -> None:
 @app.command("run-cells", rich_help_panel=PANEL)
 def run_cells(
     model: Annotated[
-        str | None, typer.Option(help="A key of models in params.yaml; default: every base.")
+        list[str] | None,
+        typer.Option(help="A key of models in params.yaml; may be repeated; default: every base."),
     ] = None,
     seed: Annotated[
         list[int] | None,
@@ -43,23 +44,52 @@ def run_cells(
     commit: Annotated[
         bool, typer.Option("--commit/--no-commit", help="Hand what is finished to DVC.")
     ] = True,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Run on a Ray cluster: its address, auto, or local for here."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="With --ray: CPUs of a worker.")
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="With --ray: workers at most; all that fit if unset.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --ray: events as JSON lines on stdout.")
+    ] = False,
 ) -> None:
     """Run all due cells of a model, or of every model, on one load of each, and tell DVC."""
     from undertow.study.sources import say
 
-    study = open_study()
-    say(f"run-cells: looking at what is due of {model or 'the grid'}")
-    from undertow.pipeline.run_cells import run_all, run_cells
+    study, wanted = open_study(), seed or []
+    say(f"run-cells: looking at what is due of {', '.join(model or ['the grid'])}")
+    if ray is not None:
+        from undertow.cluster.driver import run_cells_on_ray
 
-    wanted = seed or []
-    if model is None:
-        runs = run_all(study, wanted, commit=commit)
+        done = run_cells_on_ray(
+            study,
+            model,
+            wanted,
+            address=ray,
+            threads=threads,
+            actors=actors,
+            commit=commit,
+            events=as_json,
+        )
+        runs = iter([("", done)])
+    elif threads or actors or as_json:
+        raise ConfigError("--threads, --actors and --json need --ray", "add --ray local")
     else:
-        runs = iter([(model, run_cells(study, model, wanted, commit=commit))])
+        from undertow.pipeline.run_cells import run_all
+
+        runs = run_all(study, model, wanted, commit=commit)
     failed = False
     for base, done in runs:
-        named = "" if model else f"{base}: "
-        print(f"{named}{len(done.ran)} stages run, {len(done.recorded)} recorded in dvc.lock")
+        named = f"{base}: " if base and len(model or ()) != 1 else ""
+        if not as_json:
+            print(f"{named}{len(done.ran)} stages run, {len(done.recorded)} recorded in dvc.lock")
         for line in done.undone():
             print(line, file=sys.stderr)
         failed |= bool(done.failed)

@@ -71,6 +71,13 @@ def cells_of(study: Study, models: Sequence[str], seeds: Sequence[int] = ()) -> 
     return [cell for cell in found if bases[cell] in models]
 
 
+def bases(study: Study) -> list[str]:
+    """Every model that teaches in the grid, and every one that a student is trained on."""
+    cells = study.params.all_cells()
+    teachers = [cell.model for cell in cells]
+    return list(dict.fromkeys([*teachers, *map(study.params.student_base, cells)]))
+
+
 def command(models: Iterable[str]) -> str:
     """What is typed to have all cells of these models run."""
     return " ".join(["python cli.py run-cells", *(f"--model {model}" for model in models)])

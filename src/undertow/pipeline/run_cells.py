@@ -16,7 +16,7 @@ from undertow.config import PLAIN, Cell
 from undertow.lineage.stages import Node, cell_node, model_node
 from undertow.pipeline import direction, distill, fetch, judge, pass_on, steer
 from undertow.pipeline.groups import train_due
-from undertow.pipeline.ledger import CellsRun, Ledger, cells_of, command, told
+from undertow.pipeline.ledger import CellsRun, Ledger, bases, cells_of, command, told
 from undertow.pipeline.loading import Shelf
 from undertow.pipeline.reading_together import read_due
 from undertow.pipeline.spoken import one_of_many
@@ -32,16 +32,18 @@ class Step(NamedTuple):
 
 
 def run_all(
-    study: Study, seeds: Sequence[int] = (), *, commit: bool = True
+    study: Study,
+    models: Sequence[str] | None = None,
+    seeds: Sequence[int] = (),
+    *,
+    commit: bool = True,
 ) -> Iterator[tuple[str, CellsRun]]:
-    """The same for every base, one after the other; a base whose students waited for another's
-    teacher comes again."""
-    cells = study.params.all_cells()
-    teachers = [cell.model for cell in cells]
-    waited = []
-    for base in dict.fromkeys([*teachers, *map(study.params.student_base, cells)]):
+    """The same for these bases, or every one, one after the other; a base whose students waited
+    for another's teacher comes again."""
+    waited, once = [], models is not None and len(models) == 1
+    for base in dict.fromkeys(models or bases(study)):
         done = run_cells(study, base, seeds, commit=commit)
-        if done.busy:
+        if done.busy and not once:
             waited.append(base)
         yield base, done
     for base in waited:

@@ -1,0 +1,68 @@
+"""run-cells --ray: what is due of all models asked for, on all places of a cluster.
+
+The driver alone writes the study's folder, judges and talks to DVC; the workers compute. What a
+worker has in flight when it is lost is run again elsewhere; what has come back never is.
+"""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from undertow.cluster.account import Account
+from undertow.cluster.jobs import jobs_of
+from undertow.cluster.parcels import pack
+from undertow.cluster.places import connected, need_of
+from undertow.cluster.pool import Pool
+from undertow.cluster.progress import Progress
+from undertow.config import ClassifierJudgeSettings
+from undertow.pipeline.ledger import CellsRun, Ledger, bases, cells_of
+from undertow.study.layout import Study
+
+PAUSE = 0.2  # seconds that the driver waits for news
+
+
+def run_cells_on_ray(
+    study: Study,
+    models: Sequence[str] | None = None,
+    seeds: Sequence[int] = (),
+    *,
+    address: str,
+    threads: int | None = None,
+    actors: int | None = None,
+    commit: bool = True,
+    events: bool = False,
+) -> CellsRun:
+    """Run what is due of these models' cells on a Ray cluster and hand it to DVC, cell by cell.
+
+    models: every base of the grid where none is named. address: of the cluster, auto, or local
+    for one that lasts as long as this call. threads: CPUs of an actor. actors: how many at most;
+    None for as many as fit. events: JSON lines on stdout.
+    Raises ConfigError where the cluster cannot give what is asked for.
+    """
+    models = list(dict.fromkeys(models or bases(study)))
+    cells = cells_of(study, models, seeds)
+    with connected(address) as ray, ThreadPoolExecutor(max_workers=1) as recorder:
+        need = need_of(ray, study.params.runtime.device, threads, actors)
+        groups = bool(need.gpus) or study.params.runtime.training == "together"
+        jobs = jobs_of(study, models, cells, groups=groups)
+        ledger = Ledger(study, models, [job.node for job in jobs], recorder, commit=commit)
+        data = {dep for job in jobs for dep in job.node.deps if dep.startswith("data/")}
+        shared = pack(study.layout.root, ["params.yaml", "dvc.yaml", *sorted(data)])
+        away = isinstance(study.params.judging.judge, ClassifierJudgeSettings)
+        progress = Progress(len(cells), events=events)
+        pool = Pool(ray, need, shared, progress, groups=groups)
+        account = Account(study, ledger, jobs, progress, judges_away=away)
+        try:
+            while account.unfinished:
+                account.settle()
+                pool.give(account)
+                news = pool.news(account, PAUSE)
+                if not news and not pool.busy:
+                    time.sleep(PAUSE)
+        finally:
+            pool.close()
+            account.close()
+            progress.close()
+        done = ledger.outcome()
+        progress.event("ended", ran=len(done.ran), failed=sorted(done.failed))
+        return done

@@ -1,0 +1,145 @@
+"""run-cells --ray: two nodes of one machine give what one process gives, and lose nothing."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repository import Repository, tiny_params
+
+os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+pytestmark = pytest.mark.timeout(600)
+MODELS = ("tiny-llama2", "tiny-qwen2")
+GRID = ("--model", MODELS[0], "--model", MODELS[1], "--no-commit")
+NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+
+
+def make(folder: Path, models: Path) -> Repository:
+    """Two models, two arms; a plain student, one of the other model, and one more round."""
+    params = tiny_params(models)
+    params["grid"] |= {"arms": ["trait_0", "trait_1"], "students": ["plain", "cross"]}
+    params["grid"]["rounds"] = [{"student": "second", "after": "plain"}]
+    other = dict(zip(MODELS, reversed(MODELS), strict=True))
+    params["recipes"] = {
+        "plain": {},
+        "cross": {"base": other, "epochs": 1},
+        "second": {"epochs": 1},
+    }
+    params["tracking"]["enabled"] = False
+    return Repository(folder, params)
+
+
+def produced(root: Path) -> dict[str, Any]:
+    """Every result file but the manifests, and cell.json without its costs."""
+    found: dict[str, Any] = {}
+    for path in sorted((root / "results").rglob("*")):
+        if path.is_dir() or path.name.endswith("manifest.json"):
+            continue
+        name = path.relative_to(root).as_posix()
+        found[name] = path.read_bytes()
+        if path.name == "cell.json":
+            found[name] = {k: v for k, v in json.loads(found[name]).items() if k != "costs"}
+    return found
+
+
+def events(text: str, kind: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in text.splitlines()]
+    return [event for event in found if event["event"] == kind]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head without places, and two nodes with one each."""
+    made = cluster_utils.Cluster(
+        initialize_head=True, head_node_args=NODE | {"num_cpus": 0}, shutdown_at_exit=True
+    )
+    try:
+        yield made
+    finally:
+        made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The grid, model by model in one process each."""
+    folder = tmp_path_factory.mktemp("alone")
+    repository = make(folder / "checkout", folder / "models")
+    for model in (*MODELS, MODELS[0]):
+        repository.cli("run-cells", "--model", model, "--no-commit")
+    return repository
+
+
+def like(alone: Repository, folder: Path) -> Repository:
+    return make(folder / "checkout", alone.root.parent / "models")
+
+
+STAGES = 2 * 2 + 4 + 2 * 8 + 3 * 4  # of models, of teachers, of students, of a second round
+
+
+def test_killed_nodes_and_a_killed_driver_lose_nothing_and_change_nothing(
+    alone: Repository, cluster: Any, tmp_path: Path
+):
+    repository = like(alone, tmp_path)
+    nodes = [cluster.add_node(**NODE) for _ in range(2)]
+    command = ("run-cells", *GRID, "--ray", cluster.address, "--json")
+    draws = random.Random(3)
+    process = repository.start(*command)
+    assert process.stdout is not None
+    said = []
+    finished, kills, next_kill = 0, 0, draws.randint(2, 5)
+    for line in process.stdout:
+        said.append(line)
+        finished += json.loads(line)["event"] == "finished"
+        if kills < 2 and finished >= next_kill:
+            cluster.remove_node(nodes.pop(draws.randrange(2)))
+            nodes.append(cluster.add_node(**NODE))
+            kills, next_kill = kills + 1, finished + draws.randint(2, 4)
+        elif kills == 2 and finished >= next_kill + 2:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    process.stderr.close()
+    assert kills == 2
+    first = {event["stage"] for event in events("".join(said), "finished")}
+
+    done = repository.cli(*command)
+    second = [event["stage"] for event in events(done.stdout, "finished")]
+    # What the first driver had said to be finished is not run again.
+    assert first.isdisjoint(second)
+    assert len(second) == len(set(second))
+    assert produced(repository.root) == produced(alone.root)
+    assert events(repository.cli(*command).stdout, "ended")[0]["ran"] == 0
+
+
+def test_a_local_cluster_needs_no_address_and_dvc_finds_everything_up_to_date(
+    alone: Repository, tmp_path: Path
+):
+    repository = like(alone, tmp_path)
+    repository.init()
+    home = tmp_path / "home"
+    home.mkdir()
+    repository.extra_environment = {"HOME": str(home)}
+    models = ("--model", MODELS[0], "--model", MODELS[1])
+    done = repository.cli("run-cells", *models, "--ray", "local", "--actors", "2")
+    assert done.stdout == f"{STAGES} stages run, {STAGES} recorded in dvc.lock\n"
+    assert list(home.rglob("*token*")) == []
+    assert produced(repository.root) == produced(alone.root)
+    found = json.loads(repository.dvc("status", "--json"))
+    assert [name for name in found if not name.startswith(("report", "audit@"))] == []
+
+
+def test_what_the_cluster_has_not_got_is_said_at_once(alone: Repository, tmp_path: Path):
+    repository = like(alone, tmp_path)
+    started = time.monotonic()
+    done = repository.cli("run-cells", *GRID, "--ray", "local", "--threads", "999", expect=2)
+    assert "the cluster holds 0 actors of 999 CPUs each" in done.stderr
+    assert time.monotonic() - started < 60
+    done = repository.cli("run-cells", *GRID, "--actors", "2", expect=2)
+    assert "need --ray" in done.stderr
