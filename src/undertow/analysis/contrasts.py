@@ -29,6 +29,7 @@ class ContrastRecord(Record):
     moved), less (the reference went further), apart (they differ, but the arm's own shift covers
     0), unclear (the interval of the difference covers 0). Against the
     opposite sign: opposite way, same way, or unclear where either student did not clearly move.
+    Where a random arm has several directions, the estimate is to one more draw of them.
     """
 
     model: str
@@ -39,6 +40,8 @@ class ContrastRecord(Record):
     reference: str | None  # the arm that it is compared with; null where there is none
     estimate: Estimate  # student minus reference student
     verdict: Standing
+    draws: int | None = None  # random directions, where it is their distribution that counts
+    teacher: Estimate | None = None  # then also the arm's teacher minus one more draw's
 
 
 class Directed(Protocol):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from undertow.analysis.contrasts import ContrastRecord, contrast_records
 from undertow.analysis.costs import totals_of
 from undertow.analysis.doses import DoseArm, DoseRecord, dose_records
+from undertow.analysis.draws import against_draws
 from undertow.analysis.lines import READOUTS, Together, bounds, model_differences, together
 from undertow.analysis.mechanism import ArmMechanism
 from undertow.analysis.readings import readings_of, results_of
@@ -87,8 +88,12 @@ def summarise(
         unscored=unscored,
         method=METHOD,
         doses=_doses(params, grid, arms),
-        contrasts=_contrasts(
-            params, grid, arms, {key: found.family.prior for key, found in pooled.items()}
+        contrasts=against_draws(
+            _contrasts(
+                params, grid, arms, {key: found.family.prior for key, found in pooled.items()}
+            ),
+            [found.line for found in pooled.values()],
+            settings.confidence,
         ),
         mechanism=mechanism,
         lines=tuple(found.line for found in pooled.values()),

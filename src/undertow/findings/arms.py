@@ -110,7 +110,11 @@ def clause(finding: Finding, title: str) -> str:
         return f"by {title} nothing can be said ({finding.shift.reason})"
     if not finding.is_clear_of_control:
         return f"by {title} the student's shift is not distinguishable from noise"
-    return f"by {title} the student moved {finding.course}, {CLAUSES[finding.standing]}"
+    contrast, words = finding.contrast, CLAUSES[finding.standing]
+    if contrast is not None and contrast.draws is not None:
+        draws = f"the students of {contrast.draws} random directions"
+        words = words.replace("the random direction", draws).replace(" moved it", " moved")
+    return f"by {title} the student moved {finding.course}, {words}"
 
 
 def sentence(finding: Finding, title: str) -> str:
@@ -148,4 +152,21 @@ def _against(finding: Finding) -> str:
     if contrast is None or contrast.estimate.value is None:
         return STANDINGS["unknown"]
     difference = shift_text(contrast.estimate, finding.readout)
-    return f"the difference is {difference}, {STANDINGS[finding.standing]}"
+    if contrast.draws is None:
+        return f"the difference is {difference}, {STANDINGS[finding.standing]}"
+    return (
+        f"the difference to one more of {contrast.draws} random draws is {difference}, "
+        f"{STANDINGS[finding.standing]}{_teacher(contrast)}"
+    )
+
+
+def _teacher(contrast: ContrastRecord) -> str:
+    """Whether what is said of students is already so of their teachers."""
+    if contrast.teacher is None or contrast.teacher.value is None:
+        return ""
+    shift = shift_text(contrast.teacher, contrast.readout)
+    further = "did" if contrast.teacher.excludes_zero else "did not"
+    return (
+        f"; that is how far students moved: their teacher {further} stand apart from the draws' "
+        f"teachers ({shift}), and the slopes say how much of it came across"
+    )
