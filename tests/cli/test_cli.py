@@ -61,7 +61,7 @@ def test_wrong_usage_exits_2_and_names_what_is_missing():
     [
         (["steer", "--model", "gpt-5", "--arm", "trait_1"], "use one of: smollm2-135m-instruct"),
         (["steer", "--model", "smollm2-135m-instruct", "--arm", "sideways"], "write <direction>_"),
-        (["preset", "use", "huge"], "use one of: demo"),
+        (["preset", "use", "huge"], "use one of: defences, demo"),
     ],
 )
 def test_a_problem_the_user_can_solve_is_one_message_and_exit_1(arguments, text):

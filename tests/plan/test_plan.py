@@ -12,7 +12,7 @@ import yaml
 
 from factories import make_params, make_study
 from repository import ROOT, Repository, tiny_params
-from undertow.config import HubWeights, Params, Recipe
+from undertow.config import HubWeights, Params, Recipe, Round
 from undertow.plan.costs import PROMPT_TOKENS
 from undertow.plan.plan import Plan, PlanError, Wishes, make_plan, strengths_of
 from undertow.plan.published import published
@@ -256,6 +256,23 @@ def test_students_of_other_recipes_cost_their_own_epochs_and_no_text_of_the_teac
     trained = study.params.carrier.prompts * (64 + PROMPT_TOKENS)
     assert (cost.cells, cost.models[0].students) == (12, 6)
     assert cost.hours - once.hours == pytest.approx(6 * (3 * trained / 200 + 30) / 3600)
+
+
+def test_later_rounds_cost_a_carrier_of_their_own(study):
+    ran(study, "steer", seconds=60.0, tokens_generated=5000, generated_per_second=100.0)
+    ran(study, "distill", seconds=50.0, tokens_trained=4000, trained_per_second=200.0)
+
+    def hours(**grid: object) -> float:
+        changed = study.params.grid.model_copy(update=grid)
+        more = {"grid": changed, "recipes": study.params.recipes | {"again": Recipe()}}
+        return plan(study._replace(params=study.params.model_copy(update=more))).cost.hours
+
+    first = hours(students=("plain", "again"))
+    later = hours(rounds=(Round(student="again", after="plain"),))
+    asked, written = study.params.evaluation.prompts * 64, study.params.carrier.prompts * 64
+    steer = (asked + written) / 100 + 10
+    share = written / (asked + written)
+    assert later - first == pytest.approx(6 * steer * share / 3600)
 
 
 def test_a_shipped_speed_stands_in_until_a_cell_has_run(study, monkeypatch):

@@ -25,6 +25,7 @@ from undertow.config.sections import (
     Grid,
     Lora,
     Prompting,
+    Round,
     StatisticsSettings,
 )
 from undertow.config.weights import (
@@ -66,6 +67,7 @@ __all__ = [
     "Place",
     "Prompting",
     "Recipe",
+    "Round",
     "StatisticsSettings",
     "UrlPlace",
     "WheelPlace",

@@ -122,10 +122,17 @@ def _model(study: Study, summary: Summary | None, model: str) -> ModelCost:
             source=None,
             reason=f"no measured speed for {model}, run one cell first",
         )
-    # Students of a teacher share its text.
+    # Students of a teacher share its text; a later round's is written for it alone.
+    tokens = _tokens(params)
+    of_carrier = tokens.carrier / (tokens.carrier + tokens.evaluation)
     further = sum(
         count * sum(value for stage, value in seconds_with(student).items() if stage != "steer")
         for student, count in others.items()
+    )
+    further += sum(
+        count * seconds["steer"] * of_carrier
+        for student, count in others.items()
+        if params.writer(student) is not None
     )
     return ModelCost(
         model=model,
