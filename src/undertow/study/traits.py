@@ -177,8 +177,10 @@ def side_effect_prompts(study: Study, trait: TraitData) -> SideEffectPrompts:
     params, layout = study
     settings = params.evaluation
     taken = params.carrier.prompts if params.carrier.name == HELD_BACK_FROM else 0
+    count = settings.benign_prompts
     return SideEffectPrompts(
-        CarrierData(layout, HELD_BACK_FROM).heldback(settings.benign_prompts, taken),
+        # A study that asks for none needs no such carrier beside its own.
+        CarrierData(layout, HELD_BACK_FROM).heldback(count, taken) if count else [],
         trait.overrefusal(settings.overrefusal_prompts),
     )
 
