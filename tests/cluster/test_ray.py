@@ -143,3 +143,19 @@ def test_what_the_cluster_has_not_got_is_said_at_once(alone: Repository, tmp_pat
     assert time.monotonic() - started < 60
     done = repository.cli("run-cells", *GRID, "--actors", "2", expect=2)
     assert "need --ray" in done.stderr
+
+
+def test_students_that_are_trained_together_come_back_one_by_one(alone: Repository, tmp_path: Path):
+    repository, other = (like(alone, tmp_path / name) for name in ("ray", "one"))
+    for made in (repository, other):
+        runtime = made.params["runtime"] | {"training": "together"}
+        grid = made.params["grid"] | {"models": [MODELS[1]], "students": ["plain"], "rounds": []}
+        models = {MODELS[1]: made.params["models"][MODELS[1]]}
+        recipes = {"plain": {}}
+        made.write_params(
+            made.params | {"runtime": runtime, "grid": grid, "models": models, "recipes": recipes}
+        )
+    one = ("run-cells", "--model", MODELS[1], "--no-commit")
+    repository.cli(*one, "--ray", "local", "--actors", "1")
+    other.cli(*one)
+    assert produced(repository.root) == produced(other.root)

@@ -197,3 +197,15 @@ def test_without_a_model_every_base_is_run_and_only_audit_and_report_are_left(tm
         *(f"audit@{base}" for base in bases),
         "report",
     }
+
+
+def test_four_processes_at_once_share_the_cells_as_the_tasks_of_a_slurm_array_do(tmp_path: Path):
+    repository = make(tmp_path / "checkout", tmp_path / "models")
+    grid = repository.params["grid"] | {"seeds": [0, 1]}
+    repository.write_params(repository.params | {"grid": grid})
+    tasks = [repository.start(*RUN, "--no-commit") for _ in range(4)]
+    said = [task.communicate() for task in tasks]
+    assert [task.returncode for task in tasks] == [0] * 4, said
+    ran = [name for _, err in said for name in re.findall(r"(\S+@\S+): running$", err, re.M)]
+    assert len(ran) == len(set(ran)) == 2 + 3 * 4
+    assert "0 stages run" in repository.cli(*RUN, "--no-commit").stdout

@@ -110,8 +110,8 @@ class Rates:
         return sum(known) / len(known) if known else 1e9
 
 
-def chosen(ready: Iterable[Job], node: str, held: str, rates: Rates, most: int) -> list[Job]:
-    """The next work of a worker on this node that holds this base: up to `most` of a kind.
+def chosen(ready: Iterable[Job], node: str, held: str, rates: Rates) -> list[Job]:
+    """The next work of a worker on this node that holds this base: all that is of one kind.
 
     What others wait for goes first, then the base that is held already, then the base with most
     work left, then the longest.
@@ -131,4 +131,4 @@ def chosen(ready: Iterable[Job], node: str, held: str, rates: Rates, most: int) 
         )
     )
     first = fit[0]
-    return [job for job in fit if job.kind == first.kind][:most]
+    return [job for job in fit if job.kind == first.kind]

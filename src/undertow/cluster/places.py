@@ -51,7 +51,6 @@ def connected(address: str) -> Iterator[ModuleType]:
             "with its connection",
             "run this command on a node of the cluster: --ray auto; ray job submit brings it there",
         )
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError:

@@ -1,6 +1,7 @@
 """The actors of a run: they are given jobs, and replaced where they are lost."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -62,11 +63,10 @@ class Pool:
             self._look()
         for place in self._places:
             while place.node and place.asked is None and account.due:
-                most = self._most(account)
-                jobs = chosen(account.due, place.node, place.held, self._rates, most)
-                if not jobs:
+                alike = chosen(account.due, place.node, place.held, self._rates)
+                if not alike:
                     break
-                place.queue = [job for job in jobs if account.take(job)]
+                place.queue = [job for job in alike[: self._most(alike)] if account.take(job)]
                 if place.queue:
                     self._start(place, account)
 
@@ -114,10 +114,11 @@ class Pool:
                 "again: what is finished is kept",
             )
 
-    def _most(self, account: Account) -> int:
-        if not self._groups or account.due[0].stage not in TOGETHER:
+    def _most(self, alike: Sequence[Job]) -> int:
+        """How many jobs of a kind one worker takes, so that every worker has its share."""
+        if not self._groups or alike[0].stage not in TOGETHER:
             return 1
-        return min(GROUP, -(-len(account.due) // max(1, len(self._places))))
+        return min(GROUP, -(-len(alike) // max(1, len(self._places))))
 
     def _start(self, place: Place, account: Account) -> None:
         """Begin with the first job of its queue, or with all of them together."""
