@@ -138,10 +138,10 @@ def test_a_local_cluster_needs_no_address_and_dvc_finds_everything_up_to_date(
 def test_what_the_cluster_has_not_got_is_said_at_once(alone: Repository, tmp_path: Path):
     repository = like(alone, tmp_path)
     started = time.monotonic()
-    done = repository.cli("run-cells", *GRID, "--ray", "local", "--threads", "999", expect=2)
+    done = repository.cli("run-cells", *GRID, "--ray", "local", "--threads", "999", expect=1)
     assert "the cluster holds 0 actors of 999 CPUs each" in done.stderr
     assert time.monotonic() - started < 60
-    done = repository.cli("run-cells", *GRID, "--actors", "2", expect=2)
+    done = repository.cli("run-cells", *GRID, "--actors", "2", expect=1)
     assert "need --ray" in done.stderr
 
 
