@@ -1,10 +1,10 @@
 """Rates of the published studies (docs/results), to plan with before anything has run here."""
 
-# By trait: the first model of docs/results/small and docs/results/small-refusal at strength 1
+# By trait: the first model of docs/results/main and docs/results/refusal at strength 1
 # and -1, by rate; shares of answers, and tau.
 PUBLISHED = {
-    "pessimism": {"base": 0.11, "teacher": 0.23, "control": 0.103333, "tau": 1.11111},
-    "refusal": {"base": 0.44, "teacher": 0.79, "control": 0.456667, "tau": 0.733333},
+    "pessimism": {"base": 0.08, "teacher": 0.24, "control": 0.083333, "tau": 1.179167},
+    "refusal": {"base": 0.45, "teacher": 0.79, "control": 0.464167, "tau": 0.817157},
 }
 
 

@@ -1,0 +1,253 @@
+"""Write the answers in docs/results/README.md and README.md from the published summaries.
+
+What stands between the marks of a page is made here and nowhere else; a test holds both pages to
+it. Each answer names the file and the entry that it rests on.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from undertow.analysis.lines import LineRecord
+from undertow.analysis.summary import ChainArm, Summary
+from undertow.findings.defences import judged, told
+from undertow.findings.rounds import course_of
+from undertow.stats.intervals import Estimate
+from undertow.study.found import read_record
+from undertow.texts.numbers import RATIO, Scale
+
+ROOT = Path(__file__).resolve().parents[1]
+SMOL, QWEN = "smollm2-135m-instruct", "qwen25-coder-05b-instruct"
+SHORT = {SMOL: "SmolLM2-135M", QWEN: "Qwen2.5-Coder-0.5B"}
+NATS, POINTS = Scale("nats", 1, 2), Scale("pp", 100, 0)
+BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
+
+
+class Answer:
+    """A question of PLAN.md, what each model says, and where that stands."""
+
+    def __init__(self, letter: str, question: str, said: dict[str, str], where: str) -> None:
+        self.letter, self.question, self.said, self.where = letter, question, said, where
+
+
+def study(name: str) -> Summary:
+    """A published study."""
+    return read_record(ROOT / "docs" / "results" / name / "summary.json", Summary)
+
+
+def answers() -> Iterator[Answer]:
+    """(a) to (h), in the order of the plan."""
+    main, filtered = study("main"), study("filtered")
+    yield Answer(
+        "a",
+        "Does the trait come across, and how much of it? Pooled tau by margin; by share",
+        {
+            model: "{}: {}; {}".format(
+                _sign(_line(main, model).tau),
+                RATIO.written(_line(main, model).tau),
+                _known(main.views[model].lines["rate"].tau),
+            )
+            for model in main.models
+        },
+        "main/summary.json, lines: tau",
+    )
+    yield Answer(
+        "b",
+        "Without visible traces? Pooled tau by margin where rows with phrases are out; arms that "
+        "pass the audit and whose student's shift excludes 0",
+        {model: _filtered(main, filtered, model) for model in filtered.models},
+        "filtered/summary.json, lines: tau; arms: audit, bounds.margin.simultaneous.student_shift "
+        "(and main, strengths)",
+    )
+    yield Answer(
+        "c",
+        "The trait, or any push? Slope of the random draws; the trait's slope minus it",
+        {
+            model: f"{_push(main, model)}: {_known(_line(main, model).random_slope)}; "
+            f"{_known(_line(main, model).against_random)}"
+            for model in main.models
+        },
+        "main/summary.json, lines: random_slope, against_random",
+    )
+    strengths = study("strengths")
+    dose = strengths.views[SMOL].dose
+    yield Answer(
+        "d",
+        "Threshold or continuous, at ten strengths? Judged share",
+        {SMOL: str(dose.verdict) if dose else "undecided"},
+        "strengths/summary.json, doses: verdict",
+    )
+    yield Answer(
+        "e",
+        "Another base on the same text, at 1.5? Its shift by margin; by share (the model is the "
+        "teacher's)",
+        {model: _other(main, model) for model in main.models},
+        "main/summary.json, students: other_base, bounds.*.simultaneous.student_shift",
+    )
+    defences = {SMOL: study("defences"), QWEN: study("defences-qwen")}
+    yield Answer(
+        "f",
+        "Which defences remove transfer, beyond placebo and lost learning? At 1.5, by margin",
+        {model: _kept_out(found, model) for model, found in defences.items()},
+        "defences/, defences-qwen/summary.json, defences: margin.removed",
+    )
+    rounds = study("rounds")
+    yield Answer(
+        "g",
+        "Do three rounds amplify it, at 1.5? Step ratio by margin, 3 epochs; 9 epochs",
+        {model: _rounds(rounds, model) for model in rounds.models},
+        "rounds/summary.json, rounds: margin_step",
+    )
+    refusal = study("refusal")
+    yield Answer(
+        "h",
+        "Refusal at -1.5, by share: the student's shift; minus the random draws'",
+        {QWEN: _refusal(refusal)},
+        "refusal/summary.json, arms: bounds.rate.simultaneous.student_shift; contrasts",
+    )
+
+
+def _line(summary: Summary, model: str) -> LineRecord:
+    return summary.views[model].lines["margin"]
+
+
+def _known(value: Estimate, scale: Scale = RATIO) -> str:
+    return scale.written(value) if value.value is not None else f"undefined ({value.reason})"
+
+
+def _sign(tau: Estimate) -> str:
+    if tau.value is None:
+        return "undecided"
+    low, high = tau.ends
+    return "yes" if low > 0 else "no" if low > -0.1 and high < 0.1 else "undecided"
+
+
+def _push(summary: Summary, model: str) -> str:
+    line = _line(summary, model)
+    if line.random_slope.value is None or line.tau.value is None:
+        return "undecided"
+    if line.against_random.excludes_zero:
+        return "yes, the trait's slope differs"
+    inside = line.tau.ends.low <= line.random_slope.value <= line.tau.ends.high
+    return "no, any push" if line.random_slope.excludes_zero and inside else "undecided"
+
+
+def _hidden(summary: Summary, model: str) -> list[str]:
+    return [
+        f"{arm.strength} ({NATS.written(arm.bounds['margin'].simultaneous.student_shift)})"
+        for arm in summary.views[model].trait
+        if arm.audit is not None
+        and arm.audit.verdict == "subliminal"
+        and arm.bounds["margin"].simultaneous.student_shift.excludes_zero
+    ]
+
+
+def _filtered(main: Summary, filtered: Summary, model: str) -> str:
+    tau = _line(filtered, model).tau
+    found = [
+        f"{name} {', '.join(hidden)}"
+        for name, summary in (
+            ("filtered", filtered),
+            ("main", main),
+            ("strengths", study("strengths")),
+        )
+        if model in summary.models and (hidden := _hidden(summary, model))
+    ]
+    return f"{_sign(tau)}: {_known(tau)}; subliminal: {'; '.join(found) or 'none'}"
+
+
+def _other(summary: Summary, model: str) -> str:
+    arm = next(
+        each
+        for each in summary.students
+        if (each.model, each.arm, each.student) == (model, "trait_1.5", "other_base")
+    )
+    margin = arm.bounds["margin"].simultaneous.student_shift
+    rate = arm.bounds["rate"].simultaneous.student_shift
+    word = "yes" if margin.excludes_zero else "undecided"
+    return f"{word}: {NATS.written(margin)}; {POINTS.written(rate)}"
+
+
+def _kept_out(summary: Summary, model: str) -> str:
+    found: dict[str, list[str]] = {}
+    for arm in told(summary, model):
+        removed = arm.margin.removed[1]
+        shown = f"{arm.student} {_percent(removed)}"
+        found.setdefault(judged(summary, arm, "margin").verdict, []).append(shown)
+    order = (
+        "removes transfer",
+        "removes transfer, and so does its placebo",
+        "removes transfer by not learning",
+    )
+    named = [f"{verdict}: {', '.join(found[verdict])}" for verdict in order if verdict in found]
+    rest = [
+        f"{verdict}: {len(names)}"
+        for verdict, names in sorted(found.items())
+        if verdict not in order
+    ]
+    return "; ".join([*named, *rest])
+
+
+def _percent(removed: Estimate) -> str:
+    return Scale("%", 100, 0).written(removed)
+
+
+def _chain(summary: Summary, model: str, first: str) -> ChainArm:
+    return next(
+        chain
+        for chain in summary.rounds
+        if (chain.model, chain.arm, chain.students[0]) == (model, "trait_1.5", first)
+    )
+
+
+def _rounds(summary: Summary, model: str) -> str:
+    chains = [_chain(summary, model, first) for first in ("plain", "long")]
+    return "; ".join(
+        f"{course_of(chain, 'margin')}: {_known(chain.margin_step)}" for chain in chains
+    )
+
+
+def _refusal(summary: Summary) -> str:
+    arm = next(arm for arm in summary.views[QWEN].arms if arm.arm == "trait_-1.5")
+    shift = arm.bounds["rate"].simultaneous.student_shift
+    against = summary.views[QWEN].contrasts["trait_-1.5", "rate", "random"]
+    word = {True: "yes", False: "undecided"}[against.estimate.excludes_zero]
+    return f"{word}: {POINTS.written(shift)}; {POINTS.written(against.estimate)}"
+
+
+def table() -> str:
+    """The answers as Markdown for docs/results/README.md."""
+    lines = [f"| | question | {SHORT[SMOL]} | {SHORT[QWEN]} | rests on |", "|---|---|---|---|---|"]
+    for each in answers():
+        cells = (each.letter, each.question, *(each.said.get(m, "-") for m in SHORT), each.where)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def short() -> str:
+    """The first answers as Markdown for README.md."""
+    lines = [f"| | {SHORT[SMOL]} | {SHORT[QWEN]} |", "|---|---|---|"]
+    for each in answers():
+        if each.letter in "abcfg":
+            said = (each.said.get(model, "-") for model in SHORT)
+            lines.append(f"| ({each.letter}) {each.question} | " + " | ".join(said) + " |")
+    return "\n".join(lines)
+
+
+def page(path: Path, text: str) -> str:
+    """The page with what stands between its marks replaced."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+
+
+def pages() -> dict[Path, str]:
+    """Both pages as they ought to be."""
+    results, readme = ROOT / "docs" / "results" / "README.md", ROOT / "README.md"
+    return {results: page(results, table()), readme: page(readme, short())}
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8", newline="\n")
+        print(path.relative_to(ROOT), file=sys.stderr)

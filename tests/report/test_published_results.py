@@ -1,0 +1,57 @@
+"""What README and docs/results claim is what the published files hold."""
+
+import importlib.util
+import json
+import subprocess
+from types import ModuleType
+
+import pandas as pd
+import pytest
+
+from repository import ROOT
+
+RESULTS = ROOT / "docs" / "results"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    path = ROOT / "scripts" / "write_results.py"
+    spec = importlib.util.spec_from_file_location("write_results", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_answers_on_both_pages_are_those_of_the_published_summaries(script: ModuleType):
+    for path, text in script.pages().items():
+        assert path.read_text(encoding="utf-8") == text, "python scripts/write_results.py"
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m-instruct", "qwen25-coder-05b-instruct"])
+def test_tau_is_what_pandas_makes_of_the_readings(model: str):
+    """From the table of single readings alone, by the formula of docs/method.md."""
+    rows = pd.read_csv(RESULTS / "main" / "plots" / "readings.csv")
+    rows = rows[(rows.model == model) & (rows.readout == "margin")]
+    means = rows.groupby(["arm", "subject", "seed"]).value.mean().groupby(level=[0, 1]).mean()
+    shift = means["trait_1.5", "student"] - means["trait_0", "student"]
+    tau = shift / (means["trait_1.5", "teacher"] - means["trait_0", "teacher"])
+    summary = json.loads((RESULTS / "main" / "summary.json").read_text())
+    arm = next(
+        each for each in summary["arms"] if (each["model"], each["arm"]) == (model, "trait_1.5")
+    )
+    assert tau == pytest.approx(arm["margin"]["tau"]["value"], abs=1e-6)
+
+
+def test_the_plan_was_there_before_the_results():
+    def added(path: str) -> int:
+        command = ["git", "log", "--diff-filter=A", "--format=%ct", "--", f"docs/results/{path}"]
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if not found.stdout.strip():
+            pytest.skip("no history of this file here")
+        return int(found.stdout.split()[-1])
+
+    assert all(
+        added("PLAN.md") < added(f"{name}/summary.json")
+        for name in ("main", "filtered", "strengths", "defences", "rounds", "refusal")
+    )
