@@ -75,7 +75,7 @@ def test_the_file_and_the_command_are_named(
     )
     path.write_bytes(whole)
     assert done.returncode == 1, done.stderr
-    assert done.stderr.startswith("error: ")
+    assert "\nerror: " in f"\n{done.stderr}" and "Traceback" not in done.stderr
     assert damaged in done.stderr
     assert typed in done.stderr
 

