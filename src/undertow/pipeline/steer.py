@@ -22,8 +22,8 @@ from undertow.teacher.steering import Offsets, measure_shift, offsets, steer
 def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     """Write carrier.jsonl, teacher.jsonl, benign.jsonl and manifest.json of one cell."""
     folder, work = study.layout.stage(cell, "steer"), begin(study, "steer", cell)
+    added = _offsets(study, cell)  # before the model: a damaged file is said at once
     loaded = (shelf or Shelf()).load(study, cell.model)
-    added = _offsets(study, cell)
     shift = measure_shift(loaded.model, list(added)) if added else None
     place = readings.place_of(study, work, identity(study, cell, loaded))
     made = readings.taken_up(place, loaded.meter)
