@@ -28,7 +28,7 @@ FORMS = {
 def test_a_model_goes_from_fetch_to_its_student(name: str, tmp_path: Path) -> None:
     """With layers: auto and windows of 16 tokens, which all prompts pass."""
     root = tmp_path / "study"
-    for part in ("benign", "traits"):
+    for part in ("carriers", "traits"):
         shutil.copytree(ROOT / "data" / part, root / "data" / part)
     shutil.copy(ROOT / "dvc.yaml", root)
     raw = tiny_params(tmp_path / "models")

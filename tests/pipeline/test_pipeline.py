@@ -248,7 +248,9 @@ def test_the_dvc_stages_are_the_command_line_s_words():
     commands = {command.callback.__name__ for command in stages.app.registered_commands}
     commands |= {group.name for group in stages.app.registered_groups}
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
-        # Further seeds of control and random arms run the same command.
-        words = name.removesuffix("-control").removesuffix("-random").split("-")
-        assert words[0] in commands
-        assert stage["cmd"].startswith(f"python cli.py {' '.join(words)}")
+        # Further seeds of control and random arms, and later rounds, run the same command.
+        word = name
+        for further in ("-control", "-random", "-round"):
+            word = word.removesuffix(further)
+        assert word.replace("-", "_") in commands
+        assert stage["cmd"].startswith(f"python cli.py {word} ".rstrip())
