@@ -143,8 +143,8 @@ def test_without_results_published_rates_serve_and_say_so(study):
 @pytest.mark.parametrize(
     ("trait", "folder", "arm"),
     [
-        ("pessimism", "small", "trait_1"),
-        ("refusal", "small-refusal", "trait_-1"),
+        ("pessimism", "main", "trait_1"),
+        ("refusal", "refusal", "trait_-1"),
     ],
 )
 def test_published_rates_are_those_of_the_published_tables(trait, folder, arm):
