@@ -55,3 +55,9 @@ def test_the_plan_was_there_before_the_results():
         added("PLAN.md") < added(f"{name}/summary.json")
         for name in ("main", "filtered", "strengths", "defences", "rounds", "refusal")
     )
+
+
+def test_the_table_in_the_readme_is_the_published_one():
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").split("```")
+    block = next(part for part in shown if part.startswith("\nsmollm2"))
+    assert block.strip() in (RESULTS / "main" / "table.txt").read_text(encoding="utf-8")
