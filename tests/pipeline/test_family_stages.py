@@ -34,7 +34,7 @@ def test_a_model_goes_from_fetch_to_its_student(name: str, tmp_path: Path) -> No
     raw = tiny_params(tmp_path / "models")
     weights = {"kind": "folder", "path": str(save_family(tmp_path / name, name))}
     raw["models"] = {"mine": {"weights": weights, "dtype": "float32"}}
-    raw["grid"] = {"models": ["mine"], "arms": ["trait_1"], "seeds": [0]}
+    raw["grid"] |= {"models": ["mine"], "arms": ["trait_0", "trait_1"], "seeds": [0]}
     raw["direction"] |= {"layers": "auto", "max_kl": 1000.0}
     raw["tracking"]["enabled"] = False
     params = Params.model_validate(raw)
