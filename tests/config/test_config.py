@@ -151,7 +151,7 @@ def demo_with(old: str, new: str) -> str:
 def test_params_are_what_dvc_reads():
     """010 is 8 and 1:30 is 90 in YAML 1.1, DVC's parser reads 10 and a text."""
     text = demo_with("seeds: [0]", "seeds: [010]")
-    text = text.replace("learning_rate: 2.0e-3", "learning_rate: 1e-3")
+    text = text.replace("learning_rate: 1.0e-3", "learning_rate: 1e-3")
     text = text.replace("experiment: undertow", "experiment: 1:30")
     dvc_reads = pytest.importorskip("dvc.utils.serialize").parse_yaml(text, "params.yaml")
     params = parse(text, "params.yaml")
@@ -185,9 +185,9 @@ def test_what_is_no_yaml_names_the_line():
         ("seeds: [0]", "seeds: [1.0]", "grid.seeds.0: 1.0 must be a whole number"),
         ("seeds: [0]", "seeds: [4294967296]", "less than or equal to 4294967295"),
         ("seeds: [0]", "seeds: 3", "grid.seeds: 3 must be a list: [3]"),
-        ("learning_rate: 2.0e-3", "learning_rate: .inf", "distillation.learning_rate"),
-        ("learning_rate: 2.0e-3", "learning_rate: .nan", "distillation.learning_rate"),
-        ("learning_rate: 2.0e-3", "learning_rate: '1e-3'", "must be a number, without quotes"),
+        ("learning_rate: 1.0e-3", "learning_rate: .inf", "distillation.learning_rate"),
+        ("learning_rate: 1.0e-3", "learning_rate: .nan", "distillation.learning_rate"),
+        ("learning_rate: 1.0e-3", "learning_rate: '1e-3'", "must be a number, without quotes"),
         ("max_unscored: 0.1", "max_unscored: true", "judging.max_unscored: True must be a number"),
         ("enabled: true", "enabled: yes", "tracking.enabled: 'yes' must be true or false"),
         ("trait_0,", "trait_-0,", "trait_-0 is the control under another name; write trait_0"),

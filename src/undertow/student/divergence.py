@@ -7,14 +7,13 @@ from undertow.errors import UndertowError
 
 SHARE = 0.2  # of the steps, at either end, that are averaged: single steps differ by their rows
 FEWEST = 5  # steps below which a curve says nothing
-RISE = 0.25  # nats; a student that has nothing to learn, as a control has, stays where it was
 
 
 def diverged(losses: Sequence[tuple[int, float]]) -> str | None:
-    """Why the student of this curve counts as not trained; None where the loss did not rise.
+    """Why the student of this curve counts as not trained; None where the loss fell.
 
-    losses: (step, nats per token). A learning rate that is far too high leaves the loss above
-    where it was, at the logarithm of the vocabulary at worst, without any other sign.
+    losses: (step, nats per token). A learning rate that is far too high leaves the loss where it
+    was, or at the logarithm of the vocabulary, without any other sign.
     """
     values = [loss for _, loss in losses]
     if not all(map(math.isfinite, values)):
@@ -24,7 +23,7 @@ def diverged(losses: Sequence[tuple[int, float]]) -> str | None:
         return None
     count = max(1, int(SHARE * len(values)))
     first, last = sum(values[:count]) / count, sum(values[-count:]) / count
-    if last < first + RISE:
+    if last < first:
         return None
     return (
         f"training diverged: the loss is {last:.2f} nats over the last {count} steps and was "
