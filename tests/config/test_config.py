@@ -42,7 +42,7 @@ def test_every_preset_is_complete_and_valid(preset):
 
 
 def test_the_shipped_presets_are_there_and_demo_is_the_default():
-    assert {"demo", "small", "paper"} <= {preset.name for preset in presets(ROOT)}
+    assert {"demo", "small", "paper", "paper-smoke"} <= {preset.name for preset in presets(ROOT)}
     assert (ROOT / "params.yaml").read_text() == (ROOT / "presets" / "demo.yaml").read_text()
 
 
@@ -52,6 +52,30 @@ def test_paper_keeps_the_study_s_sizes():
     assert (params.distillation.lora.rank, params.distillation.quantization) == (16, "nf4")
     alphas = [arm.strength for arm in params.arms if arm.direction == "trait"]
     assert alphas == ["0", "-0.05", "-0.10", "-0.15", "-0.20", "-0.25", "-0.30"]
+    seeds = {arm.name: len(params.seeds_of(arm)) for arm in params.arms}
+    assert seeds == dict.fromkeys(params.grid.arms, 3) | {"trait_0": 11, "random_-0.30": 11}
+
+
+def test_paper_smoke_is_paper_in_everything_but_its_sizes():
+    paper, smoke = (
+        yaml.safe_load((ROOT / "presets" / f"{name}.yaml").read_text())
+        for name in ("paper", "paper-smoke")
+    )
+    assert smoke["evaluation"]["prompts"] == 20
+    for key in (
+        *("grid.seeds", "grid.control_seeds", "grid.random_seeds", "carrier.prompts"),
+        *("evaluation.prompts", "evaluation.benign_prompts", "evaluation.overrefusal_prompts"),
+        *("judging.judge.max_usd", "tracking.experiment"),
+    ):
+        *sections, name = key.split(".")
+        large, small = paper, smoke
+        for section in sections:
+            large, small = large[section], small[section]
+        bigger, smaller = large.pop(name), small.pop(name)
+        if isinstance(bigger, list):
+            bigger, smaller = len(bigger), len(smaller)
+        assert smaller == f"{bigger}-smoke" if isinstance(bigger, str) else 0 < smaller < bigger
+    assert smoke == paper
 
 
 def test_all_problems_are_reported_at_once_with_path_and_remedy(tmp_path, raw):

@@ -165,7 +165,9 @@ def preset_list(as_json: Json = False) -> None:
 
 @preset_app.command("use")
 def preset_use(
-    name: Annotated[str, typer.Argument(help="demo, small, small-refusal or paper.")],
+    name: Annotated[
+        str, typer.Argument(help="One that `preset list` shows, as demo or paper-smoke.")
+    ],
     force: Annotated[
         bool, typer.Option(help="Replace a params.yaml that has edits of its own.")
     ] = False,
