@@ -1,17 +1,20 @@
 """Write the answers in docs/results/README.md and README.md from the published summaries.
 
-What stands between the marks of a page is made here and nowhere else; a test holds both pages to
-it. Each answer names the file and the entry that it rests on.
+What stands between the marks of a page is made here and nowhere else, and so is the figure of
+defences, docs/results/defences.svg; a test holds pages and figure to it. Each answer names the
+file and the entry that it rests on.
 """
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 
 from undertow.analysis.lines import LineRecord
 from undertow.analysis.summary import ChainArm, Summary
 from undertow.findings.defences import judged, told
 from undertow.findings.rounds import course_of
+from undertow.report.charts.kept_out import Shown, kept_out
 from undertow.stats.intervals import Estimate
 from undertow.study.found import read_record
 from undertow.texts.numbers import RATIO, Scale
@@ -20,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SMOL, QWEN = "smollm2-135m-instruct", "qwen25-coder-05b-instruct"
 SHORT = {SMOL: "SmolLM2-135M", QWEN: "Qwen2.5-Coder-0.5B"}
 NATS, POINTS = Scale("nats", 1, 2), Scale("pp", 100, 0)
-BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
+DEFENCES = {SMOL: "defences", QWEN: "defences-qwen"}  # the published folders
 
 
 class Answer:
@@ -84,7 +87,7 @@ def answers() -> Iterator[Answer]:
         {model: _other(main, model) for model in main.models},
         "main/summary.json, students: other_base, bounds.*.simultaneous.student_shift",
     )
-    defences = {SMOL: study("defences"), QWEN: study("defences-qwen")}
+    defences = {model: study(name) for model, name in DEFENCES.items()}
     yield Answer(
         "f",
         "Which defences remove transfer, beyond placebo and lost learning? At 1.5, by margin",
@@ -234,17 +237,59 @@ def short() -> str:
     return "\n".join(lines)
 
 
-def page(path: Path, text: str) -> str:
-    """The page with what stands between its marks replaced."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+def figure() -> str:
+    """What every defence removes and what is still learned, of both models, as SVG."""
+    return kept_out({SHORT[model]: Shown(study(name), model) for model, name in DEFENCES.items()})
+
+
+def sentence() -> str:
+    """What the figure shows, by verdicts from intervals that hold at once."""
+    said = "; ".join(_of_defences(study(name), model) for model, name in DEFENCES.items())
+    return fill(
+        "By margin and at the largest strength, beyond what learning less removes, and beyond the "
+        f"[placebo](docs/defences.md) where there is one: {said}.",
+        width=118,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _of_defences(summary: Summary, model: str) -> str:
+    arms = [arm for arm in told(summary, model) if not arm.draws_line]
+    by_verdict: dict[str, list[str]] = {}
+    for arm in arms:
+        name = f"{arm.student} {_percent(arm.margin.removed[1])}"
+        by_verdict.setdefault(judged(summary, arm, "margin").verdict, []).append(name)
+    removed = by_verdict.get("removes transfer", [])
+    less = len(by_verdict.get("removes transfer by not learning", []))
+    text = f"in {SHORT[model]} {len(removed) or 'none'} of {len(arms)} defences remove transfer"
+    text += f" ({', '.join(removed)})" if removed else ""
+    if less:
+        text += f", {less} do so by not learning"
+    if all(arm.learned.value is None for arm in arms):
+        text += ", where what was learned is not known"
+    return text
+
+
+def page(path: Path, parts: dict[str, str]) -> str:
+    """The page with what stands between each name's marks replaced."""
+    text = path.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n{part}\n{end}{after}"
+    return text
 
 
 def pages() -> dict[Path, str]:
-    """Both pages as they ought to be."""
+    """Pages and figure as they ought to be."""
     results, readme = ROOT / "docs" / "results" / "README.md", ROOT / "README.md"
-    return {results: page(results, table()), readme: page(readme, short())}
+    return {
+        results: page(results, {"numbers": table()}),
+        readme: page(readme, {"numbers": short(), "defences": sentence()}),
+        results.parent / "defences.svg": figure(),
+    }
 
 
 if __name__ == "__main__":

@@ -191,19 +191,19 @@ def _renumbered(svg: str, id: str) -> str:
     return "".join(parts)
 
 
-def sheet(panels: Sequence[Markup], across: int) -> str:
-    """Drawn charts of the usual height in rows of `across`, as an SVG document of its own."""
+def sheet(panels: Sequence[Markup], across: int, height: int = HEIGHT) -> str:
+    """Drawn charts of one height in rows of `across`, as an SVG document of its own."""
     across = min(across, len(panels))
     rows = -(-len(panels) // across)
-    wide, high = across * (WIDTH + GAP) + GAP, rows * (HEIGHT + GAP) + GAP
+    wide, high = across * (WIDTH + GAP) + GAP, rows * (height + GAP) + GAP
     parts = [
         f'<svg xmlns="{SVG[1:-1]}" viewBox="0 0 {wide} {high}" width="{wide}">',
         f"<style>{chart_style()}</style>",
         f'<rect width="{wide}" height="{high}" fill="{GROUND}"/>',
     ]
     for number, panel in enumerate(panels):
-        x, y = GAP + number % across * (WIDTH + GAP), GAP + number // across * (HEIGHT + GAP)
-        place = f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" '
+        x, y = GAP + number % across * (WIDTH + GAP), GAP + number // across * (height + GAP)
+        place = f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{height}" '
         parts.append(str(panel).replace("<svg ", place, 1))  # Markup would escape it
     return "\n".join([*parts, "</svg>"]) + "\n"
 
