@@ -1,67 +1,34 @@
-"""The planted case: a teacher whose shift is carried by one token, and by nothing else.
+"""The planted case: what a defence does to a shift that is carried by known tokens (`planted`)."""
 
-Steering raises the odds of that token alone, by a direction that nothing but its own row of the
-output layer reads. So the right tokens are known, and so is what a defence has to do.
-"""
-
-import re
 from dataclasses import replace
 
 import pytest
 import torch
 from classroom import open_class
 
-from tiny import tiny_model, tiny_tokenizer
+from planted import BLOCK, planted_model, planted_vectors
+from tiny import tiny_tokenizer
 from undertow.config import DistillationSettings, Lora
 from undertow.student.adapter import student_of
 from undertow.student.rows import IGNORED
 from undertow.student.training import train
 from undertow.study.files import fingerprint
 
-MARK, BLOCK, ROWS = " and", 2, 24
-STRENGTH, WEIGHT = 4.0, 10.0
+ROWS = 24
 SETTINGS = DistillationSettings(
     epochs=4, learning_rate=1e-2, batch_size=8, lora=Lora(rank=4, alpha=8)
 )
-
-
-def planted_model(tokenizer):
-    """The stream's first column is 0 in the base, and only the mark's logit reads it.
-
-    The second column is constant and keeps the model to words that are one token each, so that an
-    answer read again is the tokens that were drawn.
-    """
-    model = tiny_model("qwen2", len(tokenizer))
-    words = [id for token, id in tokenizer.get_vocab().items() if re.fullmatch("Ġ[a-z]+", token)]
-    mark = next(id for id in words if tokenizer.decode([id]) == MARK)
-    others = [id for id in range(len(tokenizer)) if id not in words]
-    with torch.no_grad():
-        model.model.embed_tokens.weight[:, 0] = 0
-        model.model.embed_tokens.weight[:, 1] = 1
-        for block in model.model.layers:
-            block.self_attn.o_proj.weight[:2] = 0
-            block.mlp.down_proj.weight[:2] = 0
-        model.lm_head.weight[:, :2] = 0
-        model.lm_head.weight[mark] = 0
-        model.lm_head.weight[mark, 0] = WEIGHT
-        model.lm_head.weight[others, 1] = -100.0
-    return model, mark
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
     tokenizer = tiny_tokenizer("qwen2")
     model, mark = planted_model(tokenizer)
-    ids = torch.arange(len(tokenizer))[None, :64]
-    seen = model.model(input_ids=ids, output_hidden_states=True).hidden_states[-2]
-    scale = seen.pow(2).mean(-1).sqrt().median().item()
-    vectors = torch.zeros(3, 32)
-    vectors[:, 0] = STRENGTH * scale / WEIGHT
     room = open_class(
         tmp_path_factory.mktemp("planted") / "root",
         model=model,
         tokenizer=tokenizer,
-        vectors=vectors,
+        vectors=planted_vectors(model, len(tokenizer)),
         direction={"layers": (BLOCK,)},
         carrier={"prompts": ROWS, "max_new_tokens": 16, "temperature": 0},
         runtime={"batch_size": 16},
