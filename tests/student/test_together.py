@@ -306,7 +306,7 @@ def test_nf4_unpacked_each_step_is_nf4_unpacked_for_good_on_cuda(tmp_path: Path)
     start = torch.randn(len(kinds), 1, kinds[0].numbers, device="cuda") * 0.05
     found = []
     for keep in (True, False):
-        base = FrozenBase(model, keep=keep)
+        base = FrozenBase(model, kinds[0].groups, keep=keep)
         step = Step(base, layout, kinds, sizes, model.device, model.dtype, recompute=not keep)
         step.start(start)
         step.accumulate(batch)

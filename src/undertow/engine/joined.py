@@ -12,6 +12,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional
 
+from undertow.models.side_by_side import in_one
 from undertow.models.stacked import Additions, StackedLinear, with_additions
 
 Projections = Callable[[Tensor], Sequence[Tensor]]
@@ -29,8 +30,8 @@ def together(*projections: nn.Module) -> Projections:
     if any(type(layer) is not nn.Linear for layer in linear) or None in added:
         return lambda x: [projection(x) for projection in projections]
     widths = [layer.out_features for layer in linear]
-    weight = _joined([layer.weight for layer in linear])
-    bias = None if linear[0].bias is None else _joined([layer.bias for layer in linear])
+    weight = in_one([layer.weight for layer in linear])
+    bias = None if linear[0].bias is None else in_one([layer.bias for layer in linear])
     if several:
         own = _side_by_side(projections, widths)
         return lambda x: torch.split(
@@ -94,25 +95,3 @@ def _low_rank(layer: Any) -> _LowRank | None:
     if up.bias is not None:
         return None
     return _LowRank(down.weight.detach(), up.weight.detach() * layer.scaling[name])
-
-
-def _joined(parts: Sequence[nn.Parameter]) -> Tensor:
-    """The parts as one tensor that shares their memory: each becomes a part of it."""
-    first = parts[0]
-    count = sum(part.numel() for part in parts)
-    place = first.data_ptr()
-    neighbours = True
-    for part in parts:
-        neighbours &= part.data_ptr() == place and part.is_contiguous()
-        place += part.numel() * part.element_size()
-    shape = (sum(part.shape[0] for part in parts), *first.shape[1:])
-    end = (first.storage_offset() + count) * first.element_size()
-    if neighbours and first.untyped_storage().nbytes() >= end:
-        return first.detach().as_strided(shape, first.stride())
-    # Weights made in inference mode could not be trained through afterwards.
-    with torch.inference_mode(mode=False):
-        whole = torch.cat([part.detach() for part in parts])
-    pieces = torch.split(whole, [part.shape[0] for part in parts])
-    for part, piece in zip(parts, pieces, strict=True):
-        part.data = piece
-    return whole

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 from transformers import PreTrainedModel
@@ -33,13 +33,19 @@ class Adapted:
     outputs: int
 
 
+def joint(names: Sequence[str]) -> str:
+    """The name of layers of one input as one."""
+    return "+".join(names)
+
+
 @dataclass(frozen=True)
 class Kind(BlockKind):
-    """A block with adapters on. adapted: in the order of the layers."""
+    """A block with adapters on. adapted: in the order of the layers; outputs: of every layer."""
 
     rank: int
     scaling: float
     adapted: tuple[Adapted, ...]
+    outputs: tuple[tuple[str, int], ...]
 
     @property
     def numbers(self) -> int:
@@ -69,9 +75,20 @@ def kinds_of(
     adapted: Sequence[Adapted],
 ) -> list[Kind]:
     """The kind of each block."""
+    blocks: Any = model.model
     return [
-        Kind(**vars(kind), rank=rank, scaling=scaling, adapted=tuple(adapted))
-        for kind in block_kinds(model.config, layout)
+        Kind(
+            **vars(kind),
+            rank=rank,
+            scaling=scaling,
+            adapted=tuple(adapted),
+            outputs=tuple(
+                (name, layer.out_features)
+                for name, layer in block.named_modules()
+                if isinstance(layer, nn.Linear)
+            ),
+        )
+        for kind, block in zip(block_kinds(model.config, layout), blocks.layers, strict=True)
     ]
 
 
@@ -144,12 +161,8 @@ class _Linear:
 
     def __call__(self, x: Tensor, names: tuple[str, ...]) -> list[Tensor]:
         """Each layer's [S, T, outputs] from x [S, T, inputs]."""
-        kind, weights = self._kind, self._weights
-        students = x.shape[0]
-        plain = [
-            functional.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
-            for name in names
-        ]
+        kind, students = self._kind, x.shape[0]
+        plain = self._plain(x, names)
         here = {part.layer.name: part for part in self._parts if part.layer.name in names}
         if not here:
             return plain
@@ -168,6 +181,19 @@ class _Linear:
             up = self._adapters[:, part.up : end].view(students, -1, kind.rank)
             found.append(value + torch.bmm(lows[name], up.transpose(1, 2)) * kind.scaling)
         return found
+
+    def _plain(self, x: Tensor, names: tuple[str, ...]) -> list[Tensor]:
+        """The layers without adapters: one product where their weights are one."""
+        weights = self._weights
+        whole = joint(names)
+        if f"{whole}.weight" not in weights:
+            return [
+                functional.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+                for name in names
+            ]
+        every = functional.linear(x, weights[f"{whole}.weight"], weights.get(f"{whole}.bias"))
+        outputs = dict(self._kind.outputs)
+        return list(torch.split(every, [outputs[name] for name in names], dim=-1))
 
     def query_key_value(self, x: Tensor) -> list[Tensor]:
         (names, *_) = self._kind.groups

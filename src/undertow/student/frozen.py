@@ -4,7 +4,7 @@ Packed weights are unpacked once for good where memory allows, and otherwise onc
 backward for all students of a step: what autograd would keep is the packed weight.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from undertow.student.block import Adapted
+from undertow.models.side_by_side import in_one
+from undertow.student.block import Adapted, joint
 
 
 class _Unpacked(NamedTuple):
@@ -25,9 +26,13 @@ class _Unpacked(NamedTuple):
 
 
 class FrozenBase:
-    """The weights of a model whose blocks `families` describes; keep: unpack NF4 for good."""
+    """The weights of a model whose blocks `families` describes; keep: unpack NF4 for good.
 
-    def __init__(self, model: Any, *, keep: bool) -> None:
+    groups: layers of one input, whose weights become one weight where they stay unpacked. The
+    model keeps its own, which are then parts of it.
+    """
+
+    def __init__(self, model: Any, groups: Sequence[Sequence[str]], *, keep: bool) -> None:
         self.embed: Any = model.model.embed_tokens
         self.rotary: Any = model.model.rotary_emb
         self.norm: Tensor = model.model.norm.weight.detach()
@@ -45,6 +50,8 @@ class FrozenBase:
             if keep:
                 plain |= {f"{name}.weight": self._unpack(layer) for name, layer in packed.items()}
                 packed = {}
+            for names in groups:
+                _join(plain, block, names)
             self._plain.append(plain)
             self._packed.append(packed)
         self._live: dict[int, Any] = {}  # packed layers by the storage of their unpacked weight
@@ -85,6 +92,26 @@ class FrozenBase:
         with torch.no_grad():
             weight: Tensor = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
         return weight.to(self._dtype)
+
+
+def _join(plain: dict[str, Tensor], block: nn.Module, names: Sequence[str]) -> None:
+    """Put a group's weights, and its biases, into one each; `plain` then holds them by its name."""
+    if len(names) == 1 or any(f"{name}.weight" not in plain for name in names):
+        return
+    own = dict(block.named_parameters())
+    for kind in ("weight", "bias"):
+        parts = [f"{name}.{kind}" for name in names if f"{name}.{kind}" in plain]
+        if not parts:
+            continue
+        if len(parts) < len(names):
+            raise ValueError(f"not all of {', '.join(names)} have a {kind}")
+        if all(plain[part].data_ptr() == own[part].data_ptr() for part in parts):
+            whole = in_one([own[part] for part in parts])
+        else:  # unpacked: nobody else holds them
+            whole = torch.cat([plain[part] for part in parts])
+        for part in parts:
+            del plain[part]
+        plain[f"{joint(names)}.{kind}"] = whole
 
 
 def is_packed(layer: nn.Module) -> bool:

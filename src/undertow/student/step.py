@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from undertow.models.block_kind import rms_norm
 from undertow.models.families import FamilyLayout
+from undertow.models.fused import fused
 from undertow.student.answer_loss import AnswerLoss
 from undertow.student.batch import Batch, filled
 from undertow.student.block import Kind, Places, run_block
@@ -189,22 +190,12 @@ class Step:
 
     @torch.no_grad()
     def _updated(self) -> None:
-        step_size, root, decay, plain = self._rates[:, None, :, None]
         gradient = self._gradient
         norm = torch.linalg.vector_norm(gradient, dim=(0, 2), keepdim=True)
-        gradient.mul_((CLIP / (norm + 1e-6)).clamp(max=1.0))
-        first, second = BETAS
-        self._mean.lerp_(gradient, 1 - first)
-        self._square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        self.adapters.mul_(decay)
-        spread = (self._square.sqrt() / root).add_(EPSILON)
-        change = self._mean / spread
-        if self._used.sgd:
-            change = torch.where(plain > 0, gradient, change)
-        self.adapters.sub_(step_size * change)
+        state = (gradient, self._mean, self._square, self.adapters)
+        _adamw(*state, norm, self._rates, sgd=self._used.sgd)
         if self._taken is not self.adapters:
             self._taken.copy_(self.adapters)
-        gradient.zero_()
         self.loss.copy_(self._loss)
         self._loss.zero_()
 
@@ -228,6 +219,30 @@ class Step:
         for length, work in zip(lengths, works, strict=True):
             self._passes[length] = _captured(work, pool)
         self._update = _captured(self._updated, pool)
+
+
+@fused
+def _adamw(
+    gradient: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    adapters: Tensor,
+    norm: Tensor,
+    rates: Tensor,
+    *,
+    sgd: bool,
+) -> None:
+    """Clip by norm [1, S, 1] and apply the gradients [blocks, S, numbers], which are then zero."""
+    step_size, root, decay, plain = rates[:, None, :, None]
+    clipped = gradient * (CLIP / (norm + 1e-6)).clamp(max=1.0)
+    first, second = BETAS
+    mean.lerp_(clipped, 1 - first)
+    square.mul_(second).addcmul_(clipped, clipped, value=1 - second)
+    change = mean / ((square.sqrt() / root) + EPSILON)
+    if sgd:
+        change = torch.where(plain > 0, clipped, change)
+    adapters.mul_(decay).sub_(step_size * change)
+    gradient.zero_()
 
 
 def update_rates(rates: Sequence[float | None], step: int, teachings: Sequence[Teaching]) -> Tensor:

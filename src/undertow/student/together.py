@@ -217,7 +217,7 @@ class Together:
         self._sizes = sizes_of(self._run, self.size, self._at_once)
         if self._base is None:
             keep = model.device.type != "cuda" or packed_bytes(model) < 0.4 * _free(model.device)
-            self._base = FrozenBase(model, keep=keep)
+            self._base = FrozenBase(model, self._kinds[0].groups, keep=keep)
         return Step(
             self._base,
             self._layout,
