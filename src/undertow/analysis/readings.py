@@ -32,7 +32,7 @@ def readings_of(
     """
     controls = results_of(grid, model, control, seeds if control_seeds is None else control_seeds)
     results = results_of(grid, model, arm, seeds)
-    ids = sorted({id for result in (*controls, *results) for id in result.teacher.margins})
+    ids = sorted({id for result in (*controls, *results) for id in result.teacher.verdicts})
     teacher_of_control = _matrix([result.teacher for result in controls], readout, ids)
     return Readings(
         # The unsteered teacher is the base model; under greedy decoding all seeds agree.

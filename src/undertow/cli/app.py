@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from undertow.cli import bench, results, stages, study, traits
+from undertow.cli import bench, engines, results, stages, study, traits
 from undertow.errors import UndertowError
 from undertow.models.processes import check_command, count
 from undertow.texts.addresses import public
@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (stages, study, traits, results, bench):
+for group in (stages, study, traits, results, engines, bench):
     app.add_typer(group.app)
 
 

@@ -1,6 +1,7 @@
 """The stages of dvc.yaml as commands of the same names."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -14,6 +15,10 @@ judge_app = typer.Typer(
     help="Give a verdict on every answer of teacher and student.", invoke_without_command=True
 )
 app.add_typer(judge_app, name="judge", rich_help_panel=PANEL)
+Answers = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Answers of another engine, JSON lines (docs/serving.md)."),
+]
 Student = Annotated[str, typer.Option(help="A key of recipes: how the student is made.")]
 
 
@@ -44,15 +49,35 @@ def direction(model: Model) -> None:
 
 
 @app.command(rich_help_panel=PANEL)
-def steer(model: Model, arm: ArmName, seed: Seed = 0) -> None:
+def steer(
+    model: Model,
+    arm: ArmName,
+    seed: Seed = 0,
+    answers: Answers = None,
+    of: Annotated[
+        Literal["teacher", "carrier"] | None,
+        typer.Option(help="With --answers: the file holds the carrier alone; the rest is asked."),
+    ] = None,
+    without_model: Annotated[
+        bool,
+        typer.Option("--without-model", help="With --answers: read no margins, load no model."),
+    ] = False,
+) -> None:
     """Let the steered teacher answer the benign prompts, and read it on the trait."""
     from undertow.pipeline import steer as stage
+    from undertow.pipeline.given import hand_over
     from undertow.pipeline.spoken import cell_stage
 
     study = open_study()
     cell = study.params.cell(model, arm, seed)
+    if answers is not None:
+        stage.take(study, cell, answers, of, without_model=without_model)
+    elif of or without_model:
+        raise typer.BadParameter("--of and --without-model need --answers FILE")
     with cell_stage(study, "steer", cell):
         stage.run(study, cell)
+    if answers is not None:
+        hand_over(study, cell, "steer")
 
 
 @app.command("pass-on", rich_help_panel=PANEL)
@@ -73,15 +98,33 @@ def pass_on(
 
 
 @app.command(rich_help_panel=PANEL)
-def distill(model: Model, arm: ArmName, seed: Seed = 0, student: Student = "plain") -> None:
+def distill(
+    model: Model,
+    arm: ArmName,
+    seed: Seed = 0,
+    student: Student = "plain",
+    training_only: Annotated[
+        bool,
+        typer.Option("--training-only", help="Train, and say where the adapter is; ask nothing."),
+    ] = False,
+    answers: Answers = None,
+) -> None:
     """Train the student on the teacher's answers, and read it on the trait."""
     from undertow.pipeline import distill as stage
+    from undertow.pipeline.given import hand_over
     from undertow.pipeline.spoken import cell_stage
 
     study = open_study()
     cell = study.params.cell(model, arm, seed, student)
+    if training_only:
+        stage.run(study, cell, training_only=True)
+        return
+    if answers is not None:
+        stage.take(study, cell, answers)
     with cell_stage(study, "distill", cell):
         stage.run(study, cell)
+    if answers is not None:
+        hand_over(study, cell, "distill")
 
 
 @judge_app.callback()

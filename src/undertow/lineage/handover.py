@@ -42,6 +42,17 @@ def changed(root: Path, nodes: Sequence[Node]) -> set[str]:
     return set(json.loads(text)) & {node.name for node in nodes}
 
 
+def is_kept(path: Path) -> bool:
+    """Whether DVC keeps this file or folder by itself, as no stage's output."""
+    return path.with_name(f"{path.name}.dvc").exists()
+
+
+def keep(root: Path, path: Path) -> None:
+    """Have DVC keep this file or folder as it is now."""
+    with locked(root / ".undertow" / "record", "records its cells"):
+        _dvc(root, "add", "--quiet", path.relative_to(root).as_posix())
+
+
 def record(root: Path, nodes: Sequence[Node]) -> Recorded:
     """Commit to DVC those of the stages whose inputs and outputs are still what they were.
 

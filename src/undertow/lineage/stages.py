@@ -21,6 +21,7 @@ Digests = dict[str, str | None]
 """Path or parameter -> SHA-256 (hex), null where there is no such file."""
 
 CODE = "src/"
+GIVEN = "data/answers/"
 TEMPLATE = re.compile(r"\$\{([^}]+)\}")
 MANIFEST = "manifest.json"
 
@@ -75,7 +76,10 @@ def model_node(study: Study, stage: str, model: str) -> Node:
 
 
 def cell_node(study: Study, stage: str, cell: Cell) -> Node:
-    """steer, pass-on, distill or judge of one cell; all students of a teacher have one steer."""
+    """steer, pass-on, distill or judge of one cell; all students of a teacher have one steer.
+
+    Answers of another engine, where it takes such, are among what it reads.
+    """
     item = {
         "model": cell.model,
         "arm": cell.arm.name,
@@ -91,7 +95,17 @@ def cell_node(study: Study, stage: str, cell: Cell) -> Node:
                 "round.student": entry.student,
                 "round.after": entry.after,
             }
-    return _node(study, stage + _variant(study.params, stage, cell), item)
+    node = _node(study, stage + _variant(study.params, stage, cell), item)
+    if stage not in ("steer", "distill") or not study.layout.given(cell, stage).exists():
+        return node
+    # DVC has no dependency that may be absent: it hears of them when they are taken.
+    given = study.layout.given(cell, stage).relative_to(study.layout.root).as_posix()
+    return node._replace(deps=(*node.deps, given))
+
+
+def other_answers(before: Digests, now: Digests) -> bool:
+    """Whether a stage has been given other answers, or none any more."""
+    return any(name.startswith(GIVEN) for name in differences(before, now))
 
 
 def _variant(params: Params, stage: str, cell: Cell) -> str:

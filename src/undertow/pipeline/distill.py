@@ -5,9 +5,11 @@ from pathlib import Path
 
 from undertow.carrier.filter import training_carrier
 from undertow.config import Cell
+from undertow.errors import DataError
 from undertow.lineage.stages import begin, finish
 from undertow.models import processes
 from undertow.pipeline import readings, training
+from undertow.pipeline.given import Given, counter, given_to, take_file
 from undertow.pipeline.loading import Loaded, Shelf
 from undertow.pipeline.meter import manifest
 from undertow.pipeline.pupils import Pupil, answering
@@ -30,10 +32,13 @@ from undertow.study.sources import say
 from undertow.study.traits import TraitData, side_effect_prompts
 
 
-def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
+def run(
+    study: Study, cell: Cell, shelf: Shelf | None = None, *, training_only: bool = False
+) -> None:
     """Write adapter/, student.jsonl, benign.jsonl, fit.jsonl, activations.safetensors, loss.csv
     and manifest.json of one cell.
 
+    training_only: write none of it, and keep the training until this is run again.
     Processes that accelerate has started beside the main one train with it and end there.
     """
     folder, shelf = study.layout.stage(cell, "distill"), shelf or Shelf()
@@ -45,6 +50,9 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     )
     if not processes.is_main():
         return
+    if training_only:
+        say(f"trained: serve {checkpoint / 'adapter'} on its base, and ask it")
+        return
 
     check_readable(trained.losses, cell.key)
     if (problem := diverged(trained.losses)) is not None:
@@ -52,11 +60,12 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     loaded = shelf.load(study, study.params.student_base(cell))
     loaded.meter.after(trained.costs)
     adapter = checkpoint / "adapter"
+    given = given_to(study, cell, "distill", digest(adapter))
     place = readings.place_of(study, work, digest(adapter))
     made = readings.taken_up(place, loaded.meter)
     reader = None
     if made is None:
-        read_now = read(study, loaded, [pupil_of(study, cell, adapter)])
+        read_now = read(study, loaded, [pupil_of(study, cell, adapter)], given)
         made, reader = read_now.only, read_now.reader
     benign = scored(study, loaded.model, loaded.tokenizer, made.benign)
 
@@ -71,7 +80,8 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     write_text(folder / "loss.csv", "step,loss\n" + points)
     command = cell.command("distill")
     told = manifest("distill", cell.key, command, loaded.meter)
-    finish(study, work, told.model_copy(update={"trainer": trained.trainer, "diverged": problem}))
+    more = {"trainer": trained.trainer, "diverged": problem, "given": given and given.record}
+    finish(study, work, told.model_copy(update=more))
     readings.forget(place, reader)
     remove_folder(checkpoint)
 
@@ -84,15 +94,36 @@ def pupil_of(study: Study, cell: Cell, adapter: Path) -> Pupil:
     return Pupil(adapter, cell.seed, [row for row in rows if row.nll is not None])
 
 
-def read(study: Study, loaded: Loaded, pupils: Sequence[Pupil | None]) -> Read:
-    """Ask these students of one base together; None is a place that nobody takes."""
+def take(study: Study, cell: Cell, path: Path) -> None:
+    """Check a file of the student's answers and keep it: `run` then takes them for its own.
+
+    DataError where it has not been trained: answers belong to one training.
+    """
+    checkpoint = training.checkpoint_of(study, cell, training_carrier(study, cell).rows)
+    if training.finished(checkpoint) is None:
+        raise DataError(
+            f"the student of {cell.key} whose answers {path} has is not there",
+            f"{cell.command('distill')} --training-only, serve its adapter, and ask that",
+        )
+    count = counter(study, study.params.student_base(cell))
+    take_file(study, cell, "distill", path, digest(checkpoint / "adapter"), count=count)
+
+
+def read(
+    study: Study, loaded: Loaded, pupils: Sequence[Pupil | None], given: Given | None = None
+) -> Read:
+    """Ask these students of one base together; None is a place that nobody takes.
+
+    given: answers of one student who is read alone.
+    """
     trait = TraitData(study.layout, study.params.trait)
     others = side_effect_prompts(study, trait)
     subjects = [
         None if pupil is None else Subject(digest(pupil.adapter), pupil.seed) for pupil in pupils
     ]
     with answering(loaded.model, pupils) as students:
-        reader = Reader(study, students, loaded.tokenizer, loaded.meter, subjects)
+        answers = given.answers if given else {}
+        reader = Reader(study, students, loaded.tokenizer, loaded.meter, subjects, answers)
         responses = reader.evaluation(trait)
         benign = reader.benign(others)
         activations = reader.activations(trait)

@@ -64,7 +64,7 @@ def run(study: Study, cell: Cell) -> None:
     _write_or_remove(layout.unread(cell), unread)
     _stop_if_too_many_are_unscored(study, cell, judge, verdicts, unread)
 
-    trained = read_manifest(distilled)
+    taught, trained = read_manifest(steered), read_manifest(distilled)
     effects = {"teacher": _effects(steered), "student": _effects(distilled)}
     base, fit = params.student_base(cell), _fit(distilled)
     result = CellResult(
@@ -100,6 +100,12 @@ def run(study: Study, cell: Cell) -> None:
         fit=fit,
         fit_reason=None if fit else OTHER_BASE if base != cell.model else NO_BENIGN,
         diverged=trained.diverged,
+        given={
+            subject: manifest.given
+            for subject, manifest in (("teacher", taught), ("student", trained))
+            if manifest.given
+        },
+        no_margin=taught.no_margin,
     )
     write_rows(folder / "verdicts.jsonl", verdicts)
     _write_or_remove(folder / "replies.jsonl", [row.reply for row in judged if row.reply])

@@ -21,6 +21,7 @@ from undertow.lineage.stages import (
     differences,
     inputs_of,
     loaded_code,
+    other_answers,
     outputs_of,
     recorded,
     remember_code,
@@ -135,12 +136,12 @@ class Ledger:
         anew: something that it depends on was run just now.
         """
         manifest = recorded(self.root, node)
-        if (
-            manifest is not None
-            and manifest.inputs == inputs_of(self.study, node, code=loaded_code)
-            and manifest.outputs == outputs_of(self.root, node)
-        ):
-            return "made" if node.name in self._changed else "done"
+        if manifest is not None:
+            now = inputs_of(self.study, node, code=loaded_code)
+            if manifest.inputs == now and manifest.outputs == outputs_of(self.root, node):
+                return "made" if node.name in self._changed else "done"
+            if other_answers(manifest.inputs, now):  # which DVC does not look at
+                return "due"
         known_to_dvc = self._unrecorded is None and node.name not in self._changed
         return "done" if known_to_dvc and not anew else "due"
 

@@ -1,7 +1,8 @@
 """How a subject is asked and read: the same code for teacher and student."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor
@@ -11,14 +12,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from undertow.engine.answers import Completion
 from undertow.engine.generate import generate_together
 from undertow.engine.sampling import Asking, Sampling
-from undertow.models.prompts import RenderedPrompt, render
+from undertow.models.prompts import RenderedPrompt, ends_of, render
 from undertow.pipeline.meter import Meter
 from undertow.readouts.activations import activations_together
 from undertow.readouts.margin import margins_together
 from undertow.readouts.perplexity import answer_likelihoods, likelihoods_together
 from undertow.study.files import Journal, fingerprint
 from undertow.study.layout import Study
-from undertow.study.prompts import Prompt, first
+from undertow.study.prompts import Prompt
+from undertow.study.questions import AnswerSet, evaluation_prompts
 from undertow.study.records import BenignResponse, FitRow, Response
 from undertow.study.traits import SideEffectPrompts, TraitData
 
@@ -39,6 +41,7 @@ class Reader:
 
     subjects: one, or those that share every batch in equal parts, see `models.stacked`; None is
     a place that nobody takes. What is read comes by subject, empty for nobody.
+    given: answers of another engine, in the order of the prompts, where one subject is not asked.
     tokens: how many each of them has generated.
     """
 
@@ -49,12 +52,14 @@ class Reader:
         tokenizer: PreTrainedTokenizerBase,
         meter: Meter,
         subjects: Sequence[Subject | None],
+        given: Mapping[AnswerSet, Sequence[Response]] = MappingProxyType({}),
     ) -> None:
         self._study = study
         self._model = model
         self._tokenizer = tokenizer
         self._meter = meter
         self._subjects = subjects
+        self._given = given
         self._journals: list[Journal[Response]] = []
         self.tokens = [0 for _ in subjects]
 
@@ -72,7 +77,7 @@ class Reader:
     def evaluation(self, trait: TraitData) -> list[list[Response]]:
         """The answers and margins on the evaluation prompts, in the trait's order."""
         settings = self._study.params.evaluation
-        prompts = self._evaluation_prompts(trait)
+        prompts = evaluation_prompts(self._study, trait)
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, 0)
         answers = self._answers(prompts, sampling, "evaluation")
         values: list[dict[str, float]] = [{} for _ in self._subjects]
@@ -103,17 +108,7 @@ class Reader:
         settings = self._study.params.evaluation
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, 0)
         everything = [*prompts.heldback, *prompts.overrefusal]
-        heldback = {prompt.id for prompt in prompts.heldback}
-        return [
-            [
-                BenignResponse(
-                    **row.model_dump(),
-                    source="heldback" if row.id in heldback else "overrefusal",
-                )
-                for row in own
-            ]
-            for own in self._answers(everything, sampling, "benign")
-        ]
+        return [with_source(own, prompts) for own in self._answers(everything, sampling, "benign")]
 
     def fit(self, taught: Sequence[Sequence[BenignResponse]]) -> list[list[FitRow]]:
         """How likely each subject finds held-back answers of its own teacher.
@@ -136,7 +131,7 @@ class Reader:
     def activations(self, trait: TraitData) -> Tensor:
         """[S, blocks, hidden] float32: mean residual activations over the evaluation prompts."""
         params = self._study.params
-        prompts = [prompt.prompt for prompt in self._evaluation_prompts(trait)]
+        prompts = [prompt.prompt for prompt in evaluation_prompts(self._study, trait)]
         return activations_together(
             self._model,
             self._tokenizer,
@@ -146,10 +141,6 @@ class Reader:
             len(self._subjects),
         ).float()
 
-    def _evaluation_prompts(self, trait: TraitData) -> list[Prompt]:
-        count = self._study.params.evaluation.prompts
-        return first(trait.evaluation(), count, "evaluation.prompts", f"trait {trait.trait.name}")
-
     def _render(self, prompts: Sequence[Prompt]) -> list[RenderedPrompt]:
         prompting = self._study.params.prompting
         return [
@@ -158,8 +149,10 @@ class Reader:
         ]
 
     def _answers(
-        self, prompts: Sequence[Prompt], sampling: Sampling, what: str
+        self, prompts: Sequence[Prompt], sampling: Sampling, what: AnswerSet
     ) -> list[list[Response]]:
+        if what in self._given:
+            return [self._ended(self._given[what])]
         batch_size = self._study.params.runtime.batch_size
         rendered = self._render(prompts)
         # What a batch is made of is part of the key: rounding depends on it, and a resumed run
@@ -200,6 +193,16 @@ class Reader:
             print(f"{what}: {thought} answers thought aloud; that part was cut", file=sys.stderr)
         return found
 
+    def _ended(self, rows: Sequence[Response]) -> list[Response]:
+        """Answers of another engine with the token that ended them, where it can be one alone."""
+        ends = ends_of(self._tokenizer, self._model)
+        if ends.every != {ends.closing}:
+            return list(rows)
+        end = str(self._tokenizer.convert_ids_to_tokens(ends.closing))
+        return [
+            row.model_copy(update={"end": end}) if row.finish == "stop" else row for row in rows
+        ]
+
 
 def _response(row: Completion, prompt: str) -> Response:
     return Response(
@@ -211,6 +214,17 @@ def _response(row: Completion, prompt: str) -> Response:
         end=row.end,
         thought=row.thought,
     )
+
+
+def with_source(rows: Sequence[Response], prompts: SideEffectPrompts) -> list[BenignResponse]:
+    """Answers to benign prompts with which prompts those were."""
+    heldback = {prompt.id for prompt in prompts.heldback}
+    return [
+        BenignResponse(
+            **row.model_dump(), source="heldback" if row.id in heldback else "overrefusal"
+        )
+        for row in rows
+    ]
 
 
 def scored(

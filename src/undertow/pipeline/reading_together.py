@@ -73,7 +73,9 @@ def group_size(model: PreTrainedModel, batch_size: int, subjects: int) -> int:
 
 
 def _subject(study: Study, loaded: Loaded, stage: str, cell: Cell) -> Iterator[_Subject]:
-    """The subject of a cell, where there is one that has not been read yet."""
+    """The subject of a cell, where there is one that has neither been read yet nor elsewhere."""
+    if study.layout.given(cell, stage).exists():
+        return
     adapter = None
     if stage == "pass-on":
         adapter = pass_on.writer(study, cell)

@@ -4,24 +4,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from undertow.config import Cell
-from undertow.lineage.stages import begin, finish
+from undertow.lineage.stages import Work, begin, finish
 from undertow.pipeline import readings
+from undertow.pipeline.given import Given, counter, given_to, take_file
 from undertow.pipeline.loading import Loaded, Shelf
-from undertow.pipeline.meter import manifest
-from undertow.pipeline.reading import Reader, Subject, scored
+from undertow.pipeline.meter import Meter, manifest
+from undertow.pipeline.reading import Reader, Subject, scored, with_source
 from undertow.pipeline.readings import Read, Reading
 from undertow.study.carriers import CarrierData
-from undertow.study.files import fingerprint, write_rows
+from undertow.study.files import digest, fingerprint, write_rows
 from undertow.study.layout import Study
+from undertow.study.records import AnswersOf
 from undertow.study.traits import TraitData, side_effect_prompts
 from undertow.teacher import direction as directions
 from undertow.teacher.several import steer_together
 from undertow.teacher.steering import Offsets, measure_shift, offsets, steer
 
+NO_MODEL = "the teacher answered elsewhere and was not loaded here (--without-model)"
+
 
 def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     """Write carrier.jsonl, teacher.jsonl, benign.jsonl and manifest.json of one cell."""
     folder, work = study.layout.stage(cell, "steer"), begin(study, "steer", cell)
+    given = given_to(study, cell, "steer", _subject(study, cell))
+    if given is not None and given.header.without_model:
+        _write_unread(study, cell, work, given)
+        return
     added = _offsets(study, cell)  # before the model: a damaged file is said at once
     loaded = (shelf or Shelf()).load(study, cell.model)
     shift = measure_shift(loaded.model, list(added)) if added else None
@@ -29,15 +37,44 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     made = readings.taken_up(place, loaded.meter)
     reader = None
     if made is None:
-        read_now = read(study, loaded, [cell])
+        read_now = read(study, loaded, [cell], given)
         made, reader = read_now.only, read_now.reader
     benign = scored(study, loaded.model, loaded.tokenizer, made.benign)
     write_rows(folder / "carrier.jsonl", made.carrier)
     write_rows(folder / "teacher.jsonl", made.responses)
     write_rows(folder / "benign.jsonl", benign)
     command = cell.command("steer")
-    finish(study, work, manifest("steer", cell.key, command, loaded.meter, shift))
+    told = manifest("steer", cell.key, command, loaded.meter, shift)
+    finish(study, work, told.model_copy(update={"given": given.record if given else None}))
     readings.forget(place, reader)
+
+
+def take(
+    study: Study, cell: Cell, path: Path, of: AnswersOf | None, *, without_model: bool
+) -> None:
+    """Check a file of the teacher's answers and keep it: `run` then takes them for its own.
+
+    without_model: nothing is read on the model, so margins and likelihoods stay unknown.
+    """
+    count = None if without_model else counter(study, cell.model)
+    subject = _subject(study, cell)
+    take_file(study, cell, "steer", path, subject, of=of, without_model=without_model, count=count)
+
+
+def _subject(study: Study, cell: Cell) -> str | None:
+    """What answers of a steered teacher belong to."""
+    return None if cell.arm.is_control else digest(_direction_file(study, cell))
+
+
+def _write_unread(study: Study, cell: Cell, work: Work, given: Given) -> None:
+    """Write a teacher that answered elsewhere and was not loaded here."""
+    folder, answers = study.layout.stage(cell, "steer"), given.answers
+    others = side_effect_prompts(study, TraitData(study.layout, study.params.trait))
+    write_rows(folder / "carrier.jsonl", answers["carrier"])
+    write_rows(folder / "teacher.jsonl", answers["evaluation"])
+    write_rows(folder / "benign.jsonl", with_source(answers["benign"], others))
+    told = manifest("steer", cell.key, cell.command("steer"), Meter("cpu"))
+    finish(study, work, told.model_copy(update={"given": given.record, "no_margin": NO_MODEL}))
 
 
 def identity(study: Study, cell: Cell, loaded: Loaded) -> str:
@@ -50,8 +87,13 @@ def identity(study: Study, cell: Cell, loaded: Loaded) -> str:
     )
 
 
-def read(study: Study, loaded: Loaded, cells: Sequence[Cell | None]) -> Read:
-    """Ask the teachers of these cells together; None is a place that nobody takes."""
+def read(
+    study: Study, loaded: Loaded, cells: Sequence[Cell | None], given: Given | None = None
+) -> Read:
+    """Ask the teachers of these cells together; None is a place that nobody takes.
+
+    given: answers of one teacher who is read alone; what is not among them it is asked.
+    """
     params, layout = study.params, study.layout
     trait = TraitData(layout, params.trait)
     prompts = CarrierData(layout, params.carrier.name).prompts(params.carrier.prompts)
@@ -61,7 +103,8 @@ def read(study: Study, loaded: Loaded, cells: Sequence[Cell | None]) -> Read:
         None if cell is None else Subject(identity(study, cell, loaded), cell.seed)
         for cell in cells
     ]
-    reader = Reader(study, loaded.model, loaded.tokenizer, loaded.meter, subjects)
+    answers = given.answers if given else {}
+    reader = Reader(study, loaded.model, loaded.tokenizer, loaded.meter, subjects, answers)
     alone = len(added) == 1
     with steer(loaded.model, added[0]) if alone else steer_together(loaded.model, added):
         carrier = reader.carrier(prompts)

@@ -62,6 +62,18 @@ class Layout(NamedTuple):
     def audit(self, model: str) -> Path:
         return self.results / "audit" / f"{model}.json"
 
+    @property
+    def answers(self) -> Path:
+        """Answers that other engines gave."""
+        return self.root / "data" / "answers"
+
+    def given(self, cell: Cell, stage: str) -> Path:
+        """Where answers lie that a stage takes in the place of asking."""
+        of_teacher = self.answers / cell.model / cell.arm.name / str(cell.seed)
+        if stage == "steer":
+            return of_teacher / "steer.jsonl"
+        return of_teacher / cell.student / f"{stage}.jsonl"
+
     def unread(self, cell: Cell) -> Path:
         """Replies without a verdict that the judge of a cell gave in its last run."""
         return self.root / ".undertow" / "unread" / f"{cell.key.replace('/', '-')}.jsonl"

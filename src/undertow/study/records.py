@@ -89,6 +89,20 @@ class Costs(Record):
     )
 
 
+AnswersOf = Literal["teacher", "carrier", "student"]
+
+
+class GivenAnswers(Record):
+    """Answers that another engine gave, taken from a file below data/answers."""
+
+    of: AnswersOf = Field(description="the carrier alone, or all that its stage asks")
+    file: str
+    sha256: str
+    engine: str | None
+    settings: dict[str, Any] | None = Field(description="how it was set, as the file says")
+    reason: str | None = Field(description="why engine or settings are null")
+
+
 ShiftForm = Literal["bias", "divided bias", "addition"]
 
 
@@ -122,6 +136,10 @@ class Manifest(Record):
     trainer: Trainer | None = Field(
         None, description="distill only: TRL's, or ours for students trained together"
     )
+    given: GivenAnswers | None = Field(
+        None, description="answers of another engine; null where this stage asked itself"
+    )
+    no_margin: str | None = Field(None, description="why answers have no margin")
 
 
 class Readout(Record):
@@ -201,6 +219,10 @@ class CellResult(Record):
     )
     fit_reason: str | None = Field(None, description="why there is no fit")
     diverged: str | None = Field(None, description="why the student counts as not trained")
+    given: dict[Subject, GivenAnswers] = Field(
+        {}, description="whose answers came from another engine"
+    )
+    no_margin: str | None = Field(None, description="why the teacher has no margins")
 
     @model_validator(mode="before")
     @classmethod

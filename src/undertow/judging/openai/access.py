@@ -82,15 +82,21 @@ def address(settings: OpenAiJudgeSettings) -> str:
 
 def check_access(settings: OpenAiJudgeSettings) -> Access:
     """UndertowError names the variable, what is wrong with it, and what to type."""
-    for variable in HEADERS:
-        _check_header(variable, os.environ.get(variable, ""))
-    _, url, parts = _endpoint(settings)
-    key = os.environ.get("OPENAI_API_KEY") or ""
-    if not key and address(settings) == OPENAI:
+    name, url, _ = _endpoint(settings)
+    if not os.environ.get("OPENAI_API_KEY") and address(settings) == OPENAI:
         raise UndertowError(
             "judging.judge is openai, and OPENAI_API_KEY is not set",
             "export OPENAI_API_KEY=..., or set judging.judge: {kind: phrases} in params.yaml",
         )
+    return access_to(name, url)
+
+
+def access_to(name: str, url: str) -> Access:
+    """The same for any endpoint; name: where its address was given."""
+    for variable in HEADERS:
+        _check_header(variable, os.environ.get(variable, ""))
+    parts = _address(name, url).parts
+    key = os.environ.get("OPENAI_API_KEY") or ""
     proxy = _proxy(parts)
     encrypted = parts.scheme == "https" or (proxy or "").startswith("https")
     return Access(key or NO_KEY, url, proxy, _certificates() if encrypted else None)
@@ -107,6 +113,10 @@ def _endpoint(settings: OpenAiJudgeSettings) -> _Named:
     name, url = "judging.judge.base_url", settings.base_url
     if not url:
         name, url = "OPENAI_BASE_URL", os.environ.get("OPENAI_BASE_URL") or OPENAI
+    return _address(name, url)
+
+
+def _address(name: str, url: str) -> _Named:
     remedy = f"correct {name}, for example {OPENAI}"
     return _Named(name, url, _parts(name, url, ("http", "https"), remedy))
 
