@@ -2,7 +2,7 @@
 
 What stands between the marks of a page is made here and nowhere else, and so is the figure of
 defences, docs/results/defences.svg; a test holds pages and figure to it. Each answer names the
-file and the entry that it rests on.
+file and the entry that it rests on. The figures of every folder are drawn again, too.
 """
 
 import sys
@@ -15,6 +15,7 @@ from undertow.analysis.summary import ChainArm, Summary
 from undertow.findings.defences import judged, told
 from undertow.findings.rounds import course_of
 from undertow.report.charts.kept_out import Shown, kept_out
+from undertow.report.publish import pictures as published
 from undertow.stats.intervals import Estimate
 from undertow.study.found import read_record
 from undertow.texts.numbers import RATIO, Scale
@@ -283,7 +284,7 @@ def page(path: Path, parts: dict[str, str]) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Pages and figure as they ought to be."""
+    """Pages and the figure of both models as they ought to be."""
     results, readme = ROOT / "docs" / "results" / "README.md", ROOT / "README.md"
     return {
         results: page(results, {"numbers": table()}),
@@ -292,7 +293,17 @@ def pages() -> dict[Path, str]:
     }
 
 
+def pictures() -> dict[Path, str]:
+    """Every folder's own figures as this version draws them from its numbers."""
+    found = sorted((ROOT / "docs" / "results").glob("*/summary.json"))
+    return {
+        path.parent / name: text
+        for path in found
+        for name, text in published(study(path.parent.name)).items()
+    }
+
+
 if __name__ == "__main__":
-    for path, text in pages().items():
+    for path, text in (pages() | pictures()).items():
         path.write_text(text, encoding="utf-8", newline="\n")
         print(path.relative_to(ROOT), file=sys.stderr)

@@ -10,10 +10,12 @@ from drawings import Drawn, place
 from factories import Study, make_params, make_study
 from undertow.findings.numbers import READOUTS
 from undertow.report.charts.layers import Bounds, Place, gaps, ink, intervals, levels, line, points
+from undertow.report.charts.line import line_figure
 from undertow.report.charts.picture import GROUND, RANDOM, TRAIT, Words, draw_picture, nice_domain
 from undertow.report.charts.rates import dose_figure, scatter_figure
 from undertow.report.charts.shifts import random_figure
 from undertow.report.charts.tau import tau_figure
+from undertow.stats.intervals import Estimate
 
 ARMS = ("trait_0", "trait_0.25", "trait_0.5", "trait_1", "random_0.5", "random_1")
 
@@ -183,3 +185,30 @@ def test_an_axis_ends_at_round_numbers_around_all_that_is_finite(
 ) -> None:
     found = nice_domain(values)
     assert found[0] <= min(domain[0], *found) and found == pytest.approx(domain, abs=0.2)
+
+
+@pytest.mark.parametrize("tau", [0.5, 0.96, 0.999, 1.001, 1.06, 1.15, 1.5, -0.4])
+def test_names_of_rays_that_end_close_to_each_other_stand_apart(study: Study, tau: float) -> None:
+    lines = [
+        line.model_copy(update={"tau": Estimate(tau, tau - 0.1, tau + 0.1)})
+        for line in study.summary.lines
+    ]
+    figure = line_figure(study.summary.model_copy(update={"lines": tuple(lines)}))
+    assert figure is not None
+    for panel in map(Drawn, map(str, figure.panels)):
+        right = panel.marks("note_rays_right")
+        left = panel.marks("note_rays_left")
+        assert len(right) + len(left) == 2
+        if not left:  # both are written to the right of where they end
+            (x, y), (other_x, other_y) = map(place, right)
+            assert abs(x - other_x) > 45 or abs(y - other_y) > 9  # pixels; a name is 40 by 8
+
+
+def test_what_is_drawn_has_a_line_of_its_own_under_the_title(study: Study) -> None:
+    figure = line_figure(study.summary)
+    assert figure is not None
+    panel = Drawn(str(figure.panels[0]))
+    assert panel.texts("role-title-subtitle") == ["student shift, nats"]
+    title = next(iter(panel.root)).text
+    assert title is not None
+    assert title.endswith(": student shift, nats")

@@ -28,6 +28,12 @@ def test_the_answers_on_both_pages_are_those_of_the_published_summaries(script: 
         assert path.read_text(encoding="utf-8") == text, "python scripts/write_results.py"
 
 
+def test_the_picture_in_the_readme_is_what_this_version_draws(script: ModuleType):
+    drawn = script.published(script.study("main"))["line.svg"]
+    shown = (RESULTS / "main" / "line.svg").read_text(encoding="utf-8")
+    assert drawn == shown, "python scripts/write_results.py"
+
+
 @pytest.mark.parametrize("model", ["smollm2-135m-instruct", "qwen25-coder-05b-instruct"])
 def test_tau_is_what_pandas_makes_of_the_readings(model: str):
     """From the table of single readings alone, by the formula of docs/method.md."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from undertow.analysis.conclude import conclude
 from undertow.analysis.judges import judge_evidence
-from undertow.analysis.summary import headline
+from undertow.analysis.summary import Summary, headline
 from undertow.errors import ConfigError
 from undertow.report.charts.line import line_figure
 from undertow.report.charts.picture import sheet
@@ -37,22 +37,29 @@ def publish(study: Study, folder: Path) -> None:
     )
     write_text(folder / "report.html", page)
     write_text(folder / "table.txt", strength_table(summary) + "\n")
-    figures = {
-        "line": line_figure(summary),
-        "tau": tau_figure(summary),
-        "dose": dose_figure(summary),
-        "defences": worth_figure(summary),
-    }
-    for name, figure in figures.items():
-        if figure is None:
-            continue
-        write_text(folder / f"{name}.svg", sheet(figure.panels, figure.across))
+    for name, picture in pictures(summary).items():
+        write_text(folder / name, picture)
     write_json(folder / "metrics.json", headline(summary))
     write_json(folder / "summary.json", summary)
     write_text(folder / "params.yaml", public(layout.params.read_text(encoding="utf-8")))
     tables = estimate_tables(summary) | {"readings.csv": readings_table(grid)}
     for name, table in tables.items():
         write_text(folder / "plots" / name, table.to_csv())
+
+
+def pictures(summary: Summary) -> dict[str, str]:
+    """The main figures as SVG documents, by file name; without those that have nothing to show."""
+    figures = {
+        "line.svg": line_figure(summary),
+        "tau.svg": tau_figure(summary),
+        "dose.svg": dose_figure(summary),
+        "defences.svg": worth_figure(summary),
+    }
+    return {
+        name: sheet(figure.panels, figure.across)
+        for name, figure in figures.items()
+        if figure is not None
+    }
 
 
 def refuse_own(folder: Path, layout: Layout) -> None:

@@ -22,6 +22,7 @@ from undertow.report.page import Figure, typeset
 from undertow.report.tables import line_table
 from undertow.stats.intervals import Estimate
 
+NAME_WIDE, NAME_HIGH = 0.2, 0.06  # of an axis, what the name of a ray takes
 DRAW = RANDOM._replace(name="random draw")
 
 
@@ -56,11 +57,11 @@ def line_figure(summary: Summary) -> Figure | None:
                     ],
                     [*_null_rows(line, domain, scale), *rows, *_ray_rows(line, domain)],
                     Words(
-                        f"{model}, by {readout_title(summary, readout)}: student shift, "
-                        f"{scale.unit}",
+                        f"{model}, by {readout_title(summary, readout)}",
                         described(
                             rows, [f"Pooled tau {RATIO.written(line.tau)}.", *_null_words(line)]
                         ),
+                        f"student shift, {scale.unit}",
                     ),
                     f"line-{readout}-{index}",
                     right=66,
@@ -146,14 +147,21 @@ def _rays(place: Place) -> list[alt.Chart]:
         rays.mark_rule(style="guide")
         .encode(place.x, alt.Y("ray:Q"), x2="end_x", y2="end_y")
         .properties(name="rays"),
-        rays.mark_text(style="note", align="left", dx=4)
-        .encode(alt.X("end_x:Q"), alt.Y("end_y:Q"), text="name:N")
-        .properties(name="note_rays"),
+        *(
+            rays.transform_filter(f"datum.left === {str(left).lower()}")
+            .mark_text(style="note", align="right" if left else "left", dx=-5 if left else 4)
+            .encode(alt.X("end_x:Q"), alt.Y("name_y:Q"), text="name:N")
+            .properties(name=f"note_rays_{'left' if left else 'right'}")
+            for left in (False, True)
+        ),
     ]
 
 
 def _ray_rows(line: LineRecord, domain: tuple[float, float]) -> list[Datum]:
-    """The identity and the pooled tau, as far as they are inside the picture."""
+    """The identity and the pooled tau, as far as they are inside the picture.
+
+    Where both end close to each other, the pooled tau's name stands to the left, or below.
+    """
     slopes = [(1.0, "tau 1")]
     if line.tau.value is not None:
         slopes.append((line.tau.value, f"tau {line.tau.value:.2f}"))
@@ -163,7 +171,16 @@ def _ray_rows(line: LineRecord, domain: tuple[float, float]) -> list[Datum]:
         if slope:
             across = sorted((low / slope, high / slope))
             low, high = max(low, across[0]), min(high, across[1])
-        rows.append(
-            {"x": low, "ray": slope * low, "end_x": high, "end_y": slope * high, "name": name}
-        )
+        row: Datum = {"x": low, "ray": slope * low, "end_x": high, "end_y": slope * high}
+        rows.append(row | {"name": name, "name_y": row["end_y"], "left": False})
+    if len(rows) == 2:
+        _apart(rows[0], rows[1], domain[1] - domain[0])
     return rows
+
+
+def _apart(one: Datum, tau: Datum, span: float) -> None:
+    """Move tau's name where it would lie on that of the identity."""
+    if tau["end_x"] < one["end_x"]:
+        tau["left"] = one["end_x"] - tau["end_x"] < NAME_WIDE * span
+    elif abs(one["end_y"] - tau["end_y"]) < NAME_HIGH * span:
+        tau["name_y"] = one["name_y"] - NAME_HIGH * span

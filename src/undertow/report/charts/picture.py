@@ -39,7 +39,14 @@ CONFIG: dict[str, Any] = {
     "autosize": {"type": "fit", "contains": "padding"},
     "font": "DejaVu Sans",
     "view": {"stroke": None},
-    "title": {"anchor": "start", "frame": "bounds", "fontSize": 13, "offset": 29},
+    "title": {
+        "anchor": "start",
+        "frame": "bounds",
+        "fontSize": 13,
+        "subtitleFontSize": 11.5,
+        "subtitlePadding": 4,
+        "offset": 29,
+    },
     "legend": {
         "orient": "none",
         "legendY": -21,
@@ -85,10 +92,15 @@ GEOMETRY = ("d", "transform", "x", "y", "x2", "y2", "width", "height")
 
 @dataclass(frozen=True)
 class Words:
-    """What a picture says to those who do not see it; the title is also printed."""
+    """What a picture says to those who do not see it; title and `shows` are also printed."""
 
     title: str
     description: str
+    shows: str = ""  # what is drawn, with its unit, on a line of its own: titles hold any name
+
+    @property
+    def whole_title(self) -> str:
+        return f"{self.title}: {self.shows}" if self.shows else self.title
 
 
 def draw_picture(
@@ -111,7 +123,7 @@ def draw_picture(
     ]
     chart = alt.layer(*layers).properties(
         data=alt.InlineData(values=[]),  # else every layer gets empty data of its own
-        title=visible(words.title),
+        title=_printed(words),
         width=WIDTH,
         height=height,
         padding={"left": 2, "top": 2, "bottom": 2, "right": right},
@@ -125,6 +137,12 @@ def draw_picture(
     }
     drawn = ElementTree.fromstring(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
     return Markup(_accessible(drawn, words, id, height))
+
+
+def _printed(words: Words) -> str | alt.TitleParams:
+    if not words.shows:
+        return visible(words.title)
+    return alt.TitleParams(visible(words.title), subtitle=visible(words.shows))
 
 
 def _accessible(drawn: ElementTree.Element, words: Words, id: str, height: int) -> str:
@@ -148,7 +166,7 @@ def _accessible(drawn: ElementTree.Element, words: Words, id: str, height: int) 
         "role": "img",
         "aria-labelledby": f"{id}-title {id}-desc",
     }
-    root.append(_element("title", words.title, id=f"{id}-title"))
+    root.append(_element("title", words.whole_title, id=f"{id}-title"))
     root.append(_element("desc", words.description, id=f"{id}-desc"))
     root.extend(list(drawn))
     ElementTree.register_namespace("", SVG[1:-1])

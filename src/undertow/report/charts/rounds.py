@@ -53,8 +53,9 @@ def rounds_figure(summary: Summary) -> Figure | None:
                     ],
                     rows,
                     Words(
-                        f"{model}, by {readout_title(summary, readout)}: tau by round",
+                        f"{model}, by {readout_title(summary, readout)}",
                         described(rows, []),
+                        "tau by round",
                     ),
                     f"rounds-{readout}-{index}",
                     right=90,

@@ -58,8 +58,9 @@ def worth_figure(summary: Summary) -> Figure | None:
                     ],
                     [*rows, *_line_rows(arms, readout)],
                     Words(
-                        f"{model} {arms[0].arm}, by {readout_title(summary, readout)}: removed, %",
+                        f"{model} {arms[0].arm}, by {readout_title(summary, readout)}",
                         described(rows, []),
+                        "removed, %",
                     ),
                     f"worth-{readout}-{index}",
                 )
