@@ -56,6 +56,7 @@ def defended(
     without: tuple[str, ...] = (),
     fit: bool = True,
     plain: Does = PLAIN_DOES,
+    does: Mapping[str, Does] = DOES,
 ) -> tuple[Params, dict[Cell, CellResult], dict[Cell, CellResult]]:
     """Parameters, plain cells and others; `without` names recipes that were not finished."""
     params = make_params(
@@ -69,7 +70,10 @@ def defended(
     )
     grid = params.grid.model_copy(update={"students": (PLAIN, *recipes), "control_seeds": (3, 4)})
     params = params.model_copy(update={"grid": grid})
-    made = {cell: _result(params, cell, plain, fit) for cell in params.all_cells()}
+    made = {
+        cell: _result(params, cell, does.get(cell.student, plain), fit)
+        for cell in params.all_cells()
+    }
     others = {cell: each for cell, each in made.items() if cell.student not in (PLAIN, *without)}
     if without:  # the first of its students is not there
         others |= {c: r for c, r in made.items() if c.student in without and c.seed != SEEDS[0]}
@@ -93,8 +97,7 @@ def of(summary: Summary, student: str) -> DefenceArm:
     return next(each for each in summary.defences if each.student == student)
 
 
-def _result(params: Params, cell: Cell, plain: Does, fit: bool) -> CellResult:
-    does = DOES.get(cell.student, plain)
+def _result(params: Params, cell: Cell, does: Does, fit: bool) -> CellResult:
     control = cell.arm.is_control
     shift = 0.0 if control else PLAIN_SHIFT * does.takes
     draw = np.random.default_rng([7, *cell.key.encode()])

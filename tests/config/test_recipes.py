@@ -35,6 +35,8 @@ def refused(tmp_path: Path, **sections: Any) -> str:
         (["plain"], {"steer": {}}, "recipes.steer: is the name of the teacher's folder"),
         (["plain"], {"a-b": {}}, "must match"),
         (["plain"], {"new": {"epochs": 0}}, "recipes.new.epochs"),
+        (["plain"], {"new": {"epochs": "x1"}}, "write a whole number, or x2 for twice those"),
+        (["plain"], {"new": {"epochs": True}}, "recipes.new.epochs: True is no number of epochs"),
         (["plain"], {"new": {"speed": 1}}, "recipes.new.speed: is not a known key"),
         (["plain"], {"new": {"placebo_of": "old"}}, "recipes.new.placebo_of: 'old' is no other"),
         (["plain"], {"new": {"base": {ONE: TWO}}}, f"recipes.new.base.{TWO}: must be another"),
@@ -89,6 +91,9 @@ def test_students_are_models_by_arms_by_seeds_and_plain_without_a_list() -> None
     assert (cell in others, params.student_base(cell), cell.plain in cells) == (True, TWO, True)
     assert params.student_base(cell.plain) == ONE
     assert params.distillation_of("other").epochs == 3
+    twice = make_params(recipes={"twice": {"epochs": "x2"}}, distillation={"epochs": 3})
+    assert twice.distillation_of("twice").epochs == 6
+    assert twice.distillation_of("plain").epochs == 3
     assert params.distillation_of("plain") == params.distillation
     assert make_params().all_cells() == make_params().cells()
     with pytest.raises(ConfigError, match="no recipe 'new'"):

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from repository import Repository, tiny_params
+from undertow.models.prompts import RenderedPrompt, render
+from undertow.readouts.margin import margins
 
 pytestmark = pytest.mark.timeout(600)
 MODEL = "tiny-qwen2"
@@ -76,6 +78,38 @@ def test_the_adapter_says_by_which_recipe_and_on_how_many_rows(repository: Repos
         rows // 2,
     ]
     assert said("swap")["recipe"]["swap"]["rows"]["share"] == 0.5
+
+
+def test_a_student_with_a_message_in_training_is_read_again_with_it_on(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+):
+    from undertow.pipeline.loading import Shelf
+    from undertow.student.adapter import student_of
+    from undertow.study.layout import Study
+    from undertow.study.traits import TraitData
+
+    def result(student: str) -> dict[str, Any]:
+        path = distilled(repository, student).parent / "judge" / "cell.json"
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    assert result("plain")["message_margins"] is None
+    found = result("inoculate")["message_margins"]
+    assert found.keys() == result("inoculate")["student"]["margins"].keys()
+    assert found != result("inoculate")["student"]["margins"]
+
+    monkeypatch.chdir(repository.root)
+    study = Study.open(repository.root)
+    trait, loaded = TraitData(study.layout, study.params.trait), Shelf().load(study, MODEL)
+    told = study.params.prompting.model_copy(update={"system": trait.trait.elicit})
+    asked = [
+        RenderedPrompt(each.id, render(loaded.tokenizer, each.prompt, told))
+        for each in trait.evaluation()[: len(found)]
+    ]
+    with student_of(loaded.model, distilled(repository, "inoculate") / "adapter") as student:
+        parts = margins(student, loaded.tokenizer, asked, trait.trait.openings, 4)
+        expected = {id: value for part in parts for id, value in part.items()}
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_what_was_made_beforehand_counts_among_the_students_costs(repository: Repository):

@@ -8,12 +8,12 @@ change nothing but epochs or rate draw the line that a defence has to beat.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from undertow.analysis.mechanism import SeedRange
 from undertow.analysis.readings import readings_of
+from undertow.analysis.returns import Kind, returns
 from undertow.analysis.summary import DefenceArm, DefenceSeed, Summary, Worth
 from undertow.config import PLAIN, Arm, Cell, Params
 from undertow.stats.draws import Draws, drawn
@@ -25,13 +25,6 @@ from undertow.study.records import CellResult, ReadoutName
 READOUTS: tuple[ReadoutName, ...] = ("margin", "rate")
 NO_PLACEBO = "the recipe has no placebo in this study"
 NO_FIT = "how well students of this arm predict held-back answers of their teacher was not measured"
-
-
-class Kind(NamedTuple):
-    """The students of one arm by one recipe; plain is one of the recipes."""
-
-    student: str
-    arm: Arm
 
 
 Results = Mapping[str, Mapping[Cell, CellResult]]  # recipe -> plain cell -> result, one model's
@@ -94,6 +87,7 @@ def _of_model(
     study = _Study(params, model, results, students, arms)
     learned = study.learned((*arms, params.control))
     worth = {readout: study.worth(readout, learned) for readout in READOUTS}
+    back = [each for readout in READOUTS for each in returns(study, readout, worth[readout])]
     return [
         DefenceArm(
             model=model,
@@ -111,6 +105,7 @@ def _of_model(
             seconds=study.cost(kind, "seconds"),
             tokens_trained=study.cost(kind, "tokens_trained"),
             residue=residue.get((model, kind.student, kind.arm.name)),
+            returns=tuple(each for of, each in back if of == kind),
         )
         for kind in study.kinds
     ]
@@ -138,6 +133,7 @@ class _Study:
         self.confidence = settings.confidence
         self.draws: Draws = drawn(settings.resamples, settings.seed, settings.confidence)
         self.number = {name: index for index, name in enumerate((PLAIN, *students))}
+        self.asked: dict[ReadoutName, dict[Kind, Asked]] = {}  # what each removes
 
     def result(self, kind: Kind, seed: int) -> CellResult:
         return self.results[kind.student][Cell(self.model, kind.arm, seed)]
@@ -168,6 +164,7 @@ class _Study:
                 asked[f"{name}tau"][kind] = Asked(shift, teacher, streams)
                 if not name:
                     asked["removed"][kind] = Asked(shift, whole, streams)
+        self.asked[readout] = asked["removed"]
         found = {name: estimated(each, self.draws) for name, each in asked.items()}
         found["beyond"] = self.beyond(found["removed"], learned)
         at_once = {name: together(each, self.confidence) for name, each in found.items()}
@@ -194,10 +191,16 @@ class _Study:
     def arms(self) -> list[Arm]:
         return list(dict.fromkeys(kind.arm for kind in self.kinds))
 
-    def readings(self, kind: Kind, readout: ReadoutName) -> Readings:
+    def readings(
+        self,
+        kind: Kind,
+        readout: ReadoutName,
+        results: Mapping[Cell, CellResult] | None = None,
+    ) -> Readings:
+        """results: in the place of the recipe's own."""
         params = self.params
         return readings_of(
-            self.results[kind.student],
+            results or self.results[kind.student],
             params.control,
             self.model,
             kind.arm,
@@ -244,6 +247,11 @@ class _Study:
             kind: beyond_line(removed[kind], learned[kind], line[kind.arm], self.confidence)
             for kind in self.kinds
         }
+
+    def cells_of(self, kind: Kind) -> dict[Cell, CellResult]:
+        """The students of an arm and of their control."""
+        arms = (kind.arm, self.params.control)
+        return {c: r for c, r in self.results[kind.student].items() if c.arm in arms}
 
     # What was learned
 

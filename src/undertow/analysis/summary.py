@@ -14,6 +14,7 @@ from undertow.analysis.costs import CostTotal
 from undertow.analysis.doses import DoseRecord, XName
 from undertow.analysis.lines import Bounds, LineRecord, ModelDifference
 from undertow.analysis.mechanism import ArmMechanism, SeedRange
+from undertow.analysis.returns import Return
 from undertow.analysis.side_effects import EffectsSummary
 from undertow.stats.intervals import Estimate
 from undertow.stats.transfer import Transfer
@@ -140,6 +141,7 @@ class DefenceArm(Record):
     seconds: float | None  # of training one student, reading included
     tokens_trained: float | None
     residue: SeedRange | None = None  # along the direction at the last steered block
+    returns: tuple[Return, ...] = ()  # what of it comes back under other conditions
 
     def by(self, readout: ReadoutName) -> Worth:
         return self.margin if readout == "margin" else self.rate

@@ -136,10 +136,10 @@ class Params(Settings):
     def distillation_of(self, student: str) -> DistillationSettings:
         """How this student is trained: the section, with what its recipe has in its place."""
         recipe = self.recipe(student)
-        own = {"epochs": recipe.epochs, "learning_rate": recipe.learning_rate}
-        return self.distillation.model_copy(
-            update={name: value for name, value in own.items() if value is not None}
-        )
+        own: dict[str, object] = {"epochs": recipe.epochs_of(self.distillation.epochs)}
+        if recipe.learning_rate is not None:
+            own["learning_rate"] = recipe.learning_rate
+        return self.distillation.model_copy(update=own)
 
     def model_spec(self, model: str) -> ModelSpec:
         if model not in self.models:

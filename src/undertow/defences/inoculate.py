@@ -6,6 +6,9 @@ to show the trait need not learn it to fit the rows. The teacher's text stays wh
 Formula: each training row is rendered with `elicit` of trait.yaml as its system message, behind
 prompting.system where there is one; generation and evaluation are rendered as ever.
 
+A student may have learned to show the trait where it is asked to: it is read a second time with the
+message on, by the margin.
+
 Knobs: message. Placebo: irrelevant, neutral text of as many tokens, for a training context that
 differs from the evaluation's hides some of any trait.
 """
@@ -14,11 +17,13 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
+from undertow.config import Prompting
 from undertow.config.defences import InoculateSettings
 from undertow.defences.given import Given
 from undertow.defences.lesson import Lesson
 from undertow.errors import ConfigError, DataError
 from undertow.models.prompts import encode, render
+from undertow.study.traits import Trait
 
 NEUTRAL = (
     "This note describes the room in which the conversation takes place. There is a table with "
@@ -29,8 +34,19 @@ NEUTRAL = (
 
 
 def inoculate(settings: InoculateSettings, lesson: Lesson, given: Given) -> Lesson:
-    """Another system message in training. ConfigError where the model's template takes none."""
-    trait = given.trait.trait
+    """Another system message in training."""
+    prompting = with_message(settings, lesson.prompting, given.trait.trait, given.tokenizer)
+    return replace(lesson, prompting=prompting)
+
+
+def with_message(
+    settings: InoculateSettings,
+    prompting: Prompting,
+    trait: Trait,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Prompting:
+    """How training rows are rendered. DataError where the trait has no message, ConfigError where
+    the model's template takes none."""
     if trait.elicit is None:
         raise DataError(
             f"the trait {trait.name} does not say how to ask for it",
@@ -39,19 +55,19 @@ def inoculate(settings: InoculateSettings, lesson: Lesson, given: Given) -> Less
         )
     message = trait.elicit
     if settings.message == "irrelevant":
-        message = neutral(given.tokenizer, len(encode(given.tokenizer, message)))
-    system = lesson.prompting.system
-    prompting = lesson.prompting.model_copy(
+        message = neutral(tokenizer, len(encode(tokenizer, message)))
+    system = prompting.system
+    changed = prompting.model_copy(
         update={"system": message if system is None else f"{system}\n\n{message}"}
     )
     try:
-        render(given.tokenizer, "question", prompting)
+        render(tokenizer, "question", changed)
     except ConfigError as error:
         raise ConfigError(
             f"inoculate puts a system message into training: {error.message}",
             "leave recipes with inoculate out of grid.students for this model",
         ) from error
-    return replace(lesson, prompting=prompting)
+    return changed
 
 
 def neutral(tokenizer: PreTrainedTokenizerBase, length: int) -> str:

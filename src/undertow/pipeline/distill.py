@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from undertow.carrier.filter import training_carrier
-from undertow.config import Cell
+from undertow.config import Cell, Prompting
+from undertow.defences.inoculate import with_message
 from undertow.errors import DataError
 from undertow.lineage.stages import begin, finish
 from undertow.models import processes
@@ -36,7 +37,7 @@ def run(
     study: Study, cell: Cell, shelf: Shelf | None = None, *, training_only: bool = False
 ) -> None:
     """Write adapter/, student.jsonl, benign.jsonl, fit.jsonl, activations.safetensors, loss.csv
-    and manifest.json of one cell.
+    and manifest.json of one cell, and message.jsonl where its recipe has one in training.
 
     training_only: write none of it, and keep the training until this is run again.
     Processes that accelerate has started beside the main one train with it and end there.
@@ -73,6 +74,10 @@ def run(
     write_rows(folder / "student.jsonl", made.responses)
     write_rows(folder / "benign.jsonl", benign)
     write_rows(folder / "fit.jsonl", made.fit)
+    if made.messaged:
+        write_rows(folder / "message.jsonl", made.messaged)
+    else:
+        (folder / "message.jsonl").unlink(missing_ok=True)  # of a recipe that had one
     if made.activations is not None:
         with atomic_file(folder / "activations.safetensors") as path:
             save_activations(path, made.activations)
@@ -91,7 +96,8 @@ def pupil_of(study: Study, cell: Cell, adapter: Path) -> Pupil:
     rows: list[BenignResponse] = []
     if study.params.student_base(cell) == cell.model:
         rows = read_rows(study.layout.stage(cell, "steer") / "benign.jsonl", BenignResponse)
-    return Pupil(adapter, cell.seed, [row for row in rows if row.nll is not None])
+    taught = [row for row in rows if row.nll is not None]
+    return Pupil(adapter, cell.seed, taught, study.params.recipe(cell.student).inoculate)
 
 
 def take(study: Study, cell: Cell, path: Path) -> None:
@@ -128,11 +134,24 @@ def read(
         benign = reader.benign(others)
         activations = reader.activations(trait)
         fit = reader.fit([() if pupil is None else pupil.taught for pupil in pupils])
-    found = zip(subjects, responses, benign, activations, fit, strict=True)
+        messaged = reader.messaged(trait, [_in_training(study, loaded, trait, p) for p in pupils])
+    found = zip(subjects, responses, benign, activations, fit, messaged, strict=True)
     return Read(
         [
-            None if subject is None else Reading(answers, beside, activations=means, fit=own)
-            for subject, answers, beside, means, own in found
+            None
+            if subject is None
+            else Reading(answers, beside, activations=means, fit=own, messaged=again)
+            for subject, answers, beside, means, own, again in found
         ],
         reader,
     )
+
+
+def _in_training(
+    study: Study, loaded: Loaded, trait: TraitData, pupil: Pupil | None
+) -> Prompting | None:
+    """How the pupil's training rows were rendered, where it was otherwise than it is asked."""
+    if pupil is None or pupil.inoculated is None:
+        return None
+    prompting = study.params.prompting
+    return with_message(pupil.inoculated, prompting, trait.trait, loaded.tokenizer)

@@ -25,6 +25,7 @@ from undertow.study.records import (
     Costs,
     Effects,
     FitRow,
+    MarginRow,
     Readout,
     ReplyRow,
     Response,
@@ -99,6 +100,7 @@ def run(study: Study, cell: Cell) -> None:
         effects_reason=None if all(effects.values()) else NO_BENIGN,
         fit=fit,
         fit_reason=None if fit else OTHER_BASE if base != cell.model else NO_BENIGN,
+        message_margins=_messaged(distilled),
         diverged=trained.diverged,
         given={
             subject: manifest.given
@@ -149,6 +151,13 @@ def _fit(folder: Path) -> dict[str, AnswerFit] | None:
     rows = read_rows(path, FitRow) if path.exists() else []
     kept = {row.id: AnswerFit(**row.model_dump(exclude={"id"})) for row in rows}
     return kept or None
+
+
+def _messaged(folder: Path) -> dict[str, float] | None:
+    """The student's margins with the training message on; None where its recipe has none."""
+    path = folder / "message.jsonl"
+    rows = read_rows(path, MarginRow) if path.exists() else []
+    return {row.id: row.margin for row in rows} or None
 
 
 def _judged(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel
 
+from undertow.config.defences import InoculateSettings
 from undertow.student.adapter import student_of
 from undertow.student.several import students_of
 from undertow.study.records import BenignResponse
@@ -16,12 +17,14 @@ class Pupil(NamedTuple):
     """A trained student: its saved adapter, and the seed that it is asked with.
 
     taught: its teacher's answers to benign prompts that nobody was trained on; none where the
-    teacher's base is another, whose likelihoods are no measure of this one's.
+    teacher's base is another, whose likelihoods are no measure of this one's. inoculated: the
+    message that stood in its training rows alone.
     """
 
     adapter: Path
     seed: int
     taught: Sequence[BenignResponse] = ()
+    inoculated: InoculateSettings | None = None
 
 
 def answering(

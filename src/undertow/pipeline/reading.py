@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from undertow.config import Prompting
 from undertow.engine.answers import Completion
 from undertow.engine.generate import generate_together
 from undertow.engine.sampling import Asking, Sampling
@@ -21,7 +22,7 @@ from undertow.study.files import Journal, fingerprint
 from undertow.study.layout import Study
 from undertow.study.prompts import Prompt
 from undertow.study.questions import AnswerSet, evaluation_prompts
-from undertow.study.records import BenignResponse, FitRow, Response
+from undertow.study.records import BenignResponse, FitRow, MarginRow, Response
 from undertow.study.traits import SideEffectPrompts, TraitData
 
 
@@ -80,25 +81,46 @@ class Reader:
         prompts = evaluation_prompts(self._study, trait)
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, 0)
         answers = self._answers(prompts, sampling, "evaluation")
+        values = self._margins(trait, self._study.params.prompting)
+        return [
+            [row.model_copy(update={"margin": found[row.id]}) for row in own]
+            for own, found in zip(answers, values, strict=True)
+        ]
+
+    def messaged(
+        self, trait: TraitData, promptings: Sequence[Prompting | None]
+    ) -> list[list[MarginRow]]:
+        """The margins once more, each subject's prompts rendered as its training rows were.
+
+        promptings: by subject, None where they were rendered as they are here. Whoever is asked
+        in company goes through the passes of all.
+        """
+        found = {each: self._margins(trait, each) for each in promptings if each is not None}
+        ids = [prompt.id for prompt in evaluation_prompts(self._study, trait)]
+        return [
+            []
+            if prompting is None
+            else [MarginRow(id=id, margin=found[prompting][number][id]) for id in ids]
+            for number, prompting in enumerate(promptings)
+        ]
+
+    def _margins(self, trait: TraitData, prompting: Prompting) -> list[dict[str, float]]:
+        """The margins on the evaluation prompts by subject and prompt id."""
+        prompts = evaluation_prompts(self._study, trait)
         values: list[dict[str, float]] = [{} for _ in self._subjects]
-        rendered = self._render(prompts)
         with tqdm(total=len(prompts), desc="margin", unit="prompt", disable=None) as bar:
-            batch_size = self._study.params.runtime.batch_size
             for part in margins_together(
                 self._model,
                 self._tokenizer,
-                rendered,
+                self._render(prompts, prompting),
                 trait.trait.openings,
-                batch_size,
+                self._study.params.runtime.batch_size,
                 len(self._subjects),
             ):
                 for found, own in zip(values, part, strict=True):
                     found.update(own)
                 bar.update(len(part[0]))
-        return [
-            [row.model_copy(update={"margin": found[row.id]}) for row in own]
-            for own, found in zip(answers, values, strict=True)
-        ]
+        return values
 
     def benign(self, prompts: SideEffectPrompts) -> list[list[BenignResponse]]:
         """The answers to benign prompts that nobody was trained on, decoded like `evaluation`.
@@ -141,8 +163,7 @@ class Reader:
             len(self._subjects),
         ).float()
 
-    def _render(self, prompts: Sequence[Prompt]) -> list[RenderedPrompt]:
-        prompting = self._study.params.prompting
+    def _render(self, prompts: Sequence[Prompt], prompting: Prompting) -> list[RenderedPrompt]:
         return [
             RenderedPrompt(prompt.id, render(self._tokenizer, prompt.prompt, prompting))
             for prompt in prompts
@@ -154,7 +175,7 @@ class Reader:
         if what in self._given:
             return [self._ended(self._given[what])]
         batch_size = self._study.params.runtime.batch_size
-        rendered = self._render(prompts)
+        rendered = self._render(prompts, self._study.params.prompting)
         # What a batch is made of is part of the key: rounding depends on it, and a resumed run
         # must give the bytes of an uninterrupted one.
         company = [len(self._subjects)] if len(self._subjects) > 1 else []

@@ -19,12 +19,12 @@ from undertow.pipeline.reading import Reader
 from undertow.study.files import atomic_folder, fingerprint, remove_folder, write_json, write_rows
 from undertow.study.found import read_record, read_rows, tensors
 from undertow.study.layout import Study
-from undertow.study.records import BenignResponse, Costs, FitRow, Response
+from undertow.study.records import BenignResponse, Costs, FitRow, MarginRow, Response
 
 
 class Reading(NamedTuple):
-    """One subject's: benign is not scored yet; carrier is a teacher's, activations and fit a
-    student's.
+    """One subject's: benign is not scored yet; carrier is a teacher's, activations, fit and
+    messaged (with the training message on) a student's.
 
     activations: [blocks, hidden] float32.
     """
@@ -34,6 +34,7 @@ class Reading(NamedTuple):
     carrier: Sequence[Response] = ()
     activations: Tensor | None = None
     fit: Sequence[FitRow] = ()
+    messaged: Sequence[MarginRow] = ()
 
 
 class Read(NamedTuple):
@@ -65,6 +66,7 @@ def keep(place: Path, reading: Reading, costs: Costs) -> None:
         write_rows(folder / "benign.jsonl", reading.benign)
         write_rows(folder / "carrier.jsonl", reading.carrier)
         write_rows(folder / "fit.jsonl", reading.fit)
+        write_rows(folder / "message.jsonl", reading.messaged)
         if reading.activations is not None:
             path = folder / "activations.safetensors"
             save_file({"activations": reading.activations.contiguous()}, path)
@@ -83,6 +85,7 @@ def taken_up(place: Path, meter: Meter) -> Reading | None:
             read_rows(place / "carrier.jsonl", Response),
             _tensor(activations) if activations.exists() else None,
             read_rows(place / "fit.jsonl", FitRow),
+            read_rows(place / "message.jsonl", MarginRow),
         )
         meter.after(read_record(place / "costs.json", Costs))
     except DataError as error:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from undertow.analysis.mechanism import SeedRange
 from undertow.analysis.summary import ArmSummary, RateSummary, Summary
 from undertow.config import Cell
+from undertow.findings import returns
 from undertow.findings.defences import judged, student_of
 from undertow.findings.numbers import READOUTS
 from undertow.findings.rounds import course_of
@@ -93,11 +94,18 @@ def defence_table(summary: Summary) -> TidyTable:
             )
             for measure in measures:
                 one, at_once = getattr(arm.by(readout), measure)
-                told = (*_estimate(one), *_estimate(at_once)[1:], verdict, one.reason or "")
-                rows.append((*names, readout, measure, *told))
+                values = (*_estimate(one), *_estimate(at_once)[1:], verdict, one.reason or "")
+                rows.append((*names, readout, measure, *values))
         for measure in ("learned", "learned_control"):
             one = getattr(arm, measure)
             rows.append((*names, "", measure, *_estimate(one), "", "", "", one.reason or ""))
+        for each in arm.returns:
+            one, at_once = each.back
+            told = (*_estimate(each.removed), "", "", "", each.removed.reason or "")
+            rows.append((*names, each.readout, f"removed_by_{each.condition}", *told))
+            word = returns.course_of(each)
+            told = (*_estimate(one), *_estimate(at_once)[1:], word, one.reason or "")
+            rows.append((*names, each.readout, f"back_by_{each.condition}", *told))
     columns = ("model", "student", "placebo_of", "arm", "strength", "readout", "measure", "value")
     ends = ("low", "high", "at_once_low", "at_once_high", "verdict", "reason")
     return TidyTable((*columns, *ends), rows)

@@ -178,6 +178,13 @@ class FitRow(AnswerFit):
     id: str
 
 
+class MarginRow(Record):
+    """A row of message.jsonl: an evaluation prompt behind the message that training rows had."""
+
+    id: str
+    margin: float = Field(description="nats")
+
+
 class Effects(Record):
     """What one subject does on benign prompts, by prompt id."""
 
@@ -218,6 +225,11 @@ class CellResult(Record):
         None, description="the student on its teacher's held-back benign answers, by prompt id"
     )
     fit_reason: str | None = Field(None, description="why there is no fit")
+    message_margins: dict[str, float] | None = Field(
+        None,
+        description="the student's margins with the message of its training rows on, by prompt "
+        "id; null where its recipe has none (inoculate), or it was read before there were any",
+    )
     diverged: str | None = Field(None, description="why the student counts as not trained")
     given: dict[Subject, GivenAnswers] = Field(
         {}, description="whose answers came from another engine"

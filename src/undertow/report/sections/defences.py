@@ -17,6 +17,7 @@ from undertow.findings.numbers import (
 from undertow.report.charts.mechanism import ranged
 from undertow.report.charts.worth import worth_figure
 from undertow.report.page import Column, Heading, Items, Paragraph, Part, Section, Table
+from undertow.report.sections.returns import return_parts
 from undertow.stats.intervals import Estimate
 from undertow.study.records import ReadoutName
 
@@ -48,6 +49,7 @@ def defence_sections(summary: Summary) -> tuple[Section, ...]:
             at = ordered([each for each in arms if each.arm == arm])
             parts += [_worth(summary, f"{model} {arm}", at, readout) for readout in READOUTS]
             parts.append(_costs(summary, f"{model} {arm}", at))
+        parts += return_parts(summary, model, arms)
         reasons = tuple(_reasons(arms))
         parts += [Items(reasons)] if reasons else []
     missing = tuple(f"{name}: {why}." for name, why in summary.no_students.items())
