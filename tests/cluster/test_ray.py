@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from repository import Repository, tiny_params
+from repository import ROOT, Repository, tiny_params
+from undertow.cluster.parcels import pack
+from undertow.cluster.places import Need, actor, connected, end, need_of, places
 
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -115,6 +117,11 @@ def test_killed_nodes_and_a_killed_driver_lose_nothing_and_change_nothing(
     assert first.isdisjoint(second)
     assert len(second) == len(set(second))
     assert produced(repository.root) == produced(alone.root)
+    workers = events(done.stdout, "worker")
+    assert sum(one["jobs"] for one in workers) == len(second)
+    assert all(0 < one["busy_seconds"] <= one["span_seconds"] for one in workers)
+    kept = json.loads((repository.root / ".undertow" / "cluster" / "usage.json").read_text())
+    assert kept["cells_seconds"] >= max(one["cells_busy_seconds"] for one in workers) > 0
     assert events(repository.cli(*command).stdout, "ended")[0]["ran"] == 0
 
 
@@ -143,6 +150,34 @@ def test_what_the_cluster_has_not_got_is_said_at_once(alone: Repository, tmp_pat
     assert time.monotonic() - started < 60
     done = repository.cli("run-cells", *GRID, "--actors", "2", expect=1)
     assert "need --ray" in done.stderr
+
+
+def test_ray_is_started_with_every_gpu_in_sight(alone: Repository, tmp_path: Path):
+    repository = like(alone, tmp_path / "one")
+    fake = tmp_path / "site" / "ray" / "__init__.py"
+    fake.parent.mkdir(parents=True)
+    fake.write_text(
+        "import os\ndef init(**_):\n"
+        "    raise RuntimeError(os.environ.get('CUDA_VISIBLE_DEVICES'))\n"
+    )
+    path = os.pathsep.join([str(fake.parents[1]), os.environ.get("PYTHONPATH", "")])
+    repository.extra_environment = {"PYTHONPATH": path}
+    process = repository.start("run-cells", *GRID, "--ray", "local")
+    assert "no Ray cluster answers at local: None" in process.communicate()[1]
+
+
+def test_each_worker_sees_a_gpu_of_its_own(cluster: Any):
+    cluster.add_node(**NODE | {"num_cpus": 2, "num_gpus": 2})
+    with connected(cluster.address) as ray:
+        need = need_of(ray, "auto", None, None)
+        assert need == Need(gpus=1, threads=1) and places(ray, need) == 2
+        shared = pack(ROOT, ["params.yaml", "dvc.yaml"])
+        workers = [actor(ray, need, shared) for _ in range(2)]
+        assert sorted(here.gpus for here in ray.get([one.hello.remote() for one in workers])) == [
+            "0",
+            "1",
+        ]
+        end(ray, workers)
 
 
 def test_students_that_are_trained_together_come_back_one_by_one(alone: Repository, tmp_path: Path):

@@ -1,12 +1,11 @@
 """The driver's side of the jobs: which are due, what they read, what came of them."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from filelock import FileLock, Timeout
 
-from undertow.cluster.jobs import Job
 from undertow.cluster.parcels import Parcel, pack, put_outputs
 from undertow.cluster.progress import Progress
 from undertow.cluster.worker import Outcome
@@ -15,6 +14,7 @@ from undertow.errors import UndertowError
 from undertow.lineage.stages import differences, inputs_of, loaded_code
 from undertow.pipeline import judge
 from undertow.pipeline.ledger import Ledger, command
+from undertow.plan.jobs import Job
 from undertow.study.layout import Study
 from undertow.study.records import Manifest
 
@@ -83,12 +83,13 @@ class Account:
         job.state = "running"
         return True
 
-    def inputs(self, job: Job) -> Parcel:
-        """What a job reads of results."""
-        return pack(self._root, [dep for dep in job.node.deps if dep.startswith("results/")])
+    def inputs(self, jobs: Iterable[Job], without: Container[str]) -> Parcel:
+        """What jobs read of results, but for what the worker has already."""
+        read = (dep for job in jobs for dep in job.node.deps if dep.startswith("results/"))
+        return pack(self._root, read, without)
 
     def run_of(self, job: Job) -> list[Job]:
-        """All jobs of its kind with its base, due or not: groups have one size for all of them."""
+        """All jobs of its kind, due or not: groups have one size for all of them."""
         return [one for one in self._jobs if one.kind == job.kind]
 
     def came_back(self, job: Job, outcome: Outcome, node: str, seconds: float) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from undertow.cluster.account import Account
-from undertow.cluster.jobs import jobs_of
 from undertow.cluster.parcels import pack
 from undertow.cluster.places import connected, need_of
 from undertow.cluster.pool import Pool
 from undertow.cluster.progress import Progress
+from undertow.cluster.usage import keep, told, used
 from undertow.config import ClassifierJudgeSettings
 from undertow.pipeline.ledger import CellsRun, Ledger, bases, cells_of
+from undertow.plan.jobs import jobs_of
 from undertow.study.layout import Study
 
 PAUSE = 0.2  # seconds that the driver waits for news
@@ -52,6 +53,7 @@ def run_cells_on_ray(
         progress = Progress(len(cells), events=events)
         pool = Pool(ray, need, shared, progress, groups=groups)
         account = Account(study, ledger, jobs, progress, judges_away=away)
+        started = time.monotonic()
         try:
             while account.unfinished:
                 account.settle()
@@ -63,6 +65,11 @@ def run_cells_on_ray(
             pool.close()
             account.close()
             progress.close()
+            use = used(pool.uses, started)
+            keep(study.layout.root, use)
+        for one, line in zip(use.workers, told(use), strict=True):
+            progress.event("worker", **one.model_dump(), cells_seconds=use.cells_seconds)
+            progress.tell(line)
         done = ledger.outcome()
         progress.event("ended", ran=len(done.ran), failed=sorted(done.failed))
         return done

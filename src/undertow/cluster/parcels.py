@@ -1,7 +1,7 @@
 """Files by path and bytes, as they travel between driver and workers."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from undertow.lineage.stages import Node
@@ -11,13 +11,17 @@ Parcel = dict[str, bytes]
 """Path below the root of a study -> its bytes."""
 
 
-def pack(root: Path, paths: Iterable[str]) -> Parcel:
-    """The files that lie at these paths and below them; what is absent is left out."""
+def pack(root: Path, paths: Iterable[str], without: Container[str] = ()) -> Parcel:
+    """The files that lie at these paths and below them; what is absent is left out.
+
+    without: names of files that the receiver has.
+    """
     found = {}
     for path in map(root.joinpath, dict.fromkeys(paths)):
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and not file.name.startswith("."):
-                found[file.relative_to(root).as_posix()] = file.read_bytes()
+            name = file.relative_to(root).as_posix()
+            if name not in without and file.is_file() and not file.name.startswith("."):
+                found[name] = file.read_bytes()
     return found
 
 
@@ -42,6 +46,11 @@ def put_outputs(root: Path, node: Node, parcel: Mapping[str, bytes]) -> None:
                 unpack(folder, inside)
         elif out in parcel:
             unpack(root, {out: parcel[out]})
+
+
+def stays(name: str) -> bool:
+    """Whether a worker keeps a file that was sent to it: all but what is large."""
+    return not (name.endswith(".safetensors") and "/adapter/" in name)
 
 
 def remove_outputs(root: Path, node: Node) -> None:

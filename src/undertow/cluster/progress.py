@@ -20,7 +20,7 @@ class Progress:
         self._work: dict[str, dict[int, str]] = defaultdict(dict)
 
     def event(self, kind: str, **fields: object) -> None:
-        """started, finished, failed, lost, joined, left or ended; seconds since the epoch."""
+        """started, finished, failed, lost, joined, left, worker, ended; seconds since the epoch."""
         if self._events:
             print(json.dumps({"event": kind, "time": round(time.time(), 3), **fields}), flush=True)
 

@@ -6,28 +6,56 @@ and what it has written is sent back; nothing else of it is kept.
 
 import os
 import shutil
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
 
 import undertow
-from undertow.cluster.parcels import Parcel, pack, remove_outputs, unpack
+from undertow.cluster.parcels import Parcel, pack, remove_outputs, stays, unpack
 from undertow.config import Cell
 from undertow.errors import UndertowError
 from undertow.lineage.stages import cell_node, model_node
+from undertow.models.loading import pick_device
 from undertow.pipeline import direction, distill, fetch, judge, pass_on, steer
-from undertow.pipeline.groups import train_due
-from undertow.pipeline.loading import Shelf
+from undertow.pipeline.groups import Trainers, train_due
+from undertow.pipeline.loading import Shelf, half_free
 from undertow.pipeline.reading_together import read_due
+from undertow.plan.jobs import JobStage
 from undertow.study.layout import Study
 
-Stage = Literal["fetch", "direction", "steer", "pass-on", "distill", "judge"]
+
+class Here(NamedTuple):
+    """Where a worker is: Ray's identity of its node, and the GPUs that it sees."""
+
+    node: str
+    gpus: str
+
+
+class Spent(NamedTuple):
+    """What was asked for, and how long it took; loading: of it, loading models."""
+
+    answer: Any
+    seconds: float
+    loading: float
+
+
+class Shared(NamedTuple):
+    """What came of cells that were done together: why some failed.
+
+    size: of their groups. kept: what training has captured serves the next of the run as well.
+    """
+
+    failed: dict[Cell, str]
+    size: int
+    kept: bool
 
 
 class Outcome(NamedTuple):
@@ -57,19 +85,20 @@ class Worker:
         (self._root / "src" / "undertow").symlink_to(Path(undertow.__file__).parent)
         os.chdir(self._root)
         self._study = Study.open(self._root)
-        self._shelf, self._base = Shelf(), ""
+        self._shelf, self._trainers, self._base = Shelf(), Trainers(), ""
 
     def close(self) -> None:
         """Remove the scratch folder."""
         os.chdir("/")
         shutil.rmtree(self._root, ignore_errors=True)
 
-    def hello(self) -> str:
-        """Ray's identity of the node that it is on, once it is ready."""
+    def hello(self) -> Here:
+        """Where it is, once it is ready."""
         import ray  # which has started this process
 
-        here: str = ray.get_runtime_context().get_node_id()
-        return here
+        context = ray.get_runtime_context()
+        given = context.get_accelerator_ids().get("GPU", [])
+        return Here(context.get_node_id(), ",".join(map(str, given)))
 
     def together(
         self,
@@ -77,32 +106,64 @@ class Worker:
         mine: Sequence[Cell],
         run: Sequence[Cell],
         inputs: Parcel,
-    ) -> dict[Cell, str]:
-        """Train and read these cells in groups where that is possible; why some failed.
+    ) -> Spent:
+        """Train and read these cells in groups where that is possible: `Shared`.
 
-        run: all cells with this base. What is done here the stages take up.
+        run: all cells of this kind. What is done here the stages take up.
         """
+        return self._timed(partial(self._together, stage, mine, run, inputs))
+
+    def stage(self, stage: JobStage, subject: str | Cell, inputs: Parcel) -> Spent:
+        """Run a stage on these inputs and send back what it wrote: `Outcome`."""
+        return self._timed(partial(self._stage, stage, subject, inputs))
+
+    def _timed(self, work: Callable[[], Shared | Outcome]) -> Spent:
+        started, loaded = time.perf_counter(), self._shelf.seconds
+        answer = work()
+        return Spent(answer, time.perf_counter() - started, self._shelf.seconds - loaded)
+
+    def _together(
+        self,
+        stage: Literal["steer", "pass-on", "distill"],
+        mine: Sequence[Cell],
+        run: Sequence[Cell],
+        inputs: Parcel,
+    ) -> Shared:
         unpack(self._root, inputs)
         self._hold(mine[0])
         failed: dict[Cell, str] = {}
+        size, kept, study = 1, True, self._study
 
         def is_due(cell: Cell) -> bool:
             return cell in mine and cell not in failed
 
         try:
             if stage == "distill":
-                for cells, error in train_due(self._study, self._shelf, run, is_due, self._lock):
+                for cells, error in train_due(
+                    study, self._shelf, run, is_due, self._lock, self._trainers
+                ):
                     if error is not None and not _short(error):
                         failed |= dict.fromkeys(cells, _told(error))
                     if error is not None:
-                        self._shelf.clear()
-            read_due(self._study, self._shelf, stage, run, is_due, self._lock)
+                        self._let_go()
+                size, kept = self._trainers.size, self._may_keep()
+                if not kept:
+                    self._trainers.let_go()
+            size = max(size, read_due(study, self._shelf, stage, run, is_due, self._lock))
         except Exception:  # each cell's own stage will say what is wrong with it
-            self._shelf.clear()
-        return failed
+            self._let_go()
+        return Shared(failed, size, kept)
 
-    def stage(self, stage: Stage, subject: str | Cell, inputs: Parcel) -> Outcome:
-        """Run a stage on these inputs and send back what it wrote."""
+    def _may_keep(self) -> bool:
+        """Whether there is room for what training has captured beside what reading needs."""
+        device = pick_device(self._study.params.runtime.device)
+        return device.type != "cuda" or half_free(device)
+
+    def _let_go(self) -> None:
+        self._trainers.clear()
+        self._shelf.clear()
+
+    def _stage(self, stage: JobStage, subject: str | Cell, inputs: Parcel) -> Outcome:
         unpack(self._root, inputs)
         self._hold(subject)
         study, shelf = self._study, self._shelf
@@ -124,22 +185,22 @@ class Worker:
                 else:
                     judge.run(study, subject)
         except Exception as error:
-            shelf.clear()  # an adapter may still be on
+            self._let_go()  # an adapter may still be on
             known = isinstance(error, UndertowError)
             trace = "" if known else "".join(traceback.format_exception(error))
             return Outcome(None, _told(error), trace, _short(error))
         outputs = pack(self._root, node.outs)
         remove_outputs(self._root, node)
         for name in inputs:
-            if name.endswith(".safetensors") and "/adapter/" in name:
-                (self._root / name).unlink()  # the large ones: a scratch folder is to stay small
+            if not stays(name):
+                (self._root / name).unlink()  # a scratch folder is to stay small
         return Outcome(outputs)
 
     def _hold(self, subject: str | Cell) -> None:
         """Let go of the models of another base: a machine may have no room for all of them."""
         base = subject if isinstance(subject, str) else self._study.params.student_base(subject)
         if base != self._base:
-            self._shelf.clear()
+            self._let_go()
             self._base = base
 
     def _lock(self, cell: Cell) -> FileLock:

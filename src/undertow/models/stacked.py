@@ -61,12 +61,6 @@ def worth_sharing(model: PreTrainedModel, rows: int) -> int:
     return max(1, int(ENOUGH / (model.num_parameters() * max(rows, 1))))
 
 
-def evenly(subjects: int, most: int) -> int:
-    """The size of groups of at most `most` that leaves the fewest places empty."""
-    groups = -(-subjects // most)
-    return -(-subjects // groups)
-
-
 @contextmanager
 def stacked(model: PreTrainedModel, layers: Mapping[str, Additions]) -> Iterator[None]:
     """Let each subject add its own to these linear layers, by name in the model.

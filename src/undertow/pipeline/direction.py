@@ -6,7 +6,8 @@ from undertow.config.sections import DirectionSettings
 from undertow.errors import ConfigError
 from undertow.lineage.stages import begin, finish
 from undertow.models.prompts import RenderedPrompt, render
-from undertow.models.stacked import evenly, worth_sharing
+from undertow.models.sharing import evenly
+from undertow.models.stacked import worth_sharing
 from undertow.pipeline.loading import Loaded, Shelf
 from undertow.pipeline.meter import manifest
 from undertow.study.carriers import HELD_BACK_FROM, CarrierData

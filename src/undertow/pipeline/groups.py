@@ -7,6 +7,7 @@ trains its student.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
@@ -16,7 +17,8 @@ from undertow.config import Cell
 from undertow.errors import UndertowError
 from undertow.pipeline import training
 from undertow.pipeline.lessons import Prepared, prepared
-from undertow.pipeline.loading import Shelf
+from undertow.pipeline.loading import Loaded, Shelf
+from undertow.pipeline.reading_together import by_teacher
 from undertow.student.together import Together
 from undertow.study.layout import Study
 from undertow.study.sources import say
@@ -27,18 +29,65 @@ class _Pupil(NamedTuple):
     ready: Prepared
 
 
+class Trainers:
+    """The last trainer, for as long as the students of its run come, and the lessons of a base.
+
+    What a trainer has captured serves all groups of its run.
+    """
+
+    def __init__(self) -> None:
+        self._trainer: Together | None = None
+        self._run: list[Path] = []
+        self._pupils: dict[Path, _Pupil] = {}
+
+    @property
+    def size(self) -> int:
+        """Of the groups that were trained last."""
+        return self._trainer.size if self._trainer else 1
+
+    def of(self, pupils: Mapping[Cell, _Pupil], loaded: Loaded) -> Together:
+        """The trainer of these students, all those of their run."""
+        run = [pupil.due.checkpoint for pupil in pupils.values()]
+        if self._trainer is None or run != self._run:
+            self.let_go()
+            taught = [(pupil.ready.lesson.teaching, cell.seed) for cell, pupil in pupils.items()]
+            self._trainer, self._run = Together(loaded.model, loaded.tokenizer, taught), run
+        return self._trainer
+
+    def pupil(self, study: Study, cell: Cell, shelf: Shelf) -> _Pupil:
+        """UndertowError where there is nothing that it could be trained on."""
+        carrier = training_carrier(study, cell).rows
+        due = training.Due(cell, carrier, training.checkpoint_of(study, cell, carrier))
+        if due.checkpoint not in self._pupils:
+            ready = prepared(study, cell, carrier, shelf)
+            self._pupils[due.checkpoint] = _Pupil(due, ready)
+        return self._pupils[due.checkpoint]
+
+    def let_go(self) -> None:
+        """Of the memory that training holds; lessons stay."""
+        if self._trainer is not None:
+            self._trainer.close()
+        self._trainer = None
+
+    def clear(self) -> None:
+        """Let go of everything: with its base."""
+        self.let_go()
+        self._pupils.clear()
+
+
 def train_due(
     study: Study,
     shelf: Shelf,
     run: Sequence[Cell],
     is_due: Callable[[Cell], bool],
     lock_of: Callable[[Cell], FileLock],
+    trainers: Trainers,
 ) -> Iterator[tuple[list[Cell], Exception | None]]:
     """Train those cells of the run that are due; yields each group as it ends, with its error.
 
     run: all cells whose students have this one base that this run could train, due or not: the
-    shapes of a step are theirs. A cell that another process holds is left to it. After an error
-    nothing more is trained.
+    shapes of a step are theirs, those of one teacher's model apart. A cell that another process
+    holds is left to it. After an error nothing more is trained.
     """
     if not training.may_be_together(study) or not any(is_due(cell) for cell in run):
         return
@@ -46,18 +95,21 @@ def train_due(
     loaded = training.load(study, model, shelf)
     if training.trainer_of(study, loaded) != "together":
         return
-    pupils = _pupils(study, run, shelf)
-    # KL to the base is a second forward pass, of all students of a trainer.
-    for second in (False, True):
-        part = {
-            cell: pupil
-            for cell, pupil in pupils.items()
-            if (pupil.ready.lesson.teaching.kl is not None) == second
-        }
-        for cells, error in _train(study, shelf, model, part, is_due, lock_of):
-            yield cells, error
-            if error is not None:
-                return
+    for cells in by_teacher(run):
+        if not any(is_due(cell) for cell in cells):
+            continue
+        pupils = _pupils(study, cells, shelf, trainers)
+        # KL to the base is a second forward pass, of all students of a trainer.
+        for second in (False, True):
+            part = {
+                cell: pupil
+                for cell, pupil in pupils.items()
+                if (pupil.ready.lesson.teaching.kl is not None) == second
+            }
+            for done, error in _train(study, shelf, model, part, is_due, lock_of, trainers):
+                yield done, error
+                if error is not None:
+                    return
 
 
 def _train(
@@ -67,60 +119,53 @@ def _train(
     pupils: Mapping[Cell, _Pupil],
     is_due: Callable[[Cell], bool],
     lock_of: Callable[[Cell], FileLock],
+    trainers: Trainers,
 ) -> Iterator[tuple[list[Cell], Exception | None]]:
     """Train the cells that are due with one trainer, group by group."""
     waiting = [cell for cell in pupils if is_due(cell)]
     if not waiting:
         return
-    loaded = training.load(study, model, shelf)
-    trainer = Together(
-        loaded.model,
-        loaded.tokenizer,
-        [(pupil.ready.lesson.teaching, cell.seed) for cell, pupil in pupils.items()],
-    )
-    try:
-        while waiting:
-            with ExitStack() as stack:
-                group: list[_Pupil] = []
-                while waiting and len(group) < trainer.size:
-                    cell = waiting.pop(0)
-                    if not _taken(stack, lock_of(cell)) or not is_due(cell):
-                        continue
-                    if not training.finished(pupils[cell].due.checkpoint):
-                        group.append(pupils[cell])
-                if not group:
+    trainer = trainers.of(pupils, training.load(study, model, shelf))
+    while waiting:
+        with ExitStack() as stack:
+            group: list[_Pupil] = []
+            while waiting and len(group) < trainer.size:
+                cell = waiting.pop(0)
+                if not _taken(stack, lock_of(cell)) or not is_due(cell):
                     continue
-                cells = [pupil.due.cell for pupil in group]
-                say(f"training together: {', '.join(cell.key for cell in cells)}")
-                loaded = training.load(study, model, shelf)  # with a meter of this group's own
-                try:
-                    training.train_group(
-                        study,
-                        [pupil.due for pupil in group],
-                        [pupil.ready for pupil in group],
-                        loaded,
-                        trainer,
-                    )
-                except Exception as error:  # the other cells are worth having
-                    yield cells, error
-                    return
-                yield cells, None
-    finally:
-        trainer.close()
+                if not training.finished(pupils[cell].due.checkpoint):
+                    group.append(pupils[cell])
+            if not group:
+                continue
+            cells = [pupil.due.cell for pupil in group]
+            say(f"training together: {', '.join(cell.key for cell in cells)}")
+            loaded = training.load(study, model, shelf)  # with a meter of this group's own
+            try:
+                training.train_group(
+                    study,
+                    [pupil.due for pupil in group],
+                    [pupil.ready for pupil in group],
+                    loaded,
+                    trainer,
+                )
+            except Exception as error:  # the other cells are worth having
+                yield cells, error
+                return
+            yield cells, None
 
 
-def _pupils(study: Study, run: Sequence[Cell], shelf: Shelf) -> dict[Cell, _Pupil]:
+def _pupils(
+    study: Study, run: Sequence[Cell], shelf: Shelf, trainers: Trainers
+) -> dict[Cell, _Pupil]:
     """Every cell of the run that has a carrier to train on; its own stage says why one has not."""
     found = {}
     for cell in run:
         try:
-            carrier = training_carrier(study, cell).rows
-            due = training.Due(cell, carrier, training.checkpoint_of(study, cell, carrier))
-            ready = prepared(study, cell, carrier, shelf)
+            pupil = trainers.pupil(study, cell, shelf)
         except UndertowError:
             continue
-        if ready.lesson.teaching.corridor is None:  # asked for margins between steps: alone
-            found[cell] = _Pupil(due, ready)
+        if pupil.ready.lesson.teaching.corridor is None:  # asks for margins between steps: alone
+            found[cell] = pupil
     return found
 
 

@@ -1,5 +1,6 @@
 """A model of the registry, loaded where the parameters say, once for many cells."""
 
+import time
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, bool], tuple[PreTrainedModel, PreTrainedTokenizerBase]] = {}
+        self.seconds = 0.0  # that loading has taken
 
     def load(self, study: Study, name: str, *, nf4: bool = False) -> Loaded:
         """The model, loaded at its first use, with a meter that starts now.
@@ -38,8 +40,9 @@ class Shelf:
             free_memory()  # what ended work still holds: only the collector frees its cycles
         meter = Meter(str(device))
         if (name, nf4) not in self._held:
-            if device.type == "cuda" and not _half_free(device):
+            if device.type == "cuda" and not half_free(device):
                 self.clear()
+            started = time.perf_counter()
             with meter.loading():
                 folder = resolve(name, spec)
                 read = load_quantized if nf4 else load_model
@@ -47,6 +50,7 @@ class Shelf:
                 if device.type == "cuda":
                     free_memory()  # what loading needed besides
             self._held[name, nf4] = held
+            self.seconds += time.perf_counter() - started
         model, tokenizer = self._held[name, nf4]
         # Training leaves the mode of training behind.
         return Loaded(model.eval(), tokenizer, meter)
@@ -57,7 +61,7 @@ class Shelf:
         free_memory()
 
 
-def _half_free(device: torch.device) -> bool:
+def half_free(device: torch.device) -> bool:
     """Whether a second form of a model may stay beside the first one."""
     free, total = torch.cuda.mem_get_info(device)
     return 2 * free >= total

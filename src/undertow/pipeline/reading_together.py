@@ -5,7 +5,7 @@ groups is fixed for a run, done or due: places that nobody takes stay empty, so 
 answers does not depend on what is still due.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from undertow.carrier.filter import training_carrier
 from undertow.config import Cell
 from undertow.lineage.stages import begin
-from undertow.models.stacked import evenly, worth_sharing
+from undertow.models.sharing import dealt
+from undertow.models.stacked import worth_sharing
 from undertow.pipeline import distill, pass_on, readings, steer, training
 from undertow.pipeline.loading import Loaded, Shelf
 from undertow.pipeline.pupils import Pupil
@@ -41,20 +42,45 @@ def read_due(
     run: Sequence[Cell],
     is_due: Callable[[Cell], bool],
     lock_of: Callable[[Cell], FileLock],
-) -> None:
-    """Read and keep the subjects of those cells of a run that are due.
+) -> int:
+    """Read and keep the subjects of those cells of a run that are due; the size of groups.
 
-    run: all cells whose subjects have this one base, due or not: the size of groups is theirs. A
-    cell that another process holds is left to it, and so is one whose student is not trained yet.
+    run: all cells whose subjects have this one base, due or not: those of one teacher's model are
+    read in groups of one size, which is theirs. A cell that another process holds is left to it,
+    and so is one whose student is not trained yet.
     """
-    if not training.may_be_together(study) or not any(is_due(cell) for cell in run):
-        return
-    model = study.params.student_base(run[0])
+    if not training.may_be_together(study):
+        return 1
+    largest = 1
+    for part in by_teacher(run):
+        if any(is_due(cell) for cell in part):
+            largest = max(largest, _read_part(study, shelf, stage, part, is_due, lock_of))
+    return largest
+
+
+def by_teacher(run: Iterable[Cell]) -> list[list[Cell]]:
+    """The cells of each teacher's model: whether another model's have been written yet, when a
+    base's students are trained, must change nothing for them."""
+    found: dict[str, list[Cell]] = {}
+    for cell in run:
+        found.setdefault(cell.model, []).append(cell)
+    return list(found.values())
+
+
+def _read_part(
+    study: Study,
+    shelf: Shelf,
+    stage: Literal["steer", "pass-on", "distill"],
+    part: Sequence[Cell],
+    is_due: Callable[[Cell], bool],
+    lock_of: Callable[[Cell], FileLock],
+) -> int:
+    model = study.params.student_base(part[0])
     loaded = shelf.load(study, model)
-    size = group_size(loaded.model, study.params.runtime.batch_size, len(run))
+    size = group_size(loaded.model, study.params.runtime.batch_size, len(part))
     if size == 1:
-        return
-    waiting = list(run)
+        return size
+    waiting = list(part)
     while waiting:
         with ExitStack() as locks:
             group: list[_Subject] = []
@@ -64,12 +90,13 @@ def read_due(
                     group += _subject(study, loaded, stage, cell)
             if group:
                 _read(study, shelf.load(study, model), stage, group, size)
+    return size
 
 
 def group_size(model: PreTrainedModel, batch_size: int, subjects: int) -> int:
-    """How many subjects share a batch: as many as make it faster, in groups of equal size."""
+    """How many subjects share a batch: as many as make it faster, in groups to be dealt out."""
     on_gpu = model.device.type == "cuda"
-    return evenly(subjects, worth_sharing(model, batch_size) if on_gpu else ON_CPU)
+    return dealt(subjects, worth_sharing(model, batch_size) if on_gpu else ON_CPU)
 
 
 def _subject(study: Study, loaded: Loaded, stage: str, cell: Cell) -> Iterator[_Subject]:

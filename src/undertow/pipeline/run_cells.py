@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from undertow.config import PLAIN, Cell
 from undertow.lineage.stages import Node, cell_node, model_node
 from undertow.pipeline import direction, distill, fetch, judge, pass_on, steer
-from undertow.pipeline.groups import train_due
+from undertow.pipeline.groups import Trainers, train_due
 from undertow.pipeline.ledger import CellsRun, Ledger, bases, cells_of, command, told
 from undertow.pipeline.loading import Shelf
 from undertow.pipeline.reading_together import read_due
@@ -184,7 +184,7 @@ class _Run:
 
     def _train(self, cells: Sequence[Cell], fresh: Mapping[Cell, bool]) -> None:
         """Train what is due in groups, where that is possible; elsewhere the stages train."""
-
+        trainers = Trainers()
         try:
             for group, error in train_due(
                 self._study,
@@ -192,6 +192,7 @@ class _Run:
                 cells,
                 lambda cell: self._is_due("distill", cell, fresh[cell]),
                 self._ledger.lock,
+                trainers,
             ):
                 if error is not None:
                     self._failed |= dict.fromkeys((cell.key for cell in group), told(error))
@@ -199,6 +200,8 @@ class _Run:
         except Exception as error:  # each cell's own stage will say what is wrong with it
             say(f"nothing was trained together: {told(error)}")
             self._shelf.clear()
+        finally:
+            trainers.clear()
 
     def _read_together(
         self,

@@ -21,7 +21,7 @@ from undertow.errors import UndertowError
 from undertow.models import processes
 from undertow.models.families import FamilyLayout, layout_of
 from undertow.models.memory import free_memory
-from undertow.models.stacked import evenly
+from undertow.models.sharing import dealt
 from undertow.student import stack
 from undertow.student.batch import Share, filled
 from undertow.student.block import Kind, kinds_of
@@ -106,7 +106,7 @@ class Together:
         )
         self._at_once, self._recompute = max(one.batch_size for one in settings), False
         whole = sizes_of(run, 1, self._at_once)
-        self.size = size or evenly(len(run), _group_that_fits(model, whole, self._kinds[0]))
+        self.size = size or dealt(len(run), _group_that_fits(model, whole, self._kinds[0]))
         self._step: Step | None = None
         self._sizes = whole
         self._base: FrozenBase | None = None

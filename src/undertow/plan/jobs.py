@@ -1,25 +1,23 @@
-"""The stages of a run as jobs that wait for one another, and the one that is next."""
+"""The stages of a run as jobs that wait for one another."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from undertow.cluster.worker import Stage
 from undertow.config import PLAIN, Cell
 from undertow.lineage.stages import Node, cell_node, model_node
 from undertow.study.layout import Study
 
+JobStage = Literal["fetch", "direction", "steer", "pass-on", "distill", "judge"]
 State = Literal["waiting", "running", "done", "failed"]
-ORDER: tuple[Stage, ...] = ("fetch", "direction", "steer", "pass-on", "distill", "judge")
-"""Of what is ready, this goes first: what others wait for."""
+Kind = tuple[JobStage, str, int, str]
 
 
 @dataclass(eq=False)
 class Job:
     """A stage of a model or cell; base: the model that it computes with."""
 
-    stage: Stage
+    stage: JobStage
     subject: str | Cell
     base: str
     node: Node
@@ -33,9 +31,10 @@ class Job:
     shunned: set[str] = field(default_factory=set)  # nodes of the cluster that lost it
 
     @property
-    def kind(self) -> tuple[str, str, int]:
-        """Jobs of one kind may be done together."""
-        return self.stage, self.base, self.round
+    def kind(self) -> Kind:
+        """Stage, base, round and teacher's model: jobs of one kind may be done together."""
+        teacher = self.subject if isinstance(self.subject, str) else self.subject.model
+        return self.stage, self.base, self.round, teacher
 
     @property
     def key(self) -> str:
@@ -55,7 +54,7 @@ def jobs_of(
 ) -> list[Job]:
     """Every stage of these cells and models.
 
-    groups: students are trained together, so the first of a base waits for all its teachers.
+    groups: students are trained together, so the first of a kind waits for all its teachers.
     """
     params = study.params
     jobs: list[Job] = []
@@ -89,46 +88,11 @@ def jobs_of(
         jobs += [distill, Job("judge", cell, base, judged, number, [*own, distill])]
     if groups:
         for distill in distills.values():
-            distill.behind = [
-                job for job in writers if (job.base, job.round) == (distill.base, distill.round)
-            ]
+            distill.behind = [job for job in writers if _writes_for(job, distill)]
     return jobs[: 2 * len(models)] + writers + jobs[2 * len(models) :]
 
 
-class Rates:
-    """Measured seconds of stages, from which the length of what is left is guessed."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-
-    def add(self, job: Job, seconds: float) -> None:
-        self._seconds[job.stage, job.base].append(seconds)
-
-    def of(self, job: Job) -> float:
-        """Seconds; what has never been measured counts as long."""
-        known = self._seconds.get((job.stage, job.base))
-        return sum(known) / len(known) if known else 1e9
-
-
-def chosen(ready: Iterable[Job], node: str, held: str, rates: Rates) -> list[Job]:
-    """The next work of a worker on this node that holds this base: all that is of one kind.
-
-    What others wait for goes first, then the base that is held already, then the base with most
-    work left, then the longest.
-    """
-    fit = [job for job in ready if node not in job.shunned]
-    if not fit:
-        return []
-    left: dict[str, float] = defaultdict(float)
-    for job in fit:
-        left[job.base] += rates.of(job)
-    fit.sort(
-        key=lambda job: (
-            ORDER.index(job.stage),
-            job.base != held,
-            -left[job.base],
-            -rates.of(job),
-        )
-    )
-    first = fit[0]
-    return [job for job in fit if job.kind == first.kind]
+def _writes_for(writer: Job, distill: Job) -> bool:
+    """Whether it writes for students that may be trained together with this one."""
+    teachers = writer.kind[3] == distill.kind[3] and writer.round == distill.round
+    return teachers and (writer.stage == "steer" or writer.base == distill.base)
