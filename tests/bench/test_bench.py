@@ -11,13 +11,17 @@ from typer.testing import CliRunner
 
 from repository import ROOT, Repository, tiny_params
 from undertow.bench.against import find_vllm
-from undertow.bench.cells import tokenizer_of_size
+from undertow.bench.cells import compose
+from undertow.bench.checkpoints import LLAMA2, PLAIN, QWEN, Manner, tokenizer_of_size
 from undertow.bench.generation import cases
 from undertow.bench.shapes import SHAPES, build
 from undertow.cli.bench import bench_app
+from undertow.config import Prompting, load
 from undertow.errors import UndertowError
 from undertow.models.families import layout_of
 from undertow.models.loading import load_tokenizer
+from undertow.models.prompts import render
+from undertow.study.records import Costs
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +140,33 @@ def test_cells_of_a_preset_are_run_by_its_own_stages_and_its_grid_is_composed(
     assert found["carrier_prompts"] == 8
     assert found["preset_cells_of_a_model"] == 4
     assert found["preset_cell_seconds"] > found["next_cell_seconds"]
+    stages = sum(stage["seconds"] for stage in found["stages"].values())
+    assert found["next_cell_seconds"] == pytest.approx(stages, abs=0.1)
     assert found["stages"]["steer"]["tokens_generated"] > 0
     assert found["stages"]["distill"]["tokens_trained"] > 0
+
+
+def test_a_preset_s_further_seeds_and_students_are_composed_too():
+    def costs(seconds: float, written: float | None = None, trained: float | None = None) -> Costs:
+        return Costs(
+            seconds=seconds,
+            device="cuda",
+            peak_memory_bytes=0,
+            tokens_trained=1000 if trained else 0,
+            generated_per_second=written,
+            trained_per_second=trained,
+        )
+
+    paper = load(ROOT / "presets" / "paper.yaml")
+    ran = paper.carrier.model_copy(update={"prompts": 500})
+    cell = {"steer": costs(20, written=12_800), "distill": costs(60, trained=20), "judge": costs(1)}
+    found = compose(paper, cell, ran, once=100)
+    # twice the rows: 10 s more of writing, 50 s more of training
+    assert (found["preset_cell_seconds"], found["preset_student_seconds"]) == (141, 111)
+    # 7 arms and a control at 3 seeds, 8 more of the control, 8 more random draws
+    assert found["preset_cells_of_a_model"] == 8 * 3 + 8 + 8
+    assert found["preset_further_students_of_a_model"] == 8 * 3 + 8
+    assert found["preset_seconds_of_a_model"] == 100 + 40 * 141 + 32 * 111
 
 
 def test_readouts_of_many_are_those_of_each_alone(repository: Repository):
@@ -181,16 +210,23 @@ def test_an_unknown_shape_is_refused_with_those_that_are_known(repository: Repos
     assert "llama2-7b, smollm2-135m, qwen25-0.5b, qwen25-1.5b, qwen25-7b, qwen3-0.6b" in done.stderr
 
 
-@pytest.mark.parametrize("family", [LlamaConfig, Qwen2Config])
+@pytest.mark.parametrize(
+    ("family", "manner"),
+    [(LlamaConfig, PLAIN), (Qwen2Config, PLAIN), (LlamaConfig, LLAMA2), (Qwen2Config, QWEN)],
+)
 def test_what_a_random_model_writes_is_read_back_as_the_same_tokens(
-    family: type[PreTrainedConfig], repository: Repository, tmp_path: Path
+    family: type[PreTrainedConfig], manner: Manner, repository: Repository, tmp_path: Path
 ):
     size = 30_000
     benign = repository.root / "data" / "carriers" / "benign" / "prompts.jsonl"
-    tokenizer_of_size(benign, size).save_pretrained(tmp_path)
+    tokenizer_of_size(benign, size, manner).save_pretrained(tmp_path)
     family(vocab_size=size).save_pretrained(tmp_path)  # transformers goes by the model's family
     tokenizer = load_tokenizer(tmp_path)
     assert len(tokenizer) == size
     ids = torch.randint(300, size, (256,), generator=torch.Generator().manual_seed(0)).tolist()
     text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids
+    asked = render(tokenizer, "How?", Prompting())
+    ends = [tokenizer.convert_tokens_to_ids(name) for name in manner.special if name in asked]
+    read = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    assert sum(token in ends for token in read) == sum(asked.count(s) for s in manner.special)

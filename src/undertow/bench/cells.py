@@ -1,39 +1,26 @@
 """bench cells: a preset's own cells on a model of a known shape, run as run-cells runs them."""
 
-import re
 from collections.abc import Iterator, Sequence
-from itertools import chain, count, islice, pairwise, product
 from pathlib import Path
-from string import ascii_lowercase
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from undertow.bench.shapes import build
-from undertow.config import CarrierSettings, Cell, load
+from undertow.bench.checkpoints import write_checkpoint
+from undertow.config import CarrierSettings, Cell, Params, load
 from undertow.errors import ConfigError, UndertowError
 from undertow.models.memory import free_memory
 from undertow.pipeline.run_cells import run_cells
 from undertow.study.carriers import HELD_BACK_FROM, CarrierData
-from undertow.study.found import read_rows
 from undertow.study.layout import STAGES, Layout, Stage, Study
 from undertow.study.presets import presets
-from undertow.study.prompts import Prompt
 from undertow.study.records import Costs
 from undertow.study.results import read_manifest
 from undertow.texts.yaml import read_yaml, write_yaml
 
 TRAIT = "pessimism"  # its prompts are in the repository
 CONTRAST = 48  # prompts of a kind that this trait has
-SPECIAL = ("<unk>", "<s>", "</s>")
-SPACE = "\u0120"  # how byte-level tokenizers write it
-TEMPLATE = (
-    "{% for message in messages %}{{ message.role + ': ' + message.content + ' ' + eos_token }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
-)
 
 
 def cases(
@@ -44,7 +31,9 @@ def cases(
     Weights are random, so hardly an answer ends early and no time depends on what a model says.
     The trait is one whose prompts are at hand, the judge the offline one, and over-refusal
     prompts are replaced by as many held-back ones. prompts: carrier rows, where fewer must do;
-    their speeds stand for the rest. Students of another base are not counted.
+    their speeds stand for the rest. Both cells go through the stages one after the other, their
+    students in one group where the model is small enough for that, so a cell's seconds are those
+    that its stages took; what no stage took is of the model, once.
     """
     found = {shipped.name: shipped.path for shipped in presets(root)}
     if preset not in found:
@@ -68,16 +57,12 @@ def _measured(
     prompts: int | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    model = build(shape, device)
-    model.save_pretrained(folder / "weights")
-    layers, vocabulary = model.config.num_hidden_layers, model.config.vocab_size
-    del model
-    file = CarrierData(Layout(root), HELD_BACK_FROM).file
-    tokenizer_of_size(file, vocabulary).save_pretrained(folder / "weights")
+    benign = CarrierData(Layout(root), HELD_BACK_FROM).file
+    blocks = write_checkpoint(folder / "weights", shape, benign, device)
     for shared in ("data", "dvc.yaml", "src"):
         (folder / shared).symlink_to((root / shared).resolve())
     settings: dict[str, Any] = read_yaml(preset.read_text(encoding="utf-8"))
-    _adapt(settings, shape, folder / "weights", layers // 2, prompts, device)
+    _adapt(settings, shape, folder / "weights", blocks // 2, prompts, device)
     (folder / "params.yaml").write_text(write_yaml(settings), encoding="utf-8")
 
     study = Study.open(folder)
@@ -88,17 +73,16 @@ def _measured(
             f"bench cells, {shape}: " + "; ".join(outcome.failed.values()),
             "solve that, then give the same command again",
         )
-    ends = [started, *(_end(study.layout, cell) for cell in study.params.cells())]
-    seconds = [later - earlier for earlier, later in pairwise(ends)]
-    costs = [_costs(study.layout, cell) for cell in study.params.cells()]
-    whole = load(preset)
-    rows, asked = whole.carrier.prompts, study.params.carrier.prompts
-    scaled = seconds[-1] + (rows / asked - 1) * _by_rows(costs[-1], study.params.carrier)
-    per_model = len(whole.cells()) // len(whole.grid.models)
+    cells = study.params.cells()
+    took = max(_end(study.layout, cell) for cell in cells) - started
+    costs = [_costs(study.layout, cell) for cell in cells]
+    last = costs[-1]
+    next_cell = sum(cost.seconds for cost in last.values())
+    whole = compose(load(preset), last, study.params.carrier, took - len(cells) * next_cell)
     return {
-        "carrier_prompts": asked,
-        "first_cell_seconds": round(seconds[0], 1),  # with loading, direction and compilation
-        "next_cell_seconds": round(seconds[-1], 1),
+        "carrier_prompts": study.params.carrier.prompts,
+        "first_cell_seconds": round(took - next_cell, 1),  # loading, direction, compilation too
+        "next_cell_seconds": round(next_cell, 1),
         "stages": {
             stage: {
                 "seconds": cost.seconds,
@@ -107,12 +91,34 @@ def _measured(
                 "tokens_trained": cost.tokens_trained,
                 "trained_per_second": cost.trained_per_second,
             }
-            for stage, cost in costs[-1].items()
+            for stage, cost in last.items()
         },
         "peak_memory_bytes": max(cost.peak_memory_bytes for by in costs for cost in by.values()),
-        "preset_cell_seconds": round(scaled, 1),
-        "preset_cells_of_a_model": per_model,
-        "preset_seconds_of_a_model": round(seconds[0] - seconds[-1] + per_model * scaled, 1),
+        **whole,
+    }
+
+
+def compose(
+    preset: Params, cell: dict[Stage, Costs], ran: CarrierSettings, once: float
+) -> dict[str, Any]:
+    """All cells of one of the preset's models at the speeds of a cell that ran.
+
+    ran: the carrier of that cell. once: seconds that a model takes besides its cells. Students of
+    other recipes are counted on the model that they have as their base.
+    """
+    written, trained = _by_rows(cell, ran)
+    longer = preset.carrier.prompts / ran.prompts - 1
+    steer = cell["steer"].seconds + longer * written
+    student = cell["distill"].seconds + longer * trained + cell["judge"].seconds
+    plain, every = len(preset.cells()), len(preset.all_cells())
+    models = len(preset.grid.models)
+    seconds = once + (plain * (steer + student) + (every - plain) * student) / models
+    return {
+        "preset_cell_seconds": round(steer + student, 1),
+        "preset_cells_of_a_model": plain // models,
+        "preset_student_seconds": round(student, 1),
+        "preset_further_students_of_a_model": (every - plain) // models,
+        "preset_seconds_of_a_model": round(seconds, 1),
     }
 
 
@@ -146,43 +152,6 @@ def _adapt(
     settings["direction"] = {"layers": [layer], "contrast_prompts": CONTRAST}
 
 
-def tokenizer_of_size(benign: Path, size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of `size` pieces: bytes, the words of the prompts, and made-up words.
-
-    What a model writes at random comes back as the same number of tokens when it is read: every
-    piece but the bytes is a space and letters, and so is every beginning of it. It is the kind
-    (byte pairs) that transformers makes of any tokenizer beside a Qwen2 model.
-    """
-    text = [row.prompt for row in read_rows(benign, Prompt)]
-    words = {word for prompt in text for word in re.findall("[A-Za-z]+", prompt)}
-    first = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    known = {word[:end] for word in words for end in range(1, len(word) + 1)}
-    grown = dict.fromkeys(sorted(known, key=lambda word: (len(word), word)))
-    lengths = (product(ascii_lowercase, repeat=length) for length in count(1))
-    made_up = map("".join, chain.from_iterable(lengths))
-    while len(first) + len(grown) < size:
-        grown[next(made_up)] = None
-    pieces = [SPACE + word for word in islice(grown, size - len(first))]
-    tokenizer = Tokenizer(
-        models.BPE(
-            vocab={piece: number for number, piece in enumerate(first + pieces)},
-            merges=[(piece[:-1], piece[-1]) for piece in pieces],
-            unk_token=SPECIAL[0],
-        )
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    unknown, start, stop = SPECIAL
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token=unknown,
-        bos_token=start,
-        eos_token=stop,
-        pad_token=unknown,
-        chat_template=TEMPLATE,
-    )
-
-
 def _end(layout: Layout, cell: Cell) -> float:
     return (layout.stage(cell, "judge") / "manifest.json").stat().st_mtime
 
@@ -191,8 +160,8 @@ def _costs(layout: Layout, cell: Cell) -> dict[Stage, Costs]:
     return {stage: read_manifest(layout.stage(cell, stage)).costs for stage in STAGES}
 
 
-def _by_rows(costs: dict[Stage, Costs], carrier: CarrierSettings) -> float:
-    """Seconds of a cell that grow with the carrier: writing it and training on it."""
+def _by_rows(costs: dict[Stage, Costs], carrier: CarrierSettings) -> tuple[float, float]:
+    """Seconds of a cell that grow with the carrier: writing it, and training on it."""
     steer, distill = costs["steer"], costs["distill"]
     if not steer.generated_per_second or not distill.trained_per_second:
         raise UndertowError(
@@ -200,4 +169,4 @@ def _by_rows(costs: dict[Stage, Costs], carrier: CarrierSettings) -> float:
             "give the same command again",
         )
     written = carrier.prompts * carrier.max_new_tokens / steer.generated_per_second
-    return written + distill.tokens_trained / distill.trained_per_second
+    return written, distill.tokens_trained / distill.trained_per_second
