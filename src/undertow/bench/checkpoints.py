@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from undertow.bench.shapes import build
+from undertow.bench.shapes import Shape, build
 from undertow.models.memory import free_memory
 from undertow.study.found import read_rows
 from undertow.study.prompts import Prompt
@@ -60,7 +60,7 @@ QWEN = Manner(
 
 
 def write_checkpoint(
-    folder: Path, shape: str, benign: Path, device: torch.device, manner: Manner = PLAIN
+    folder: Path, shape: str | Shape, benign: Path, device: torch.device, manner: Manner = PLAIN
 ) -> int:
     """Write a checkpoint of the shape; returns the number of its blocks.
 

@@ -12,7 +12,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from undertow.bench.cells import TRAIT, tokenizer_of_size
+from undertow.bench.cells import TRAIT
+from undertow.bench.checkpoints import tokenizer_of_size
 from undertow.bench.shapes import build
 from undertow.config import Prompting
 from undertow.engine.generate import generate, generate_together

@@ -78,15 +78,33 @@ SHAPES = {
 }
 
 
-def build(shape: str, device: torch.device) -> PreTrainedModel:
+def small(shape: Shape) -> Shape:
+    """The same family, depth and number of query heads to a key, in widths that a CPU runs."""
+    width, keys = 16, min(shape.num_key_value_heads, 4)
+    heads = shape.num_attention_heads * keys // shape.num_key_value_heads
+    if heads > 8:
+        heads, keys = heads // keys, 1
+    return shape._replace(
+        hidden_size=width * heads,
+        intermediate_size=2 * width * heads,
+        num_attention_heads=heads,
+        num_key_value_heads=keys,
+        vocab_size=2048,
+        head_dim=width,
+    )
+
+
+def build(shape: str | Shape, device: torch.device) -> PreTrainedModel:
     """A model of this shape in bfloat16 (float32 on a CPU); ConfigError for an unknown shape."""
-    if shape not in SHAPES:
-        raise ConfigError(f"--shape: no shape {shape!r}", f"use one of: {', '.join(SHAPES)}")
+    if isinstance(shape, str):
+        if shape not in SHAPES:
+            raise ConfigError(f"--shape: no shape {shape!r}", f"use one of: {', '.join(SHAPES)}")
+        shape = SHAPES[shape]
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16 if device.type == "cuda" else torch.float32)
     try:
         with torch.device(device), no_init_weights():
-            model: Any = SHAPES[shape].model()
+            model: Any = shape.model()
     finally:
         torch.set_default_dtype(before)
     ones = 0 if family_of(model.config).norm_adds_one else 1

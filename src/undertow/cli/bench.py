@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -162,6 +163,33 @@ def bench_judge(
     from undertow.bench.judging import cases
 
     _print(cases(open_study(), rows))
+
+
+@app.command(rich_help_panel="Study")
+def rehearse(
+    preset: Annotated[str, typer.Argument(help="Whose models have known shapes.")] = "paper-smoke",
+    shapes: Annotated[
+        Literal["tiny", "exact"],
+        typer.Option(help="tiny: a minute on a CPU; exact: one 80 GB GPU, and 40 GB of TMPDIR."),
+    ] = "tiny",
+    limit: Annotated[
+        int | None,
+        typer.Option(min=2, help="Arms of a model at most, with one seed; default: the grid."),
+    ] = None,
+    to: Annotated[
+        Path, typer.Option(file_okay=False, help="Where rehearsal.txt and the rest go.")
+    ] = Path("rehearsal"),
+    device: Device = "auto",
+) -> None:
+    """Go through a study from doctor to publish on random weights, and say what went wrong."""
+    from undertow.bench.rehearsal import rehearse as go_through
+    from undertow.bench.rehearsed import lines
+    from undertow.study.layout import find_root
+
+    found = go_through(find_root(), preset, shapes, limit, device, to)
+    print(lines(found), end="")
+    if found.problems:
+        raise typer.Exit(1)
 
 
 def _print(cases: Iterable[dict[str, Any]]) -> None:

@@ -61,7 +61,7 @@ class Meter:
             generated_per_second=_rate(self._generated, self._generating)
             or earlier.generated_per_second,
             trained_per_second=_rate(self._trained, self._training) or earlier.trained_per_second,
-            peak_memory_bytes=max(earlier.peak_memory_bytes, _peak_memory(self.device)),
+            peak_memory_bytes=max(earlier.peak_memory_bytes, peak_memory(self.device)),
         )
 
 
@@ -86,7 +86,8 @@ def _rate(tokens: int, seconds: float) -> float | None:
     return round(tokens / seconds, 1) if seconds else None
 
 
-def _peak_memory(device: str) -> int:
+def peak_memory(device: str) -> int:
+    """Bytes: of a GPU since the last meter began, else of this process from its start on."""
     if device.startswith("cuda"):
         import torch
 

@@ -43,7 +43,7 @@ def describe_plan(plan: Plan) -> str:
     if plan.sizes:
         lines += ["", f"To tell the two taus apart in {100 * plan.enough:.0f} % of studies:"]
         lines += [f"  {_size(size)}" for size in plan.sizes]
-    lines += ["", *_cost(plan.cost)]
+    lines += ["", describe_cost(plan.cost)]
     lines += ["", "In brackets after a share: its 95 % Monte Carlo interval."]
     return "\n".join(lines)
 
@@ -93,7 +93,8 @@ def _audit(rows: AuditRows) -> str:
     )
 
 
-def _cost(cost: GridCost) -> list[str]:
+def describe_cost(cost: GridCost) -> str:
+    """What the grid takes, as plain text."""
     total = "unknown" if cost.hours is None else f"about {cost.hours:.2f} device hours at most"
     lines = [f"Cost of the {cost.cells} cells of params.yaml: {total}"]
     lines += [f"  {_model(model)}" for model in cost.models]
@@ -106,7 +107,7 @@ def _cost(cost: GridCost) -> list[str]:
             f"  judge: about {cost.judge_usd:.2f} USD for {cost.judge_rows:,} rows that are not "
             f"paid for yet, at the prices of {cost.price_date}"
         )
-    return lines
+    return "\n".join(lines)
 
 
 def _model(cost: ModelCost) -> str:
