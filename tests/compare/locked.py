@@ -47,7 +47,7 @@ class LockedStudy:
         """Record what lies in results/ as made with the study's parameters, and cache it."""
         stages = {
             f"{stage}@{cell.key}": self._entry(study, cell, stage)
-            for cell in study.params.cells()
+            for cell in study.params.all_cells()
             for stage in SECTIONS
         }
         text = yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False)

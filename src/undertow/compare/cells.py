@@ -1,8 +1,10 @@
 """Which cells two snapshots do not have in common, and what their stages read differently."""
 
+from collections.abc import Set
+
 from undertow.compare.records import CellChange
 from undertow.compare.revisions import Snapshot
-from undertow.config import Cell
+from undertow.config import PLAIN, Cell
 from undertow.lineage.lock import causes
 from undertow.study.records import CellResult, Readout
 
@@ -10,8 +12,9 @@ from undertow.study.records import CellResult, Readout
 def cell_changes(before: Snapshot, after: Snapshot) -> tuple[list[CellChange], int]:
     """The cells that differ, and the number of those that do not."""
     changes = []
-    old, new = set(before.params.cells()), set(after.params.cells())
-    ordered = dict.fromkeys([*after.params.cells(), *before.params.cells()])
+    ran = {(cell.model, cell.student) for side in (before, after) for cell in side.others}
+    old, new = (_cells(side, ran) for side in (before, after))
+    ordered = {**new, **old}
     for cell in ordered:
         if cell not in old:
             changes.append(CellChange(cell=cell.key, state="appeared", causes=(), detail=""))
@@ -22,9 +25,15 @@ def cell_changes(before: Snapshot, after: Snapshot) -> tuple[list[CellChange], i
     return changes, len(ordered) - len(changes)
 
 
+def _cells(side: Snapshot, ran: Set[tuple[str, str]]) -> dict[Cell, None]:
+    """Of a grid: all plain ones, and those of other recipes and rounds that either side ran."""
+    cells = side.params.all_cells()
+    return {c: None for c in cells if c.student == PLAIN or (c.model, c.student) in ran}
+
+
 def _change(before: Snapshot, after: Snapshot, cell: Cell) -> CellChange | None:
     """How a cell of both grids differs; None where it is the same result."""
-    first, second = before.results.get(cell), after.results.get(cell)
+    first, second = before.result(cell), after.result(cell)
     why = tuple(causes(before.lock, after.lock, cell))
     if first is None or second is None:
         hashes = [side.lock.hash_of(side.lock.folder(cell, "judge")) for side in (before, after)]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from undertow.analysis.summary import METHOD, ArmSummary
 from undertow.compare.cells import cell_changes
-from undertow.compare.computed import StatedVerdict, compute
+from undertow.compare.computed import StatedVerdict, compute, compute_further
 from undertow.compare.differences import (
     IndependentArm,
     PairedArm,
@@ -17,18 +17,21 @@ from undertow.compare.differences import (
     differences_of,
     unknown,
 )
+from undertow.compare.further import recipe_changes, round_changes
 from undertow.compare.records import (
     CellChange,
     ChangedParam,
     Comparison,
     Difference,
     MissingCell,
+    RecipeChange,
     RevisionRecord,
+    RoundChange,
     TauChange,
     VerdictChange,
 )
 from undertow.compare.revisions import Snapshot
-from undertow.config import Params
+from undertow.config import Cell, Params
 from undertow.config.dotted import flat
 from undertow.findings.numbers import READOUTS
 from undertow.stats.intervals import Estimate
@@ -66,18 +69,27 @@ def compare(before: Snapshot, after: Snapshot) -> Comparison:
                 )
             )
     verdicts += _stated_verdicts(old.stated, new.stated)
+    further = compute_further(before, statistics), compute_further(after, statistics)
+    recipes, rounds = recipe_changes(sides, *further), round_changes(sides, *further)
     params = _params(before.params, after.params)
     missing = [*_missing(before, "before"), *_missing(after, "after")]
     return Comparison(
         before=RevisionRecord(label=before.label, commit=before.commit),
         after=RevisionRecord(label=after.label, commit=after.commit),
-        headline=_headline(params, cells, taus, missing, statistics.confidence),
+        headline=" ".join(
+            [
+                _headline(params, cells, taus, missing, statistics.confidence),
+                *_of_further(recipes, rounds),
+            ]
+        ),
         confidence=statistics.confidence,
         resamples=statistics.resamples,
         params=tuple(params),
         cells=tuple(cells),
         cells_unchanged=unchanged,
         taus=tuple(taus),
+        recipes=tuple(recipes),
+        rounds=tuple(rounds),
         verdicts=tuple(verdicts),
         missing=tuple(missing),
         notes=tuple(_notes(sides)),
@@ -170,9 +182,14 @@ def _stated_verdicts(
 
 
 def _missing(side: Snapshot, name: Literal["before", "after"]) -> list[MissingCell]:
+    """Every plain cell, and the first one of any other recipe or round."""
+    firsts: dict[tuple[str, str], Cell] = {}
+    for cell in side.no_others:
+        firsts.setdefault((cell.model, cell.student), cell)
+    gaps = {**side.missing, **{cell: side.no_others[cell] for cell in firsts.values()}}
     return [
         MissingCell(cell=cell.key, side=name, reason=gap.reason, remedy=gap.remedy)
-        for cell, gap in side.missing.items()
+        for cell, gap in gaps.items()
     ]
 
 
@@ -236,6 +253,33 @@ def _headline(
     if missing:
         parts.append(f"{_counted(len(missing), 'result')} could not be had; see below.")
     return " ".join(parts)
+
+
+def _of_further(recipes: Sequence[RecipeChange], rounds: Sequence[RoundChange]) -> Iterable[str]:
+    """Of the shares removed and of the step ratios that differ by more than their noise."""
+    removed = [
+        (f"{each.model} {each.student} {each.arm}", each.readout, each.difference)
+        for each in recipes
+        if each.measure == "removed"
+    ]
+    steps = [
+        (f"{each.model} {each.students[-1]} {each.arm}", each.readout, each.difference)
+        for each in rounds
+        if each.round is None
+    ]
+    for what, changes in (("shares removed by recipes", removed), ("step ratios", steps)):
+        known = [each for each in changes if each[2].word not in ("unknown", "same data")]
+        clear = [
+            f"{name} by {readout} ({difference.word})"
+            for name, readout, difference in known
+            if difference.word in ("higher", "lower")
+        ]
+        if known:
+            named = f": {', '.join(clear)}" if clear else ""
+            yield (
+                f"Of {len(known)} comparable {what}, {len(clear) or 'none'} differ by more than "
+                f"their noise{named}."
+            )
 
 
 def _state(state: str) -> str:

@@ -175,7 +175,7 @@ def _pair(sides: Sides, model: str, arm: Arm, readout: ReadoutName) -> Pair | No
         shared &= sides.alike
     if len(shared) < 2:
         return None
-    kept = [{cell: _only(result, shared) for cell, result in grid.items()} for grid in grids]
+    kept = [{cell: only(result, shared) for cell, result in grid.items()} for grid in grids]
     before, after = (
         _side(side, grid, model, arm, readout) for side, grid in zip(snapshots, kept, strict=True)
     )
@@ -201,15 +201,17 @@ def _seeds(side: Snapshot, arm: Arm) -> list[tuple[Arm, tuple[int, ...]]]:
     return [(each, tuple(sorted(params.seeds_of(each)))) for each in (arm, params.control)]
 
 
-def _only(result: CellResult, ids: Set[str]) -> CellResult:
-    def only(readout: Readout) -> Readout:
+def only(result: CellResult, ids: Set[str]) -> CellResult:
+    """A result on these prompts alone."""
+
+    def kept(readout: Readout) -> Readout:
         return Readout(
             verdicts={id: readout.verdicts[id] for id in readout.verdicts if id in ids},
             margins={id: readout.margins[id] for id in readout.margins if id in ids},
         )
 
     return result.model_copy(
-        update={"teacher": only(result.teacher), "student": only(result.student)}
+        update={"teacher": kept(result.teacher), "student": kept(result.student)}
     )
 
 

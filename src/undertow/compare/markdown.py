@@ -10,10 +10,12 @@ from undertow.compare.records import (
     Comparison,
     Difference,
     MissingCell,
+    RecipeChange,
+    RoundChange,
     TauChange,
     VerdictChange,
 )
-from undertow.findings.numbers import RATIO, READOUTS, SCALES, Scale
+from undertow.findings.numbers import PERCENT, RATIO, READOUTS, SCALES, Scale
 from undertow.stats.intervals import Estimate
 from undertow.study.records import ReadoutName
 from undertow.texts.tables import markdown_table
@@ -22,6 +24,9 @@ from undertow.texts.untrusted import visible
 SPECIAL = re.compile(r"([\\`*<>\[\]|])")
 LONG = 80
 VERDICT_HEAD = ("model", "arm", "verdict", "before", "after", "did what it rests on move?")
+CHANGE_HEAD = ("before", "after", "difference", "after against before")
+RECIPE_HEAD = ("model", "recipe", "arm", "what", *CHANGE_HEAD)
+ROUND_HEAD = ("model", "student", "arm", "what", *CHANGE_HEAD)
 READOUT_UNITS: dict[ReadoutName, str] = {"margin": "margin", "rate": "rate of verdicts"}
 
 
@@ -36,14 +41,20 @@ def comparison_markdown(comparison: Comparison) -> str:
         rows = [(p.key, _value(p.before), _value(p.after)) for p in comparison.params]
         parts += ["### Parameters", _table(("key", "before", "after"), rows)]
     if comparison.cells:
-        parts += ["### Cells", _table(("cell", "change", "cause"), map(_cell, comparison.cells))]
+        parts += ["### Cells", _table(("cell", "change", "cause"), _cells(comparison.cells))]
         if comparison.cells_unchanged:
             parts.append(f"Unchanged cells: {comparison.cells_unchanged}.")
     for readout in READOUTS:
         taus = [tau for tau in comparison.taus if tau.readout == readout]
         if taus and any(tau.difference.word != "same data" for tau in taus):
             parts += [f"### tau by {READOUT_UNITS[readout]}", _taus(taus)]
-    if any(tau.difference.word != "same data" for tau in comparison.taus):
+    parts += further_tables(comparison)
+    changes = [
+        *(each.difference for each in comparison.taus),
+        *(each.difference for each in comparison.recipes),
+        *(each.difference for each in comparison.rounds),
+    ]
+    if any(each.word != "same data" for each in changes):
         parts.append(_legend(comparison))
     if comparison.verdicts:
         parts += ["### Verdicts", _table(VERDICT_HEAD, map(_verdict, comparison.verdicts))]
@@ -51,6 +62,53 @@ def comparison_markdown(comparison: Comparison) -> str:
         head = ("cell", "side", "why there is no result", "what to type")
         parts += ["### Not available", _table(head, map(_missing, comparison.missing))]
     return "\n\n".join(parts) + "\n"
+
+
+def further_tables(comparison: Comparison) -> Iterable[str]:
+    """A table per readout of recipes, and of rounds, where any rests on other data."""
+    for readout in READOUTS:
+        recipes = [each for each in comparison.recipes if each.readout == readout]
+        if any(each.difference.word != "same data" for each in recipes):
+            yield f"### Recipes by {READOUT_UNITS[readout]}"
+            yield _table(RECIPE_HEAD, map(_recipe, recipes))
+        rounds = [each for each in comparison.rounds if each.readout == readout]
+        if any(each.difference.word != "same data" for each in rounds):
+            yield f"### Rounds by {READOUT_UNITS[readout]}"
+            yield _table(ROUND_HEAD, map(_round, rounds))
+
+
+def _recipe(each: RecipeChange) -> tuple[str, ...]:
+    scales = (RATIO, RATIO) if each.measure == "tau" else (PERCENT, SCALES["rate"])
+    return (each.model, each.student, each.arm, each.measure, *_sides(each, *scales))
+
+
+def _round(each: RoundChange) -> tuple[str, ...]:
+    last = each.students[-1] if each.round is None else each.students[each.round - 1]
+    measure = "mean step ratio" if each.round is None else f"tau, round {each.round}"
+    return (each.model, last, each.arm, measure, *_sides(each, RATIO, RATIO))
+
+
+def _sides(each: RecipeChange | RoundChange, scale: Scale, apart: Scale) -> tuple[str, ...]:
+    before, after = ("-" if e is None else scale.written(e) for e in (each.before, each.after))
+    return before, after, _difference(each.difference, apart), _word(each.difference)
+
+
+def _cells(changes: Iterable[CellChange]) -> Iterable[tuple[str, str, str]]:
+    """A row each; what came or went with a recipe or round has one for each model."""
+    whole: dict[tuple[str, str, str], int] = {}
+    rows: list[tuple[str, str, str]] = []
+    for change in changes:
+        model, _, _, *student = change.cell.split("/")
+        if not student or change.state not in ("appeared", "vanished"):
+            rows.append(_cell(change))
+            continue
+        group = (model, student[0], change.state)
+        if group not in whole:
+            rows.append(group)
+        whole[group] = whole.get(group, 0) + 1
+    for row in rows:
+        many = whole.get(row)
+        yield row if many is None else (f"{row[0]}, {row[1]}: {many} cells", row[2], "the grid")
 
 
 def _cell(change: CellChange) -> tuple[str, str, str]:
@@ -61,7 +119,7 @@ def _cell(change: CellChange) -> tuple[str, str, str]:
 
 
 def _taus(taus: Sequence[TauChange]) -> str:
-    head = ("model", "arm", "before", "after", "difference", "after against before")
+    head = ("model", "arm", *CHANGE_HEAD)
     rows = [
         (
             tau.model,

@@ -54,6 +54,35 @@ class TauChange(Record):
     difference: Difference
 
 
+Measure = Literal["tau", "removed"]
+
+
+class RecipeChange(Record):
+    """One recipe and strength: its tau, or the share of plain students' transfer it removes."""
+
+    model: str
+    student: str
+    arm: str
+    readout: ReadoutName
+    measure: Measure
+    before: Estimate | None
+    after: Estimate | None
+    difference: Difference
+
+
+class RoundChange(Record):
+    """tau of one round, or, where round is null, the mean step ratio of the whole chain."""
+
+    model: str
+    students: tuple[str, ...]
+    arm: str
+    readout: ReadoutName
+    round: int | None
+    before: Estimate | None
+    after: Estimate | None
+    difference: Difference
+
+
 class VerdictChange(Record):
     """A verdict that differs, with the difference of what it was read off."""
 
@@ -86,6 +115,8 @@ class Comparison(Record):
     cells: tuple[CellChange, ...]
     cells_unchanged: int
     taus: tuple[TauChange, ...]
+    recipes: tuple[RecipeChange, ...]
+    rounds: tuple[RoundChange, ...]
     verdicts: tuple[VerdictChange, ...]
     missing: tuple[MissingCell, ...]
     notes: tuple[str, ...]

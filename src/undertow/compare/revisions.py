@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from undertow.config import Cell, Params, check, read_raw
+from undertow.config import PLAIN, Cell, Params, check, read_raw
 from undertow.errors import ConfigError
 from undertow.lineage.git import Repository
 from undertow.lineage.lock import INSIDE, PARAMS_FILE, Lock, outdated, parse_lock
@@ -29,7 +29,10 @@ class Missing:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known of a study at one revision; every cell is in `results` or in `missing`."""
+    """What is known of a study at one revision.
+
+    Every plain cell is in `results` or in `missing`, every other one in `others` or `no_others`.
+    """
 
     label: str
     commit: str | None  # None for the working tree
@@ -37,10 +40,15 @@ class Snapshot:
     lock: Lock
     results: Mapping[Cell, CellResult]
     missing: Mapping[Cell, Missing]
+    others: Mapping[Cell, CellResult]  # of all other recipes and later rounds
+    no_others: Mapping[Cell, Missing]
     trait_hash: str | None  # MD5 of the trait's folder, as its stages read it
     prompts: Mapping[str, str] | None  # evaluation prompt id -> text; None where not to be had
     has_cross: bool  # from before there were recipes
     method: int | None  # that its summary.json was computed by; None where there is none
+
+    def result(self, cell: Cell) -> CellResult | None:
+        return self.results.get(cell) or self.others.get(cell)
 
 
 def open_revision(root: Path, revision: str | None) -> Snapshot:
@@ -63,12 +71,15 @@ def open_revision(root: Path, revision: str | None) -> Snapshot:
     cache = Cache(root)
     results: dict[Cell, CellResult] = {}
     missing: dict[Cell, Missing] = {}
-    for cell in params.cells():
+    others: dict[Cell, CellResult] = {}
+    no_others: dict[Cell, Missing] = {}
+    for cell in params.all_cells():
+        is_plain = cell.student == PLAIN
         found = _cell(source, cache, lock, raw, cell)
         if isinstance(found, Missing):
-            missing[cell] = found
+            (missing if is_plain else no_others)[cell] = found
         else:
-            results[cell] = found
+            (results if is_plain else others)[cell] = found
     trait = INSIDE.trait(params.trait).as_posix()
     hashes = (stage.deps[trait] for stage in lock.stages if trait in stage.deps)
     return Snapshot(
@@ -78,6 +89,8 @@ def open_revision(root: Path, revision: str | None) -> Snapshot:
         lock=lock,
         results=results,
         missing=missing,
+        others=others,
+        no_others=no_others,
         trait_hash=next(hashes, None),
         prompts=_prompts(source, cache, params.trait),
         has_cross=bool(raw.get("cross", {}).get("pairs")),

@@ -90,7 +90,7 @@ def estimated(asked: Mapping[K, Asked], draws: Draws) -> dict[K, Found]:
             found[key] = _unknown(COVERS_ZERO)
         else:
             usable[key] = each
-    errors = {key: _error_rows(each) for key, each in usable.items()}
+    errors = {key: error_rows(each) for key, each in usable.items()}
     prior = _prior([(usable[key].streams, rows) for key, rows in errors.items()])
     for key, each in usable.items():
         found[key] = _one(each, errors[key], SeedErrors(draws, prior))
@@ -106,7 +106,8 @@ def _bottoms(asked: Mapping[K, Asked], draws: Draws) -> dict[K, Found]:
     return estimated(rows, draws) if rows else {}
 
 
-def _error_rows(asked: Asked) -> Rows:
+def error_rows(asked: Asked) -> Rows:
+    """What differs between seeds of top / bottom about its estimate, times bottom."""
     if asked.bottom is None:
         return asked.top
     return asked.top.minus(asked.bottom, asked.top.value / asked.bottom.value)
