@@ -163,6 +163,12 @@ class Lora(Settings):
     target_modules: str | tuple[str, ...] = Field(
         "all-linear", description="all-linear or names of linear layers"
     )
+    adapted_from: int = Field(
+        0,
+        ge=0,
+        description="the lowest block (0-based) with an adapter; those below stay the base's, and "
+        "on a CPU a row goes through them once for all epochs and students",
+    )
 
 
 class DistillationSettings(Settings):

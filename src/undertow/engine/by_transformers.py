@@ -16,7 +16,7 @@ from transformers import (
 
 from undertow.engine.answers import Completion, completion
 from undertow.engine.sampling import Sampling, draw, uniform_numbers
-from undertow.models.common_start import prompted
+from undertow.models.common_start import Kept, prompted
 from undertow.models.prompts import Ends, RenderedPrompt, encode, ends_of
 
 
@@ -26,10 +26,11 @@ def generate_by_transformers(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[RenderedPrompt],
     samplings: Sequence[Sampling],
+    kept: Kept | None = None,
 ) -> list[list[Completion]]:
     """Each row's completion by every subject, by transformers' own loop and forward pass."""
     encoded = [encode(tokenizer, row.text) for row in rows]
-    batch = prompted(model, tokenizer, encoded, len(samplings))
+    batch = prompted(model, tokenizer, encoded, len(samplings), kept)
     begun = {"past_key_values": batch.cache} if batch.read else {}
     ends = ends_of(tokenizer, model)
     processors = LogitsProcessorList()

@@ -15,6 +15,7 @@ from undertow.engine.by_lanes import generate_by_lanes
 from undertow.engine.by_transformers import generate_by_transformers
 from undertow.engine.decode import unsupported
 from undertow.engine.sampling import Asking, Sampling
+from undertow.models.common_start import Kept
 from undertow.models.families import check_length
 from undertow.models.memory import halving
 from undertow.models.prompts import RenderedPrompt, encode
@@ -45,11 +46,13 @@ def generate_together(
     prompts: Sequence[RenderedPrompt],
     asked: Sequence[Asking],
     batch_size: int,
+    kept: Kept | None = None,
 ) -> Iterator[SharedBlock]:
     """The same for several subjects of one model, see `models.stacked`, each with its own seed.
 
     At most `batch_size` rows of each at a time. What a subject answers does not depend on the
     others, nor on whether they are asked at all, as long as their number stays the same.
+    kept: where the prompts of a batch may have been read already; the engine reads its own.
     """
     if all(prompt.id in one.done for one in asked for prompt in prompts):
         return
@@ -74,7 +77,7 @@ def generate_together(
             continue
         started = time.perf_counter()
         completions = halving(
-            rows, lambda part: generate_by_transformers(model, tokenizer, part, samplings)
+            rows, lambda part: generate_by_transformers(model, tokenizer, part, samplings, kept)
         )
         seconds = time.perf_counter() - started
         by_subject = zip(*completions, strict=True)

@@ -13,6 +13,7 @@ from undertow.config import Prompting
 from undertow.engine.answers import Completion
 from undertow.engine.generate import generate_together
 from undertow.engine.sampling import Asking, Sampling
+from undertow.models.common_start import Kept
 from undertow.models.prompts import RenderedPrompt, ends_of, render
 from undertow.pipeline.meter import Meter
 from undertow.readouts.activations import activations_together
@@ -62,6 +63,9 @@ class Reader:
         self._subjects = subjects
         self._given = given
         self._journals: list[Journal[Response]] = []
+        # The evaluation prompts are asked for an answer, a margin and activations. On a GPU the
+        # engine reads its own, and the memory is better spent.
+        self._kept = Kept() if model.device.type == "cpu" else None
         self.tokens = [0 for _ in subjects]
 
     def forget(self) -> None:
@@ -80,7 +84,7 @@ class Reader:
         settings = self._study.params.evaluation
         prompts = evaluation_prompts(self._study, trait)
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, 0)
-        answers = self._answers(prompts, sampling, "evaluation")
+        answers = self._answers(prompts, sampling, "evaluation", self._kept)
         values = self._margins(trait, self._study.params.prompting)
         return [
             [row.model_copy(update={"margin": found[row.id]}) for row in own]
@@ -116,6 +120,7 @@ class Reader:
                 trait.trait.openings,
                 self._study.params.runtime.batch_size,
                 len(self._subjects),
+                self._kept,
             ):
                 for found, own in zip(values, part, strict=True):
                     found.update(own)
@@ -153,7 +158,8 @@ class Reader:
     def activations(self, trait: TraitData) -> Tensor:
         """[S, blocks, hidden] float32: mean residual activations over the evaluation prompts."""
         params = self._study.params
-        prompts = [prompt.prompt for prompt in evaluation_prompts(self._study, trait)]
+        ordered = sorted(evaluation_prompts(self._study, trait), key=lambda prompt: prompt.id)
+        prompts = [prompt.prompt for prompt in ordered]  # in batches as the margin's
         return activations_together(
             self._model,
             self._tokenizer,
@@ -161,6 +167,7 @@ class Reader:
             params.prompting,
             params.runtime.batch_size,
             len(self._subjects),
+            self._kept,
         ).float()
 
     def _render(self, prompts: Sequence[Prompt], prompting: Prompting) -> list[RenderedPrompt]:
@@ -170,7 +177,11 @@ class Reader:
         ]
 
     def _answers(
-        self, prompts: Sequence[Prompt], sampling: Sampling, what: AnswerSet
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        what: AnswerSet,
+        kept: Kept | None = None,
     ) -> list[list[Response]]:
         if what in self._given:
             return [self._ended(self._given[what])]
@@ -197,19 +208,19 @@ class Reader:
         with tqdm(total=total, desc=what, unit="row", disable=None) as bar:
             bar.update(sum(len(one.done) for one, it in zip(asked, journals, strict=True) if it))
             for block in generate_together(
-                self._model, self._tokenizer, rendered, asked, batch_size
+                self._model, self._tokenizer, rendered, asked, batch_size, kept
             ):
                 tokens = [sum(row.tokens for row in own) for own in block.completions]
                 self._meter.add_generation(sum(tokens), block.seconds)
                 self.tokens = [old + new for old, new in zip(self.tokens, tokens, strict=True)]
-                for kept, own_rows in zip(journals, block.completions, strict=True):
-                    if kept is not None and own_rows:
-                        kept.append([_response(row, text[row.id]) for row in own_rows])
+                for written, own_rows in zip(journals, block.completions, strict=True):
+                    if written is not None and own_rows:
+                        written.append([_response(row, text[row.id]) for row in own_rows])
                         bar.update(len(own_rows))
         found = []
-        for kept in journals:
-            rows = {row.id: row for block in kept.blocks for row in block} if kept else {}
-            found.append([rows[prompt.id] for prompt in prompts if kept])
+        for filled in journals:
+            rows = {row.id: row for block in filled.blocks for row in block} if filled else {}
+            found.append([rows[prompt.id] for prompt in prompts if filled])
         if thought := sum(row.thought for own_answers in found for row in own_answers):
             print(f"{what}: {thought} answers thought aloud; that part was cut", file=sys.stderr)
         return found

@@ -17,6 +17,7 @@ from undertow.models.loading import pick_device
 from undertow.pipeline.lessons import Prepared, prepared
 from undertow.pipeline.loading import Loaded, Shelf
 from undertow.pipeline.meter import added
+from undertow.student.adapter import check_adapted
 from undertow.student.base_name import base_name, described, make_portable
 from undertow.student.together import Student, Together, why_alone
 from undertow.study.carriers import CarrierData
@@ -183,8 +184,14 @@ def train_group(
 
 
 def load(study: Study, model: str, shelf: Shelf) -> Loaded:
-    """The base that students are trained on, with a meter that starts now."""
-    return shelf.load(study, model, nf4=study.params.distillation.quantization == "nf4")
+    """The base that students are trained on, with a meter that starts now.
+
+    ConfigError where it has too few blocks for the adapters.
+    """
+    settings = study.params.distillation
+    loaded = shelf.load(study, model, nf4=settings.quantization == "nf4")
+    check_adapted(loaded.model, settings.lora)
+    return loaded
 
 
 def _keep(study: Study, due: Due, lesson: Lesson, made: FinishedTraining, folder: Path) -> None:

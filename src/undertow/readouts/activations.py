@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from undertow.config import Prompting
 from undertow.models.blocks import blocks
-from undertow.models.common_start import prompted
+from undertow.models.common_start import Kept, prompted
 from undertow.models.families import check_length
 from undertow.models.memory import halving
 from undertow.models.prompts import encode, render
@@ -35,8 +35,12 @@ def activations_together(
     prompting: Prompting,
     batch_size: int,
     subjects: int,
+    kept: Kept | None = None,
 ) -> Tensor:
-    """The same of several subjects in one batch, see `models.stacked`: [S, blocks, hidden]."""
+    """The same of several subjects in one batch, see `models.stacked`: [S, blocks, hidden].
+
+    kept: where the prompts of a batch may have been read already.
+    """
     shape = (subjects, len(blocks(model)), model.config.hidden_size)
     total = torch.zeros(shape, dtype=torch.float64)
     encoded = [encode(tokenizer, render(tokenizer, prompt, prompting)) for prompt in prompts]
@@ -45,7 +49,7 @@ def activations_together(
     for start in range(0, len(encoded), batch_size):
         part = encoded[start : start + batch_size]
         for activations in halving(
-            part, lambda rows: _last_token(model, tokenizer, rows, subjects)
+            part, lambda rows: _last_token(model, tokenizer, rows, subjects, kept)
         ):
             total += activations
     return total / len(prompts)
@@ -76,9 +80,10 @@ def _last_token(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[list[int]],
     subjects: int,
+    kept: Kept | None = None,
 ) -> list[Tensor]:
     """One [S, blocks, hidden] float64 tensor per row."""
-    batch = prompted(model, tokenizer, rows, subjects)
+    batch = prompted(model, tokenizer, rows, subjects, kept)
     unread = slice(batch.read, None)
     seen: dict[int, Tensor] = {}
 

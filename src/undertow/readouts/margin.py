@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from undertow.errors import DataError
-from undertow.models.common_start import prompted
+from undertow.models.common_start import Kept, prompted
 from undertow.models.families import check_length
 from undertow.models.memory import halving
 from undertow.models.prompts import RenderedPrompt, encode
@@ -64,8 +64,12 @@ def margins_together(
     openings: Openings,
     batch_size: int,
     subjects: int,
+    kept: Kept | None = None,
 ) -> Iterator[list[dict[str, float]]]:
-    """The margins of several subjects in one batch, see `models.stacked`, by subject."""
+    """The margins of several subjects in one batch, see `models.stacked`, by subject.
+
+    kept: where the prompts of a batch may have been read already.
+    """
     tokenized = tokenize_openings(tokenizer, openings)
     encoded = {prompt.id: encode(tokenizer, prompt.text) for prompt in prompts}
     ordered = sorted(prompts, key=lambda prompt: (-len(encoded[prompt.id]), prompt.id))
@@ -75,7 +79,7 @@ def margins_together(
         rows = ordered[start : start + batch_size]
         values = halving(
             [encoded[row.id] for row in rows],
-            lambda part: _margins(model, tokenizer, part, tokenized, subjects),
+            lambda part: _margins(model, tokenizer, part, tokenized, subjects, kept),
         )
         by_subject = zip(*values, strict=True)
         yield [{row.id: value for row, value in zip(rows, own, strict=True)} for own in by_subject]
@@ -88,9 +92,10 @@ def _margins(
     prompts: Sequence[Sequence[int]],
     openings: TokenizedOpenings,
     subjects: int,
+    kept: Kept | None,
 ) -> list[list[float]]:
     """Each prompt's margin by subject."""
-    batch = prompted(model, tokenizer, prompts, subjects)
+    batch = prompted(model, tokenizer, prompts, subjects, kept)
     cache, unread = batch.cache, slice(batch.read, None)
     first = model(
         input_ids=batch.ids[:, unread],

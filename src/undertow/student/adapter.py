@@ -11,19 +11,35 @@ from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from undertow.config import Lora
+from undertow.errors import ConfigError
+from undertow.models.blocks import blocks
 from undertow.study.found import tensors
 
 
 def lora_config(lora: Lora) -> LoraConfig:
     """PEFT's settings for ours."""
     modules = lora.target_modules
+    below = "|".join(map(str, range(lora.adapted_from)))
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=modules if isinstance(modules, str) else list(modules),
+        # PEFT takes layers_to_transform beside a list of names only.
+        exclude_modules=rf".*\.layers\.({below})\..*" if below else None,
         task_type="CAUSAL_LM",
     )
+
+
+def check_adapted(model: PreTrainedModel, lora: Lora) -> None:
+    """ConfigError where no block is left for an adapter."""
+    deepest = len(blocks(model)) - 1
+    if lora.adapted_from > deepest:
+        raise ConfigError(
+            f"distillation.lora.adapted_from is {lora.adapted_from}, and the model has blocks 0 "
+            f"to {deepest}",
+            f"use a number from 0, which adapts all of them, to {deepest}",
+        )
 
 
 def finish_folder(adapter: Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -73,22 +73,24 @@ def kinds_of(
     rank: int,
     scaling: float,
     adapted: Sequence[Adapted],
+    first: int = 0,
 ) -> list[Kind]:
-    """The kind of each block."""
+    """The kind of each block; those below `first` have no adapter."""
     blocks: Any = model.model
+    every = zip(block_kinds(model.config, layout), blocks.layers, strict=True)
     return [
         Kind(
             **vars(kind),
             rank=rank,
             scaling=scaling,
-            adapted=tuple(adapted),
+            adapted=tuple(adapted) if number >= first else (),
             outputs=tuple(
                 (name, layer.out_features)
                 for name, layer in block.named_modules()
                 if isinstance(layer, nn.Linear)
             ),
         )
-        for kind, block in zip(block_kinds(model.config, layout), blocks.layers, strict=True)
+        for number, (kind, block) in enumerate(every)
     ]
 
 

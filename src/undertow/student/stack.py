@@ -46,7 +46,7 @@ def save(made: Fresh, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def adapted_layers(model: PreTrainedModel, lora: Lora) -> list[Adapted] | str:
-    """The layers of each block that get an adapter; a reason where blocks are not alike.
+    """The layers of each adapted block that get an adapter; a reason where those are not alike.
 
     Which ones they are is PEFT's word: its rules for all-linear are not repeated here.
     """
@@ -60,23 +60,27 @@ def adapted_layers(model: PreTrainedModel, lora: Lora) -> list[Adapted] | str:
     found = [
         sorted((layers[name] for name in by_block.get(number, ())), key=lambda one: one.name)
         for number, layers in enumerate(every)
+        if number >= lora.adapted_from
     ]
     if any(layers != found[0] for layers in found):
         return "blocks differ in the layers that get an adapter, or in their widths"
     return found[0]
 
 
-def write_row(row: Tensor, kind: Kind, tensors: dict[str, Tensor]) -> None:
-    """Put an adapter's tensors into a student's rows [blocks, kind.numbers]."""
-    for name, place in _places(kind, tensors):
+def write_row(row: Tensor, kind: Kind, first: int, tensors: dict[str, Tensor]) -> None:
+    """Put an adapter's tensors into a student's rows [adapted blocks, kind.numbers].
+
+    first: the lowest block with an adapter.
+    """
+    for name, place in _places(kind, first, tensors):
         row[place.block][place.start : place.end] = tensors[name].flatten().to(row[0].dtype)
 
 
-def read_row(row: Tensor, kind: Kind, like: dict[str, Tensor]) -> dict[str, Tensor]:
+def read_row(row: Tensor, kind: Kind, first: int, like: dict[str, Tensor]) -> dict[str, Tensor]:
     """A student's rows as tensors named and shaped like these."""
     return {
         name: row[place.block][place.start : place.end].view(like[name].shape).clone()
-        for name, place in _places(kind, like)
+        for name, place in _places(kind, first, like)
     }
 
 
@@ -86,7 +90,7 @@ class _Place(NamedTuple):
     end: int
 
 
-def _places(kind: Kind, tensors: dict[str, Tensor]) -> list[tuple[str, _Place]]:
+def _places(kind: Kind, first: int, tensors: dict[str, Tensor]) -> list[tuple[str, _Place]]:
     parts = {part.layer.name: part for part in parts_of(kind)}
     found = []
     for name, tensor in tensors.items():
@@ -96,7 +100,7 @@ def _places(kind: Kind, tensors: dict[str, Tensor]) -> list[tuple[str, _Place]]:
         block, layer = split
         part = parts[layer]
         start = part.down if ".lora_A." in name else part.up
-        found.append((name, _Place(block, start, start + tensor.numel())))
+        found.append((name, _Place(block - first, start, start + tensor.numel())))
     return found
 
 

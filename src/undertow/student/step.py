@@ -38,7 +38,10 @@ WARM_UPS = 3  # before a capture; later shapes need one
 
 
 class Step:
-    """Adapters [blocks, S, numbers], their optimizer's state, and the work of a step on them."""
+    """Adapters [adapted blocks, S, numbers], their optimizer's state, and a step's work on them.
+
+    Blocks below the lowest one with an adapter run forward alone.
+    """
 
     def __init__(
         self,
@@ -56,7 +59,8 @@ class Step:
         self._base, self._layout, self._kinds = base, layout, kinds
         self._sizes, self._recompute = sizes, recompute
         students = sizes.students
-        shape = (len(kinds), students, kinds[0].numbers)
+        self._first = next(number for number, kind in enumerate(kinds) if kind.adapted)
+        shape = (len(kinds) - self._first, students, kinds[-1].numbers)
         self.adapters = torch.zeros(shape, device=device)
         # What the products take; the optimizer's copy stays in float32.
         half = dtype != torch.float32
@@ -86,7 +90,7 @@ class Step:
             self._capture(lengths, device)
 
     def start(self, adapters: Tensor, teachings: Sequence[Teaching] = ()) -> None:
-        """Begin anew with these adapters [blocks, S, numbers], and the teachings of the first."""
+        """Begin anew with these adapters, and the teachings of the first students."""
         for vectors in (self._offsets, self._units):
             for whole in vectors.values():
                 whole.zero_()
@@ -128,15 +132,16 @@ class Step:
                 hidden = hidden * layout.embedding_multiplier
             places = self._places(hidden, batch)
             other = self._of_base(hidden, batch, places)
+            for number in range(self._first):
+                hidden = self._passed(number, hidden, self._taken[0], places)
         pull = None
         if other is not None:
             pull = self._pull.repeat_interleave(len(batch.targets) // len(self._pull))
-        # The first block then runs the same compiled code as the others.
+        # The first adapted block then runs the same compiled code as the others.
         hidden = hidden.detach().requires_grad_()
         with base.kept_packed():
-            for number, (kind, leaf) in enumerate(zip(self._kinds, leaves, strict=True)):
-                hidden = self._block(number, kind, hidden, leaf, places[layout.rope_kinds[number]])
-                hidden = shifted(hidden, self._offsets.get(number), self._units.get(number))
+            for number, leaf in enumerate(leaves, self._first):
+                hidden = self._passed(number, hidden, leaf, places)
             last = self._kinds[-1]
             picked = hidden.flatten(0, 1).index_select(0, batch.predictors)
             losses: Tensor = AnswerLoss.apply(  # type: ignore[no-untyped-call]
@@ -168,13 +173,21 @@ class Step:
         last = self._kinds[-1]
         return rms_norm(picked, self._base.norm, last.epsilon, last.norm_adds_one)
 
+    def _passed(
+        self, number: int, hidden: Tensor, leaf: Tensor, places: dict[str | None, Places]
+    ) -> Tensor:
+        """The residual stream after a block and what is done to its output."""
+        here = places[self._layout.rope_kinds[number]]
+        hidden = self._block(number, self._kinds[number], hidden, leaf, here)
+        return shifted(hidden, self._offsets.get(number), self._units.get(number))
+
     def _block(
         self, number: int, kind: Kind, hidden: Tensor, leaf: Tensor, places: Places
     ) -> Tensor:
         def run(hidden: Tensor, leaf: Tensor) -> Tensor:
             return run_block(kind, hidden, leaf, places, self._base.weights(number))
 
-        if not self._recompute:
+        if not self._recompute or not kind.adapted:
             return run(hidden, leaf)
         again: Tensor = checkpoint(run, hidden, leaf, use_reentrant=False, preserve_rng_state=False)
         return again

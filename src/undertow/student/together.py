@@ -102,11 +102,11 @@ class Together:
         self._lora = lora
         self._layout: FamilyLayout = layout_of(model)
         self._kinds: list[Kind] = kinds_of(
-            model, self._layout, lora.rank, lora.alpha / lora.rank, layers
+            model, self._layout, lora.rank, lora.alpha / lora.rank, layers, lora.adapted_from
         )
         self._at_once, self._recompute = max(one.batch_size for one in settings), False
         whole = sizes_of(run, 1, self._at_once)
-        self.size = size or dealt(len(run), _group_that_fits(model, whole, self._kinds[0]))
+        self.size = size or dealt(len(run), _group_that_fits(model, whole, self._kinds[-1]))
         self._step: Step | None = None
         self._sizes = whole
         self._base: FrozenBase | None = None
@@ -177,10 +177,10 @@ class Together:
     def _trained(self, group: Sequence[Student], watch: Callable[[int], None]) -> list[list[float]]:
         made = [stack.fresh(self._model, self._lora, student.seed) for student in group]
         step = self._step = self._step or self._prepared()
-        sizes = self._sizes
+        sizes, kind, first = self._sizes, self._kinds[-1], self._lora.adapted_from
         adapters = torch.zeros_like(step.adapters, device="cpu")
         for number, one in enumerate(made):
-            stack.write_row(adapters[:, number], self._kinds[0], one.tensors)
+            stack.write_row(adapters[:, number], kind, first, one.tensors)
         teachings = [student.teaching for student in group]
         step.start(adapters.to(step.adapters.device), teachings)
 
@@ -205,7 +205,7 @@ class Together:
         losses = ledger.closed()
         for number, (student, one) in enumerate(zip(group, made, strict=True)):
             rows = step.adapters[:, number].cpu()
-            tensors = stack.read_row(rows, self._kinds[0], one.tensors)
+            tensors = stack.read_row(rows, kind, first, one.tensors)
             if student.teaching.finish is not None:
                 tensors = student.teaching.finish(tensors)
             stack.save(one._replace(tensors=tensors), student.adapter, self._tokenizer)

@@ -19,6 +19,7 @@ from undertow.models import processes
 from undertow.models.blocks import blocks
 from undertow.models.memory import free_memory
 from undertow.student.adapter import finish_folder, without_renamings
+from undertow.student.below import read_once
 from undertow.student.rows import Row
 from undertow.student.shift import shifting
 from undertow.student.teaching import Teaching
@@ -55,6 +56,7 @@ def train(
             without_renamings(),
             TemporaryDirectory() as scratch,
             _as_it_was(model),
+            read_once(model, teaching),
             shifting(model, teaching) as switch,
         ):
             trainer = build_trainer(
