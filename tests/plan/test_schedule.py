@@ -44,7 +44,7 @@ def times(size: int | None = 6) -> Times:
 
     return Times(
         job=lambda job: SECONDS[job.stage] * by(job.base),
-        setup=lambda kind: SETUP.get(kind[0], 0.0),
+        setup=lambda kind, first: SETUP.get(kind[0], 0.0),
         size=lambda kind: size,
     )
 

@@ -118,6 +118,10 @@ def plan(
     students: Annotated[
         int | None, typer.Option(min=2, help="Students of a model to make the best use of.")
     ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Say how long the grid takes on so many, and no more."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Simulate a study before it is run: interval, power, sizes that would do, and its cost.
@@ -125,6 +129,11 @@ def plan(
     Rates are shares (0.6, not 60). What is not given comes from results/summary.json where it
     exists, and from params.yaml.
     """
+    if gpus is not None:
+        from undertow.plan.gpus import describe_gpus, gpu_plan
+
+        show(gpu_plan(open_study(), gpus), describe_gpus, as_json)
+        return
     from undertow.plan.plan import Wishes, make_plan
     from undertow.plan.text import describe_plan
 

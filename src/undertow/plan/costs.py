@@ -5,7 +5,7 @@ Nothing is guessed: a model without a measured speed has no hours, and a reason.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -94,24 +94,8 @@ def _model(study: Study, summary: Summary | None, model: str) -> ModelCost:
         for cell in params.all_cells()
         if cell.student != PLAIN and params.student_base(cell) == model
     )
-    measured = _measured(study.layout, summary, model)
-    speed = None if measured else shipped_speed(params.model_spec(model))
-
-    def seconds_with(student: str) -> dict[Stage, float]:
-        tokens = _tokens(params, student)
-        if measured:
-            return _from_results(measured, tokens)
-        return _from_table(speed, tokens, params)
-
-    seconds = seconds_with(PLAIN)
-    device: str | None
-    source: str | None
-    if measured:
-        device, source = measured["steer"][0].device, "this study's own cells"
-    else:
-        device = speed.device if speed else None
-        source = f"measured {speed.date} ({speed.command})" if speed else None
-    if not seconds:
+    speed = speed_of(study, summary, model)
+    if speed is None:
         return ModelCost(
             model=model,
             cells=cells,
@@ -123,14 +107,13 @@ def _model(study: Study, summary: Summary | None, model: str) -> ModelCost:
             reason=f"no measured speed for {model}, run one cell first",
         )
     # Students of a teacher share its text; a later round's is written for it alone.
-    tokens = _tokens(params)
-    of_carrier = tokens.carrier / (tokens.carrier + tokens.evaluation)
+    seconds = speed.seconds(PLAIN)
     further = sum(
-        count * sum(value for stage, value in seconds_with(student).items() if stage != "steer")
+        count * sum(value for stage, value in speed.seconds(student).items() if stage != "steer")
         for student, count in others.items()
     )
     further += sum(
-        count * seconds["steer"] * of_carrier
+        count * speed.passing_on
         for student, count in others.items()
         if params.writer(student) is not None
     )
@@ -140,10 +123,56 @@ def _model(study: Study, summary: Summary | None, model: str) -> ModelCost:
         students=others.total(),
         hours=(cells * sum(seconds.values()) + further) / HOUR,
         seconds_per_cell={stage: round(value, 1) for stage, value in seconds.items()},
-        device=device,
-        source=source,
+        device=speed.device,
+        source=speed.source,
         reason=None,
     )
+
+
+class Speed(NamedTuple):
+    """How long the stages of a model's cells take.
+
+    seconds: by stage, of a cell with this student. passing_on: of a student that writes for the
+    next round. start_seconds: what a process takes besides, once; direction_seconds: what the
+    model's direction does, where start_seconds leaves it out.
+    """
+
+    seconds: Callable[[str], dict[Stage, float]]
+    passing_on: float
+    start_seconds: float
+    direction_seconds: float
+    device: str | None
+    source: str
+
+
+def speed_of(study: Study, summary: Summary | None, model: str) -> Speed | None:
+    """As this study's own cells ran, else as the shipped table says, else None."""
+    params = study.params
+    measured = _measured(study.layout, summary, model)
+    shipped = None if measured else shipped_speed(params.model_spec(model))
+
+    def seconds(student: str) -> dict[Stage, float]:
+        tokens = _tokens(params, student)
+        if measured:
+            return _from_results(measured, tokens)
+        return _from_table(shipped, tokens, params)
+
+    plain, tokens = seconds(PLAIN), _tokens(params)
+    if not plain:
+        return None
+    passing_on = plain["steer"] * tokens.carrier / (tokens.carrier + tokens.evaluation)
+    if shipped is None:
+        steer = measured["steer"]
+        # Who loads is whoever comes first in a process.
+        start = max(cost.load_seconds for stage in STAGES for cost in measured[stage])
+        folder = study.layout.direction(model)
+        found = (folder / "manifest.json").exists()
+        direction = read_manifest(folder).costs.seconds if found else 0.0
+        own = "this study's own cells"
+        return Speed(seconds, passing_on, start, direction, steer[0].device, own)
+    source = f"measured {shipped.date} ({shipped.command})"
+    start = shipped.start_seconds or 0.0
+    return Speed(seconds, passing_on, start, 0.0, shipped.device, source)
 
 
 def _measured(layout: Layout, summary: Summary | None, model: str) -> dict[Stage, list[Costs]]:

@@ -14,12 +14,12 @@ from undertow.plan.schedule import LONG, TOGETHER, Rates, chosen, portion
 class Times(NamedTuple):
     """What jobs take, in seconds.
 
-    job: a job of this kind and student. setup: what a worker's first portion of a kind takes
-    besides. size: of a kind's groups, None where they are not known.
+    job: of a job. setup: what a worker's first portion of a kind takes besides; first: it has
+    done nothing with the base before. size: of a kind's groups, None where they are not known.
     """
 
     job: Callable[[Job], float]
-    setup: Callable[[Kind], float]
+    setup: Callable[[Kind, bool], float]
     size: Callable[[Kind], int | None]
 
 
@@ -133,7 +133,8 @@ class _Run:
 
     def _spent(self, worker: _Worker) -> float:
         kind = worker.portion[0].kind
-        setup = 0.0 if kind in worker.known else self._times.setup(kind)
+        known = worker.known
+        setup = 0.0 if kind in known else self._times.setup(kind, not known)
         return setup + sum(self._times.job(job) for job in worker.portion)
 
     def _free_in(self, worker: _Worker) -> float:

@@ -15,8 +15,9 @@ class ShapeSpeed:
 
     generated_per_second is the teacher's; trained_per_second goes by distillation.quantization
     (none, nf4), and so does together_per_second, of all students of a group (`bench train
-    --students`). other_seconds is what a cell takes besides where cells share one load, with what
-    its student writes more slowly than its teacher.
+    --students`). start_seconds is what a process takes once, with its model's direction: the first
+    cell less a later one. other_seconds is what a cell takes besides where cells share one load,
+    with what its student writes more slowly than its teacher.
     """
 
     shape: str
@@ -28,6 +29,7 @@ class ShapeSpeed:
     trained_per_second: Mapping[str, float | None] = field(default_factory=dict)
     together_per_second: Mapping[str, float | None] = field(default_factory=dict)
     other_seconds: float | None = None
+    start_seconds: float | None = None
 
 
 TABLE = (
@@ -40,6 +42,7 @@ TABLE = (
         generated_per_second=13753.0,
         trained_per_second={"none": None, "nf4": 9464.5},
         other_seconds=16.0,
+        start_seconds=51.7,
     ),
     ShapeSpeed(
         shape="Qwen2.5-7B",
@@ -50,6 +53,7 @@ TABLE = (
         generated_per_second=18032.2,
         trained_per_second={"none": None, "nf4": 11111.5},
         other_seconds=14.4,
+        start_seconds=48.5,
     ),
 )
 
