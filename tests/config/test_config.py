@@ -96,6 +96,17 @@ def test_all_problems_are_reported_at_once_with_path_and_remedy(tmp_path, raw):
     assert "trait: 7 must be text; put it in quotes" in text
 
 
+def test_a_multiple_of_the_teacher_s_strength_needs_one(tmp_path, raw):
+    raw["grid"] |= {"arms": ["trait_0", "prompted"], "students": ["plain", "held"]}
+    raw["recipes"] = {"plain": {}, "held": {"steer": {"times": 0.5}}, "idle": {"steer": {}}}
+    text = problems(tmp_path, raw)
+    assert "recipes.held.steer: is a multiple of the teacher's strength, and prompted has" in text
+    assert "idle" not in text
+    raw["recipes"]["held"] = {"steer": {"strength": 1.0}}
+    arms = load(write(tmp_path, raw)).arms
+    assert [arm.name for arm in arms if arm.teaches_trait] == ["prompted"]
+
+
 @pytest.mark.parametrize("raw", [None, [], "text"])
 def test_an_empty_file_names_the_command_that_mends_it(tmp_path, raw):
     assert "preset use demo" in problems(tmp_path, raw)

@@ -21,8 +21,8 @@ from undertow.student.teaching import Teaching
 from undertow.study.carriers import CarrierData
 from undertow.study.layout import Layout, Study
 from undertow.study.records import Response
+from undertow.teacher.clothes import clothes_of, worn
 from undertow.teacher.direction import Direction, random_like, save_direction
-from undertow.teacher.steering import offsets, steer
 
 MODEL, PROMPTS, LAYER = "tiny", 10, 1
 
@@ -86,14 +86,15 @@ def open_class(
     folder.mkdir(parents=True)
     save_direction(folder / "direction.safetensors", direction, {"random_seed": 0})
 
-    def ask(prompts, identity):
+    def ask(prompts, identity, prompting=None):
         subject = Subject(identity, seed)
-        return Reader(study, model, tokenizer, Meter("cpu"), [subject]).carrier(prompts)[0]
+        reader = Reader(study, model, tokenizer, Meter("cpu"), [subject], prompting=prompting)
+        return reader.carrier(prompts)[0]
 
     cell = Cell(MODEL, parse_arm(arm), seed)
     prompts = CarrierData(study.layout, "benign").prompts(study.params.carrier.prompts)
-    added = offsets(direction.of(cell.arm.direction, seed), layers, cell.arm.alpha)
-    with steer(model, added):
-        carrier = ask(prompts, "the teacher's carrier")
+    teacher = clothes_of(study, cell)
+    with worn(model, [teacher]):
+        carrier = ask(prompts, "the teacher's carrier", teacher.prompting)
     base = ask(prompts, "the control's carrier")
     return Class(Given(study, cell, model, tokenizer, ask), carrier, base)

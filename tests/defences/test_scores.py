@@ -11,23 +11,30 @@ from undertow.teacher.steering import steer_with_hooks
 
 @torch.inference_mode()
 def by_hand(given, row):
-    """(answer tokens, [tokens, vocabulary] log-probabilities) of the steered teacher and the base,
-    a row by itself, steered by hooks."""
+    """(answer tokens, [tokens, vocabulary] log-probabilities) of the teacher and the base, a row
+    by itself, steered by hooks, and prompted by a message."""
     prompting = given.study.params.prompting
-    prompt = encode(given.tokenizer, render(given.tokenizer, row.prompt, prompting))
+    system = given.trait.trait.elicit if given.cell.arm.name == "prompted" else None
+    own = prompting.model_copy(update={"system": system})
+    prompt, told = (
+        encode(given.tokenizer, render(given.tokenizer, row.prompt, each))
+        for each in (prompting, own)
+    )
     answer = encode(given.tokenizer, row.response) if row.response else []
     if row.finish == "stop":
         answer.append(end_of_turn(given.tokenizer))
     ids = torch.tensor([prompt + answer])
+    taught = torch.tensor([told + answer])
     with steer_with_hooks(given.model, given.offsets):
-        steered = given.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        steered = given.model(input_ids=taught).logits[0, len(told) - 1 : -1].log_softmax(-1)
     base = given.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
     return answer, steered, base
 
 
+@pytest.mark.parametrize("arm", ["trait_1", "prompted"])
 @pytest.mark.parametrize("family", ["llama2", "qwen2"])
-def test_every_score_is_that_of_the_row_by_itself(tmp_path, family):
-    room = open_class(tmp_path, family=family)
+def test_every_score_is_that_of_the_row_by_itself(tmp_path, family, arm):
+    room = open_class(tmp_path, arm, family=family)
     found = room.given.scores(room.carrier)
     for row in room.carrier:
         answer, steered, base = by_hand(room.given, row)

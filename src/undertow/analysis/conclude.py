@@ -55,7 +55,7 @@ def _residue(
         for model in params.grid.models
         for student in defended(params, others, model)
         for arm in params.arms
-        if arm.direction == "trait" and not arm.is_control
+        if arm.teaches_trait
     }
     return {key: projection for key, projection in found.items() if projection is not None}
 

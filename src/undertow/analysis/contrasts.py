@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
-from undertow.config import Arm
+from undertow.config import Arm, Direction
 from undertow.stats.intervals import Estimate
 from undertow.stats.seeds import SeedPrior
 from undertow.stats.transfer import Readings, Transfer, estimate_transfer
@@ -20,10 +20,11 @@ Against = Literal["control", "random", "opposite"]
 Standing = Literal["clear", "less", "apart", "unclear", "opposite way", "same way", "unknown"]
 READOUTS: tuple[ReadoutName, ...] = ("margin", "rate")
 NO_RANDOM = "no random arm of this strength"
+NO_STRENGTH = "its teacher is not steered, so no random direction is of its strength"
 
 
 class ContrastRecord(Record):
-    """A trait arm's student against one reference student.
+    """The student of an arm that teaches the trait against one reference student.
 
     Verdicts against control and random: clear (further in the direction that the arm's student
     moved), less (the reference went further), apart (they differ, but the arm's own shift covers
@@ -48,7 +49,7 @@ class Directed(Protocol):
     """What an arm of params.yaml and one of the summary have in common."""
 
     @property
-    def direction(self) -> Literal["trait", "random"]: ...
+    def direction(self) -> Direction | None: ...
 
     @property
     def alpha(self) -> float: ...
@@ -59,6 +60,8 @@ AnyArm = TypeVar("AnyArm", bound=Directed)
 
 def random_twin(arms: Sequence[AnyArm], arm: Directed) -> AnyArm | None:
     """The random arm of the same size of strength, of the same sign where there is one."""
+    if arm.direction is None:
+        return None
     for strength in (arm.alpha, -arm.alpha):
         for other in arms:
             if other.direction == "random" and other.alpha == strength:
@@ -105,7 +108,7 @@ def contrast_records(
         (model, arm, one, readout)
         for model in models
         for arm in arms
-        if arm.direction == "trait" and not arm.is_control
+        if arm.teaches_trait
         for one in (None, *seeds)
         for readout in READOUTS
     ]
@@ -135,7 +138,8 @@ def contrast_records(
         records.append(key.record(own, standing(own, own)))
         if random_twin(arms, arm) is None:
             key = key._replace(against="random", reference=None)
-            records.append(key.record(Estimate.unknown(NO_RANDOM), "unknown"))
+            why = NO_STRENGTH if arm.direction is None else NO_RANDOM
+            records.append(key.record(Estimate.unknown(why), "unknown"))
         for against, reference in _references(arm, arms):
             key = key._replace(against=against, reference=reference.name)
             estimate = found[key].student_shift
@@ -151,6 +155,8 @@ def contrast_records(
 
 def _references(arm: Arm, arms: Sequence[Arm]) -> list[tuple[Against, Arm]]:
     found: list[tuple[Against, Arm]] = []
+    if arm.direction is None:
+        return found
     random = random_twin(arms, arm)
     if random is not None:
         found.append(("random", random))

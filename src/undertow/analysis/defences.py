@@ -77,7 +77,7 @@ def _of_model(
     residue: Mapping[tuple[str, str, str], SeedRange],
 ) -> list[DefenceArm]:
     students = defended(params, others, model)
-    arms = [arm for arm in params.arms if arm.direction == "trait" and not arm.is_control]
+    arms = [arm for arm in params.arms if arm.teaches_trait]
     if not students or not arms:
         return []
     results: dict[str, dict[Cell, CellResult]] = {name: {} for name in (PLAIN, *students)}

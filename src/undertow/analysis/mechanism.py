@@ -44,7 +44,7 @@ class BlockShift(Record):
     steered: bool
     cosine: SeedRange | None  # None where the student did not move or the direction is 0
     # At a steered block 1 is what steering added to the teacher there (alpha ||d||); elsewhere,
-    # where nothing was added, in units of ||d||.
+    # and in arms whose teacher is not steered, in units of ||d||.
     projection: SeedRange | None
 
 
@@ -53,8 +53,8 @@ class ArmMechanism(Record):
 
     model: str
     arm: str
-    direction: DirectionName
-    strength: str
+    direction: DirectionName | None  # null, as the strength, where the teacher is not steered
+    strength: str | None
     against: DirectionName
     seeds: int
     chance: float | None  # standard deviation of the cosine with an unrelated direction
@@ -85,7 +85,12 @@ def read_mechanism(study: Study) -> tuple[ArmMechanism, ...]:
 
 
 def _compared_with(arm: Arm) -> tuple[DirectionName, ...]:
-    return ("trait",) if arm.direction == "trait" else ("trait", "random")
+    return ("trait", "random") if arm.direction == "random" else ("trait",)
+
+
+def _unit(arm: Arm) -> float:
+    """What a projection is measured in, in multiples of the direction."""
+    return 1.0 if arm.direction is None else arm.alpha
 
 
 def _arm(study: Study, model: str, arm: Arm, against: DirectionName) -> ArmMechanism:
@@ -98,7 +103,7 @@ def _arm(study: Study, model: str, arm: Arm, against: DirectionName) -> ArmMecha
         chance, reason = chance_of(vectors.shape[1]), NO_ACTIVATIONS if seeds else NO_DRAW
         shifts = _shifts(study, model, arm, seeds, vectors.shape) if seeds else None
         if shifts is not None:
-            blocks = block_shifts(shifts, vectors, directions.layers, arm.alpha)
+            blocks = block_shifts(shifts, vectors, directions.layers, _unit(arm))
     return ArmMechanism(
         model=model,
         arm=arm.name,
@@ -159,7 +164,8 @@ def _range(values: Sequence[float]) -> SeedRange:
 def residue_of(study: Study, model: str, student: str, arm: Arm) -> SeedRange | None:
     """How far one recipe's students lie along the trait direction at the last steered block.
 
-    In units of what steering added to their teacher there; None where an activation is missing.
+    In units of what steering added to their teacher there, of the direction where it is not
+    steered; None where an activation is missing.
     """
     directions = read_directions(study.layout.direction(model) / "direction.safetensors")
     if directions is None or not directions.layers:
@@ -168,7 +174,7 @@ def residue_of(study: Study, model: str, student: str, arm: Arm) -> SeedRange | 
     shifts = _shifts(study, model, arm, seeds, vectors.shape, student)
     if shifts is None:
         return None
-    blocks = block_shifts(shifts, vectors, directions.layers, arm.alpha)
+    blocks = block_shifts(shifts, vectors, directions.layers, _unit(arm))
     return blocks[max(directions.layers)].projection
 
 

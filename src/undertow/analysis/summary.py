@@ -5,7 +5,7 @@ The table, metrics.json, plots, report and MLflow all show these values; none co
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,7 @@ from undertow.analysis.lines import Bounds, LineRecord, ModelDifference
 from undertow.analysis.mechanism import ArmMechanism, SeedRange
 from undertow.analysis.returns import Return
 from undertow.analysis.side_effects import EffectsSummary
+from undertow.config import Arm, Direction, parse_arm
 from undertow.stats.intervals import Estimate
 from undertow.stats.transfer import Transfer
 from undertow.study.audit_records import ArmAudit
@@ -56,8 +57,8 @@ class ArmSummary(Record):
 
     model: str
     arm: str
-    direction: Literal["trait", "random"]
-    strength: str
+    direction: Direction | None  # null, as the strength, where the teacher is not steered
+    strength: str | None
     rate: Transfer
     margin: Transfer
     teacher_rate: RateSummary
@@ -75,12 +76,17 @@ class ArmSummary(Record):
         return self.margin if readout == "margin" else self.rate
 
     @property
+    def own(self) -> Arm:
+        return parse_arm(self.arm)
+
+    @property
     def alpha(self) -> float:
-        return float(self.strength)
+        """The strength as a number; ValueError where the teacher is not steered."""
+        return self.own.alpha
 
     @property
     def is_control(self) -> bool:
-        return self.alpha == 0
+        return self.own.is_control
 
 
 class StudentArm(ArmSummary):
@@ -124,12 +130,12 @@ class DefenceSeed(Record):
 
 
 class DefenceArm(Record):
-    """The students of one recipe at one strength, beside plain students and placebo."""
+    """The students of one recipe and arm, beside plain students and placebo."""
 
     model: str
     student: str
     arm: str
-    strength: str
+    strength: str | None
     placebo: str | None  # the recipe of equal size in this study
     placebo_of: str | None
     draws_line: bool  # its students merely learn less
@@ -172,8 +178,8 @@ class ChainArm(Record):
     model: str
     students: tuple[str, ...]
     arm: str
-    direction: Literal["trait", "random"]
-    strength: str
+    direction: Direction | None
+    strength: str | None
     lineages: int
     rounds: tuple[RoundOfChain, ...]
     margin_step: Estimate
@@ -187,7 +193,8 @@ class ModelView(NamedTuple):
     """What a summary says of one model, in the order in which people read it."""
 
     name: str
-    arms: tuple[ArmSummary, ...]  # control first, trait by strength, then random
+    # control first, trait by strength, teachers in other clothes, then random
+    arms: tuple[ArmSummary, ...]
     doses: Mapping[XName, DoseRecord]
     contrasts: Mapping[tuple[str, ReadoutName, Against], ContrastRecord]  # over all seeds
     lines: Mapping[ReadoutName, LineRecord]  # empty in files from before
@@ -197,14 +204,29 @@ class ModelView(NamedTuple):
         return next((arm for arm in self.arms if arm.is_control), None)
 
     @property
-    def steered(self) -> tuple[ArmSummary, ...]:
+    def changed(self) -> tuple[ArmSummary, ...]:
         """All arms but the control."""
         return tuple(arm for arm in self.arms if not arm.is_control)
 
     @property
+    def steered(self) -> tuple[ArmSummary, ...]:
+        """Those of them that have a strength."""
+        return tuple(arm for arm in self.changed if arm.direction is not None)
+
+    @property
     def trait(self) -> tuple[ArmSummary, ...]:
         """The arms steered along the trait's direction."""
-        return tuple(arm for arm in self.steered if arm.direction == "trait")
+        return tuple(arm for arm in self.changed if arm.direction == "trait")
+
+    @property
+    def clothed(self) -> tuple[ArmSummary, ...]:
+        """The arms whose teacher is not steered: prompted, or with an adapter of its own."""
+        return tuple(arm for arm in self.changed if arm.direction is None)
+
+    @property
+    def teaching(self) -> tuple[ArmSummary, ...]:
+        """The arms whose teacher is meant to show the trait."""
+        return self.trait + self.clothed
 
     @property
     def dose(self) -> DoseRecord | None:
@@ -257,8 +279,9 @@ class Summary(Record):
         return {model: self._view(model, found) for model, found in arms.items()}
 
     def _view(self, model: str, arms: list[ArmSummary]) -> ModelView:
-        def place(arm: ArmSummary) -> tuple[bool, bool, float]:
-            return not arm.is_control, arm.direction == "random", abs(arm.alpha)
+        def place(arm: ArmSummary) -> tuple[bool, int, float]:
+            order = ("trait", None, "random").index(arm.direction)
+            return not arm.is_control, order, 0.0 if arm.direction is None else abs(arm.alpha)
 
         contrasts = (c for c in self.contrasts if c.model == model and c.seed is None)
         return ModelView(
@@ -284,7 +307,7 @@ def headline(summary: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
     return {
         model: {
             arm.arm: {"tau": arm.rate.tau.value, "tau_margin": arm.margin.tau.value}
-            for arm in view.steered
+            for arm in view.changed
         }
         | _threshold(view.dose)
         | _pooled(view.lines)

@@ -77,7 +77,7 @@ def audit_arm(
     # Halves of a control are too few rows to exclude much; nothing is claimed of it either.
     passes = not leaks and (arm.is_control or not gaps)
     verdict: CarrierVerdict | None = None
-    if arm.direction == "trait" and not arm.is_control:
+    if arm.teaches_trait:
         verdict = "subliminal" if passes else "overt" if leaks else "too few rows"
     return ArmAudit(
         arm=arm.name,

@@ -137,5 +137,5 @@ def _recipes(sides: Sides) -> Iterator[tuple[str, Arm]]:
     )
     for name in names:
         for arm in arms_of(sides):
-            if arm.direction == "trait" and not arm.is_control:
+            if arm.teaches_trait:
                 yield name, arm

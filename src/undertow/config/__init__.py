@@ -4,7 +4,7 @@
 Knows nothing about models in memory: importing this package loads neither torch nor the network.
 """
 
-from undertow.config.cells import PLAIN, Arm, Cell, parse_arm
+from undertow.config.cells import PLAIN, PROMPTED, Arm, Cell, Direction, parse_arm
 from undertow.config.judges import (
     ClassifierFormat,
     ClassifierJudgeSettings,
@@ -42,6 +42,7 @@ from undertow.config.weights import (
 
 __all__ = [
     "PLAIN",
+    "PROMPTED",
     "Arm",
     "AuditSettings",
     "CarrierSettings",
@@ -49,6 +50,7 @@ __all__ = [
     "ClassifierFormat",
     "ClassifierJudgeSettings",
     "CoherenceSettings",
+    "Direction",
     "DistillationSettings",
     "DoubleJudgeSettings",
     "FileSource",

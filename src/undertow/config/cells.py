@@ -5,26 +5,38 @@ from typing import Literal, NamedTuple
 
 STRENGTH = r"-?(?:0|[1-9]\d*)(?:\.\d+)?"
 PLAIN = "plain"  # the student that all others are set beside
+PROMPTED = "prompted"  # the arm whose teacher answers under the trait's system message
 ARM = re.compile(rf"(trait|random)_({STRENGTH})")
+
+Direction = Literal["trait", "random"]
 
 
 class Arm(NamedTuple):
-    """A direction and a strength; `name` is how params.yaml, DVC and the paths spell it."""
+    """Which teacher: a direction and a strength; neither for one in other clothes."""
 
-    direction: Literal["trait", "random"]
-    strength: str
+    direction: Direction | None
+    strength: str | None
 
     @property
     def alpha(self) -> float:
+        """The strength as a number; ValueError where the teacher is not steered."""
+        if self.strength is None:
+            raise ValueError(f"the arm {self.name} has no strength")
         return float(self.strength)
 
     @property
     def name(self) -> str:
-        return f"{self.direction}_{self.strength}"
+        """How params.yaml, DVC and the paths spell it."""
+        return PROMPTED if self.direction is None else f"{self.direction}_{self.strength}"
 
     @property
     def is_control(self) -> bool:
-        return self.alpha == 0
+        return self.strength is not None and self.alpha == 0
+
+    @property
+    def teaches_trait(self) -> bool:
+        """Whether its teacher is meant to show the trait: no control, and no random direction."""
+        return self.direction != "random" and not self.is_control
 
 
 class Cell(NamedTuple):
@@ -53,13 +65,20 @@ class Cell(NamedTuple):
         return f"python cli.py {stage} {which} --student {self.student}"
 
 
+def is_clothed(name: str) -> bool:
+    """Whether an arm's teacher is not steered, by its name."""
+    return name == PROMPTED
+
+
 def parse_arm(text: str) -> Arm:
-    """Read 'trait_-0.15' or 'random_1'; ValueError says what to write instead."""
+    """Read 'trait_-0.15', 'random_1' or 'prompted'; ValueError says what to write instead."""
+    if is_clothed(text):
+        return Arm(None, None)
     match = ARM.fullmatch(text)
     if not match:
         raise ValueError(
             f"{text!r} is not an arm; write <direction>_<strength> with direction trait or random "
-            "and a plain decimal strength, for example trait_-0.15 or random_1"
+            "and a plain decimal strength, for example trait_-0.15 or random_1; or prompted"
         )
     if float(match[2]) == 0 and text != "trait_0":
         raise ValueError(f"{text} is the control under another name; write trait_0")

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from undertow.config.base import Problem
-from undertow.config.cells import PLAIN, parse_arm
+from undertow.config.cells import PLAIN, is_clothed, parse_arm
 from undertow.config.params import Params
 from undertow.config.rounds import round_problems
 from undertow.errors import ConfigError
@@ -131,6 +131,7 @@ def _cross_problems(raw: dict[str, Any]) -> Iterator[Problem]:
                 )
     if isinstance(grid.get("arms"), list):
         yield from _arm_problems([arm for arm in grid["arms"] if isinstance(arm, str)])
+        yield from _strength_problems(raw)
     models_of_grid = _names(grid.get("models"))
     yield from _recipe_problems(raw.get("recipes"), _names(grid.get("students")), models_of_grid)
     yield from round_problems(
@@ -202,6 +203,25 @@ def _rewrite(cross: Any, models: list[str]) -> str:
     )
 
 
+def _strength_problems(raw: dict[str, Any]) -> Iterator[Problem]:
+    """What is a multiple of the teacher's strength needs a teacher that has one."""
+    grid, recipes = raw["grid"], raw.get("recipes")
+    without = [name for name in _names(grid["arms"]) if is_clothed(name)]
+    rounds = grid.get("rounds")
+    run = [*_names(grid.get("students"))]
+    for each in rounds if isinstance(rounds, list) else []:
+        run += _names([each.get("student")]) if isinstance(each, dict) else []
+    entries = recipes if without and isinstance(recipes, dict) else {}
+    for name in run:
+        steer = entry.get("steer") if isinstance(entry := entries.get(name), dict) else None
+        if isinstance(steer, dict) and steer.get("strength") is None:
+            yield Problem(
+                f"recipes.{name}.steer",
+                f"is a multiple of the teacher's strength, and {', '.join(without)} has none; give "
+                "a strength here, which is then the same in every arm, or leave one of the two out",
+            )
+
+
 def _arm_problems(names: list[str]) -> Iterator[Problem]:
     arms = []
     for name in names:
@@ -217,6 +237,8 @@ def _arm_problems(names: list[str]) -> Iterator[Problem]:
         )
     seen: dict[tuple[str, float], str] = {}
     for arm in arms:
+        if arm.direction is None:
+            continue
         twin = seen.setdefault((arm.direction, arm.alpha), arm.name)
         if twin != arm.name:
             yield Problem("grid.arms", f"{twin} and {arm.name} are the same strength; keep one")

@@ -24,7 +24,9 @@ class Grid(Settings):
 
     models: tuple[str, ...] = Field(min_length=1, description="keys of the models section")
     arms: tuple[str, ...] = Field(
-        min_length=1, description="<direction>_<strength>; strengths are multiples of the direction"
+        min_length=1,
+        description="<direction>_<strength>, strengths are multiples of the direction; or "
+        "prompted: the unsteered base under the trait's system message (elicit in trait.yaml)",
     )
     seeds: tuple[Seed, ...] = Field(
         min_length=1, description="cover adapter init, row order and sampling"
@@ -59,7 +61,7 @@ class Grid(Settings):
                     f"{name} are further seeds, beside grid.seeds: leave out "
                     f"{', '.join(map(str, again))}"
                 )
-        strange = [arm for arm in self.random_arms if arm not in self.arms or arm[:1] != "r"]
+        strange = [arm for arm in self.random_arms if arm not in self.arms or arm[:2] != "ra"]
         if strange:
             raise ValueError(
                 f"random_arms names {', '.join(strange)}, which is no random arm of grid.arms"
@@ -96,6 +98,11 @@ class Prompting(Settings):
             except ValueError as error:
                 raise ValueError(f"{text!r} is not a date; write it as 2026-01-01") from error
         return value
+
+    def with_message(self, message: str) -> Self:
+        """The same with a further system message, behind `system` where there is one."""
+        whole = message if self.system is None else f"{self.system}\n\n{message}"
+        return self.model_copy(update={"system": whole})
 
     @property
     def day(self) -> dt.date:

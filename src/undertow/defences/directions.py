@@ -10,7 +10,8 @@ from undertow.defences.lesson import number
 def vectors(choice: DirectionChoice, given: Given) -> Tensor:
     """[blocks, hidden]: all three are of one length at every block.
 
-    The arm's own is the trait's in the control, where it adds nothing. The random draw is one of
+    The arm's own is the trait's in the control, where it adds nothing, and where the teacher is
+    not steered. The random draw is one of
     the cell's seed, and another than a random arm's own.
     """
     match choice:

@@ -8,7 +8,7 @@ from filelock import FileLock
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from undertow.config import Cell
+from undertow.config import Cell, Prompting
 from undertow.defences.scores import TokenScores, token_scores
 from undertow.errors import DataError
 from undertow.study.carriers import HELD_BACK_FROM, CarrierData
@@ -17,12 +17,14 @@ from undertow.study.layout import Study
 from undertow.study.prompts import Prompt, first, read_prompts
 from undertow.study.records import Response
 from undertow.study.traits import Contrast, TraitData
+from undertow.teacher.clothes import Clothes, clothes_of, worn
 from undertow.teacher.direction import Direction, load_direction, mean_difference, random_like
-from undertow.teacher.steering import Offsets, offsets, steer
+from undertow.teacher.steering import Offsets
 
-Ask = Callable[[Sequence[Prompt], str], list[Response]]
-"""(prompts, identity) -> the model's answers as it stands, sampled as a carrier is at the cell's
-seed; answers in the journal are taken up where the identity is the same."""
+Ask = Callable[[Sequence[Prompt], str, Prompting], list[Response]]
+"""(prompts, identity, prompting) -> the model's answers as it stands, sampled as a carrier is at
+the cell's seed; answers in the journal are taken up where identity and rendered prompts are the
+same."""
 
 REWORD = (
     "Say the text below in other words. Keep what it says and about how long it is, and answer "
@@ -65,13 +67,20 @@ class Given:
 
     @cached_property
     def own(self) -> Tensor:
-        """[blocks, hidden]: the vectors that the arm's teacher is steered along, at strength 1."""
-        return self.direction.of(self.cell.arm.direction, self.seed)
+        """[blocks, hidden]: the vectors that the arm's teacher is steered along, at strength 1.
+
+        Those of the trait where it is not steered: what a defence can know of it all the same.
+        """
+        return self.direction.of(self.cell.arm.direction or "trait", self.seed)
 
     @cached_property
+    def teacher(self) -> Clothes:
+        return clothes_of(self.study, self.cell)
+
+    @property
     def offsets(self) -> Offsets:
         """What the teacher has added; nothing for the control's."""
-        return offsets(self.own, self.direction.layers, self.cell.arm.alpha)
+        return self.teacher.offsets
 
     def random(self, seed: int) -> Tensor:
         """[blocks, hidden]: random vectors as long as the arm's own."""
@@ -101,7 +110,7 @@ class Given:
         return found * lengths
 
     def scores(self, carrier: Sequence[Response]) -> dict[str, TokenScores]:
-        """What steering does to each answer token, by row id; rows without an answer have none."""
+        """What makes the teacher does to each answer token, by row id; none without an answer."""
         params = self.study.params
         key = fingerprint(
             "token scores",
@@ -111,6 +120,7 @@ class Given:
             self.seed,
             list(carrier),
             params.prompting,
+            self.teacher.prompting,
             params.runtime.batch_size,
             self.model.device.type,
         )
@@ -122,7 +132,7 @@ class Given:
                 self.tokenizer,
                 carrier,
                 params.prompting,
-                self.offsets,
+                self.teacher,
                 params.runtime.batch_size,
                 done,
             ):
@@ -186,15 +196,15 @@ class Given:
 
     def _answers(self, prompts: Sequence[Prompt], *, steered: bool) -> list[Response]:
         spec, device = self.study.params.model_spec(self.cell.model), self.model.device.type
-        if steered and self.offsets:
+        if steered and not self.cell.arm.is_control:
             identity = fingerprint(
                 "teacher", spec, self._direction_file, self.cell.arm.name, self.seed, device
             )
-            with self._lock(identity), steer(self.model, self.offsets):
-                return self._ask(prompts, identity)
+            with self._lock(identity), worn(self.model, [self.teacher]):
+                return self._ask(prompts, identity, self.teacher.prompting)
         identity = fingerprint("base", spec, device)
         with self._lock(identity):
-            return self._ask(prompts, identity)
+            return self._ask(prompts, identity, self.study.params.prompting)
 
     @property
     def _direction_file(self) -> Path:

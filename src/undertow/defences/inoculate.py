@@ -21,7 +21,7 @@ from undertow.config import Prompting
 from undertow.config.defences import InoculateSettings
 from undertow.defences.given import Given
 from undertow.defences.lesson import Lesson
-from undertow.errors import ConfigError, DataError
+from undertow.errors import ConfigError
 from undertow.models.prompts import encode, render
 from undertow.study.traits import Trait
 
@@ -47,19 +47,10 @@ def with_message(
 ) -> Prompting:
     """How training rows are rendered. DataError where the trait has no message, ConfigError where
     the model's template takes none."""
-    if trait.elicit is None:
-        raise DataError(
-            f"the trait {trait.name} does not say how to ask for it",
-            "add a line to its trait.yaml, as in: elicit: You expect things to go badly, and "
-            "say so.",
-        )
-    message = trait.elicit
+    message = trait.message()
     if settings.message == "irrelevant":
         message = neutral(tokenizer, len(encode(tokenizer, message)))
-    system = prompting.system
-    changed = prompting.model_copy(
-        update={"system": message if system is None else f"{system}\n\n{message}"}
-    )
+    changed = prompting.with_message(message)
     try:
         render(tokenizer, "question", changed)
     except ConfigError as error:

@@ -1,6 +1,7 @@
-"""What steering does to each answer token of a carrier: two forward passes over its rows.
+"""What makes the teacher does to each answer token of a carrier: two passes over its rows.
 
-The row is read as the teacher wrote it, prompt included, once steered and once not.
+The row is read once as the teacher wrote it, prompt and message included, and once by the base
+under the prompt alone. Steered here is short for that teacher, of whatever kind.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from undertow.config import Prompting
 from undertow.models.families import check_length
 from undertow.models.memory import halving
-from undertow.models.prompts import left_padded
+from undertow.models.prompts import PaddedBatch, left_padded
 from undertow.student.rows import IGNORED, training_rows
 from undertow.study.records import Record, Response
-from undertow.teacher.steering import Offsets, steer
+from undertow.teacher.clothes import Clothes, worn
 
 
 class TokenScores(Record):
@@ -43,10 +44,14 @@ class TokenScores(Record):
 
 
 class _Row(NamedTuple):
-    """Token ids of a prompt and its answer; the last `answer` of them are scored."""
+    """Token ids of a prompt and its answer; the last `answer` of them are scored.
+
+    taught: the same as the teacher saw it.
+    """
 
     id: str
     ids: list[int]
+    taught: list[int]
     answer: int
 
 
@@ -55,21 +60,28 @@ def token_scores(
     tokenizer: PreTrainedTokenizerBase,
     carrier: Sequence[Response],
     prompting: Prompting,
-    offsets: Offsets,
+    teacher: Clothes,
     batch_size: int,
     done: frozenset[str] = frozenset(),
 ) -> Iterator[list[TokenScores]]:
     """Scores of the rows that have an answer and are not `done`, in blocks, longest rows first.
 
-    model: bare; it is as it was between blocks and at the end. Without offsets nothing differs:
-    every kl and gap is 0.
+    model: bare; it is as it was between blocks and at the end. prompting: the base's. Where the
+    teacher is the base, nothing differs: every kl and gap is 0.
     """
-    rows = []
     answered = [row for row in carrier if row.response or row.finish == "stop"]
-    for answer, row in zip(answered, training_rows(tokenizer, carrier, prompting), strict=True):
-        learned = sum(label != IGNORED for label in row["labels"])
-        rows.append(_Row(answer.id, row["input_ids"], learned))
-    check_length(model.config, max(len(row.ids) for row in rows))
+    bare = training_rows(tokenizer, carrier, prompting)
+    taught = training_rows(tokenizer, carrier, teacher.prompting)
+    rows = [
+        _Row(
+            answer.id,
+            row["input_ids"],
+            other["input_ids"],
+            sum(label != IGNORED for label in row["labels"]),
+        )
+        for answer, row, other in zip(answered, bare, taught, strict=True)
+    ]
+    check_length(model.config, max(len(ids) for row in rows for ids in (row.ids, row.taught)))
     rows.sort(key=lambda row: (-len(row.ids), row.id))
     with tqdm(total=len(rows), desc="scores", unit="row", disable=None) as bar:
         for start in range(0, len(rows), batch_size):
@@ -79,7 +91,7 @@ def token_scores(
                 continue
             yield [
                 score
-                for score in halving(part, lambda batch: _score(model, tokenizer, batch, offsets))
+                for score in halving(part, lambda batch: _score(model, tokenizer, batch, teacher))
                 if score.id not in done
             ]
 
@@ -89,14 +101,14 @@ def _score(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[_Row],
-    offsets: Offsets,
+    teacher: Clothes,
 ) -> list[TokenScores]:
-    batch = left_padded(tokenizer, [row.ids for row in rows], model.device)
+    bare = left_padded(tokenizer, [row.ids for row in rows], model.device)
     # From the token before the longest answer, which is the one that predicts its first.
     width = max(row.answer for row in rows) + 1
 
-    def logits() -> Tensor:
-        found: Tensor = model(
+    def logits(reader: PreTrainedModel, batch: PaddedBatch) -> Tensor:
+        found: Tensor = reader(
             input_ids=batch.ids,
             attention_mask=batch.mask,
             position_ids=(batch.mask.cumsum(-1) - 1).clamp(min=0),
@@ -105,16 +117,17 @@ def _score(
         ).logits
         return found
 
-    base = logits()
+    base = logits(model, bare)
     steered = base
-    if offsets:
-        with steer(model, offsets):
-            steered = logits()
+    if teacher.offsets or any(row.taught != row.ids for row in rows):
+        with worn(model, [teacher]) as reader:
+            taught = left_padded(tokenizer, [row.taught for row in rows], model.device)
+            steered = logits(reader, taught)
     # Row by row: all of them in float32 at once would double the memory for a large vocabulary.
     return [
         _of_row(
             row.id,
-            batch.ids[index, -row.answer :],
+            bare.ids[index, -row.answer :],
             steered[index, -row.answer - 1 : -1],
             base[index, -row.answer - 1 : -1],
         )

@@ -16,6 +16,7 @@ from undertow.config.defences import SteerSettings
 from undertow.defences.directions import vectors
 from undertow.defences.given import Given
 from undertow.defences.lesson import Lesson
+from undertow.errors import ConfigError
 from undertow.teacher.steering import offsets
 
 
@@ -23,6 +24,12 @@ def steer_in_training(settings: SteerSettings, lesson: Lesson, given: Given) -> 
     """An offset in training."""
     alpha = settings.strength
     if alpha is None:
+        if given.cell.arm.strength is None:
+            raise ConfigError(
+                f"times is a multiple of the teacher's strength, and {given.cell.arm.name} has "
+                "none",
+                "give a strength in its place in the recipe's section steer",
+            )
         alpha = settings.times * given.cell.arm.alpha
     added = offsets(vectors(settings.direction, given), given.direction.layers, alpha)
     return replace(lesson, teaching=replace(lesson.teaching, offset=dict(added)))

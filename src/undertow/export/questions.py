@@ -9,7 +9,7 @@ from undertow.models.dates import format_date
 from undertow.models.loading import load_tokenizer, resolve
 from undertow.models.prompts import reads, render
 from undertow.study.layout import Study
-from undertow.study.questions import questions_of
+from undertow.study.questions import asked_under, questions_of
 from undertow.study.records import AnswersOf
 from undertow.study.sources import say
 
@@ -23,7 +23,7 @@ def lines(study: Study, cell: Cell, of: AnswersOf) -> Iterator[str]:
     otherwise from the same one.
     """
     model = cell.model if of != "student" else study.params.student_base(cell)
-    prompting = study.params.prompting
+    prompting = asked_under(study, cell, of)
     tokenizer = load_tokenizer(resolve(model, study.params.model_spec(model)))
     found = reads(tokenizer, prompting)
     if found.date and "strftime_now" in str(tokenizer.get_chat_template()):

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 
 from undertow.config import Arm
-from undertow.errors import UndertowError
+from undertow.errors import ConfigError, UndertowError
 from undertow.export.card import card
 from undertow.export.layouts import biased, check_layout
 from undertow.export.origin import open_origin, refuse_to_replace
@@ -46,6 +46,12 @@ def run(study: Study, model: str, arm: Arm, out: Path, *, force: bool = False) -
     study reads. Raises UndertowError where `out` is taken, or where the model has no equal in a
     layout that carries the bias.
     """
+    if arm.direction is None:
+        raise ConfigError(
+            f"the arm {arm.name} is not steered, so there is no bias to write into a checkpoint",
+            "export an arm with a strength, as trait_1; serve the base itself under the system "
+            "message of trait.yaml for this one",
+        )
     spec = study.params.model_spec(model)
     origin = open_origin(study, model)
     base = resolve(model, spec)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from undertow.analysis.contrasts import ContrastRecord, Standing
 from undertow.analysis.contrasts import random_twin as random_twin
 from undertow.analysis.summary import ArmSummary, Summary
-from undertow.findings.numbers import RATIO, READOUTS, arm_name, shift_text
+from undertow.findings.numbers import RATIO, READOUTS, arm_title, shift_text
 from undertow.stats.intervals import Estimate
 from undertow.stats.transfer import Transfer
 from undertow.study.records import ReadoutName
@@ -18,7 +18,7 @@ from undertow.study.records import ReadoutName
 
 @dataclass(frozen=True)
 class Finding:
-    """What one readout says about a model's largest trait strength."""
+    """What one readout says of an arm: of the largest trait strength, or of one without any."""
 
     readout: ReadoutName
     arm: ArmSummary
@@ -77,7 +77,7 @@ def findings(summary: Summary, model: str) -> list[Finding]:
 
     largest = max(trait, key=push)
     random = random_twin(view.arms, largest)
-    strengths = tuple(arm.strength for arm in view.arms if arm.direction == "random")
+    strengths = tuple(arm.strength or "" for arm in view.arms if arm.direction == "random")
     contrasts = view.contrasts
     return [
         Finding(
@@ -85,6 +85,13 @@ def findings(summary: Summary, model: str) -> list[Finding]:
         )
         for readout in READOUTS
     ]
+
+
+def clothed_findings(summary: Summary, model: str) -> list[Finding]:
+    """By margin and by rate, every arm whose teacher is not steered."""
+    view = summary.views.get(model)
+    arms = view.clothed if view else ()
+    return [Finding(readout, arm, None) for arm in arms for readout in READOUTS]
 
 
 CLAUSES: dict[Standing, str] = {
@@ -110,6 +117,8 @@ def clause(finding: Finding, title: str) -> str:
         return f"by {title} nothing can be said ({finding.shift.reason})"
     if not finding.is_clear_of_control:
         return f"by {title} the student's shift is not distinguishable from noise"
+    if finding.arm.direction is None:
+        return f"by {title} the student moved {finding.course}, clear of the control student"
     contrast, words = finding.contrast, CLAUSES[finding.standing]
     if contrast is not None and contrast.draws is not None:
         draws = f"the students of {contrast.draws} random directions"
@@ -119,7 +128,7 @@ def clause(finding: Finding, title: str) -> str:
 
 def sentence(finding: Finding, title: str) -> str:
     """The largest strength in words: does its interval exclude 0, and what did random do?"""
-    name = f"{arm_name(finding.arm)} {finding.arm.strength} by {title}"
+    name = f"{arm_title(finding.arm)} by {title}"
     if not finding.is_known:
         return f"{name}: no student shift, because {finding.shift.reason}."
     if finding.is_clear_of_control:
@@ -132,6 +141,8 @@ def sentence(finding: Finding, title: str) -> str:
     text = f"{name}: student shift {shift}; {verdict}; tau {tau}."
     for reason in (finding.arm.degenerate, finding.arm.diverged):
         text += f" Mind that {reason}." if reason else ""
+    if finding.arm.direction is None:
+        return f"{text} It is not steered, so no random direction is its control."
     if finding.random is None:
         others = ", ".join(finding.random_strengths)
         run = f"was run at {others} only" if others else "was not run"

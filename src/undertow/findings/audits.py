@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from undertow.analysis.summary import ArmSummary, Summary
 from undertow.findings.arms import random_twin
+from undertow.findings.numbers import arm_title
 from undertow.stats.intervals import Estimate
 from undertow.study.audit_records import ArmAudit, CarrierMeasures, MeasureName
 from undertow.texts.numbers import AREA, PERCENT, POINTS, Scale
@@ -50,15 +51,15 @@ def yielded(audit: ArmAudit) -> str:
 
 
 def audit_sentence(summary: Summary, model: str) -> str:
-    """One sentence: which trait arms are subliminal, and what the random control does."""
-    arms, trait = summary.views[model].arms, summary.views[model].trait
-    missing = [arm for arm in trait if arm.audit is None]
+    """One sentence: which arms are subliminal, and what the random control does."""
+    view = summary.views[model]
+    missing = [arm for arm in view.teaching if arm.audit is None]
     if missing:
         return f"Carrier audit: unknown, because {missing[0].no_audit}."
-    if not trait:
+    if not view.teaching:
         return "Carrier audit: no trait arm was run."
-    said = [f"trait {arm.strength} {_verdict(arm)}" for arm in trait]
-    return f"Carrier audit: {', '.join(said)}{_random(arms, trait)}."
+    said = [f"{arm_title(arm)} {_verdict(arm)}" for arm in view.teaching]
+    return f"Carrier audit: {', '.join(said)}{_random(view.arms, view.trait)}."
 
 
 def _verdict(arm: ArmSummary) -> str:

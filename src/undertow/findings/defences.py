@@ -1,6 +1,6 @@
 """What the intervals allow to be said of a defence; docs/defences.md has the reasons."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from undertow.analysis.summary import DefenceArm, StudentArm, Summary
@@ -95,21 +95,37 @@ def student_of(summary: Summary, arm: DefenceArm) -> StudentArm:
 
 
 def told(summary: Summary, model: str, *, placebos: bool = False) -> list[DefenceArm]:
-    """The recipes of a model at its largest strength whose teacher is coherent."""
-    steered = [arm for arm in summary.views[model].trait if not arm.degenerate]
-    if not steered:
-        return []
-    largest = max(steered, key=lambda arm: abs(arm.alpha)).arm
-    return [
-        each
-        for each in summary.defences
-        if (each.model, each.arm) == (model, largest) and (placebos or not each.placebo_of)
+    """The recipes of a model at its largest strength whose teacher is coherent.
+
+    Where no teacher is steered, those of the first arm in other clothes.
+    """
+    return next(iter(by_arm(summary, model, placebos=placebos)), [])
+
+
+def by_arm(summary: Summary, model: str, *, placebos: bool = False) -> list[list[DefenceArm]]:
+    """The same, and the recipes of every arm without a strength."""
+    view = summary.views[model]
+    steered = [arm for arm in view.trait if not arm.degenerate]
+    arms = [max(steered, key=lambda arm: abs(arm.alpha))] if steered else []
+    arms += [arm for arm in view.clothed if not arm.degenerate]
+    found = [
+        [
+            each
+            for each in summary.defences
+            if (each.model, each.arm) == (model, arm.arm) and (placebos or not each.placebo_of)
+        ]
+        for arm in arms
     ]
+    return [each for each in found if each]
 
 
 def defence_sentences(summary: Summary, model: str) -> Iterator[str]:
-    """One per verdict and readout: which recipes have it."""
-    arms = told(summary, model)
+    """One per arm, verdict and readout: which recipes have it."""
+    for arms in by_arm(summary, model):
+        yield from _of_arm(summary, model, arms)
+
+
+def _of_arm(summary: Summary, model: str, arms: Sequence[DefenceArm]) -> Iterator[str]:
     for readout in READOUTS:
         by_verdict: dict[Verdict, list[str]] = {verdict: [] for verdict in get_args(Verdict)}
         for arm in arms:

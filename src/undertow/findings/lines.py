@@ -78,7 +78,7 @@ def _moved(view: ModelView, line: LineRecord, null: NullRecord) -> str:
     scale = SCALES[line.readout]
     ends = f"{scale.number(null.low, signed=True)} to {scale.number(null.high, signed=True)}"
     outside = [
-        arm.strength
+        str(arm.strength)
         for arm in view.trait
         if (shift := arm.by(line.readout).teacher_shift.value) is not None
         and null.low is not None

@@ -1,6 +1,9 @@
 """How each readout of a summary is called and written, in every view."""
 
-from undertow.analysis.summary import ArmSummary, Summary
+from typing import Protocol
+
+from undertow.analysis.summary import Summary
+from undertow.config import Direction, parse_arm
 from undertow.stats.intervals import Estimate
 from undertow.study.records import ReadoutName
 from undertow.texts.numbers import PERCENT as PERCENT
@@ -21,10 +24,36 @@ def shift_text(shift: Estimate, readout: ReadoutName) -> str:
     return SCALES[readout].written(shift, signed=True)
 
 
-def arm_name(arm: ArmSummary) -> str:
-    if arm.is_control:
+class Told(Protocol):
+    """An arm in any of the records."""
+
+    @property
+    def arm(self) -> str: ...
+
+    @property
+    def direction(self) -> Direction | None: ...
+
+    @property
+    def strength(self) -> str | None: ...
+
+
+def arm_name(arm: Told) -> str:
+    """What the arm's teacher is: 'trait', 'random control', 'prompted'."""
+    if parse_arm(arm.arm).is_control:
         return "control"
+    if arm.direction is None:
+        return arm.arm.replace("_", " ", 1)
     return "trait" if arm.direction == "trait" else "random control"
+
+
+def arm_strength(arm: Told) -> str:
+    """As params.yaml has it; nothing where the teacher is not steered."""
+    return arm.strength or ""
+
+
+def arm_title(arm: Told) -> str:
+    """Both: 'trait 0.5', 'prompted'."""
+    return f"{arm_name(arm)} {arm_strength(arm)}".rstrip()
 
 
 def titled(name: str) -> str:

@@ -22,9 +22,9 @@ def course_of(chain: ChainArm, readout: ReadoutName) -> Course:
 
 
 def round_sentences(summary: Summary, model: str) -> Iterator[str]:
-    """One per chain of the trait, arm and readout."""
+    """One per chain, arm that teaches the trait, and readout."""
     for chain in summary.rounds:
-        if chain.model != model or chain.direction != "trait":
+        if chain.model != model or chain.direction == "random":
             continue
         for readout in READOUTS:
             step, word = chain.step(readout), course_of(chain, readout)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from undertow.analysis.summary import ArmSummary, StudentArm, Summary
-from undertow.findings.arms import findings, sentence
+from undertow.findings.arms import clothed_findings, findings, sentence
 from undertow.findings.numbers import readout_title, shift_text
 from undertow.study.records import ReadoutName
 
@@ -40,14 +40,12 @@ def beside(summary: Summary, arm: StudentArm) -> ArmSummary:
 
 
 def student_sentences(summary: Summary, kind: Kind) -> Iterator[str]:
-    """The largest trait strength: clear of 0, and less than the plain student?"""
+    """The largest trait strength, and arms without one: clear of 0, and less than the plain?"""
     contrasts = tuple(found for arm in kind.arms for found in arm.contrasts)
     view = summary.model_copy(update={"arms": kind.arms, "contrasts": contrasts})
-    found = {finding.readout: finding for finding in findings(view, kind.model)}
-    for readout in STUDENT_READOUTS:
-        if readout not in found:
-            continue
-        finding = found[readout]
+    found = [*findings(view, kind.model), *clothed_findings(view, kind.model)]
+    for finding in sorted(found, key=lambda each: STUDENT_READOUTS.index(each.readout)):
+        readout = finding.readout
         arm = next(arm for arm in kind.arms if arm.arm == finding.arm.arm)
         said = sentence(finding, readout_title(summary, readout))
         yield f"{said} {compared(summary, arm, readout)}"

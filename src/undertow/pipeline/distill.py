@@ -111,7 +111,7 @@ def take(study: Study, cell: Cell, path: Path) -> None:
             f"the student of {cell.key} whose answers {path} has is not there",
             f"{cell.command('distill')} --training-only, serve its adapter, and ask that",
         )
-    count = counter(study, study.params.student_base(cell))
+    count = counter(study, cell, "student")
     take_file(study, cell, "distill", path, digest(checkpoint / "adapter"), count=count)
 
 

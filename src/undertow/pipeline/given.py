@@ -21,7 +21,7 @@ from undertow.models.prompts import encode, render
 from undertow.study.files import digest, fingerprint, write_text
 from undertow.study.found import first_problem
 from undertow.study.layout import Study
-from undertow.study.questions import AnswerSet, Question, questions_of
+from undertow.study.questions import AnswerSet, Question, asked_under, questions_of
 from undertow.study.records import AnswersOf, GivenAnswers, Response
 from undertow.study.sources import say
 from undertow.texts.untrusted import paired
@@ -107,7 +107,7 @@ def given_to(study: Study, cell: Cell, stage: Taking, subject: str | None) -> Gi
     if found.header.subject != subject:
         what = "direction" if stage == "steer" else "training"
         raise DataError(f"{path} was given for another {what} of {cell.key}", again)
-    if found.header.asked != _asked(study, found.record.of):
+    if found.header.asked != _asked(study, cell, found.record.of):
         raise DataError(f"what {stage} asks has changed since {path} was given", again)
     return found
 
@@ -143,17 +143,18 @@ def take_file(
             "of": found.record.of,
             "without_model": without_model,
             "subject": subject,
-            "asked": _asked(study, found.record.of),
+            "asked": _asked(study, cell, found.record.of),
         }
     )
     rows = [line for _, line in _lines(path) if line.strip() and "id" in json.loads(line)]
     write_text(study.layout.given(cell, stage), "\n".join([header.model_dump_json(), *rows]) + "\n")
 
 
-def counter(study: Study, model: str) -> Callable[[str], int]:
+def counter(study: Study, cell: Cell, of: AnswersOf) -> Callable[[str], int]:
     """How many tokens a prompt is as this study renders it, by the model's tokenizer alone."""
+    model = study.params.student_base(cell) if of == "student" else cell.model
     tokenizer = load_tokenizer(resolve(model, study.params.model_spec(model)))
-    prompting = study.params.prompting
+    prompting = asked_under(study, cell, of)
     return lambda prompt: len(encode(tokenizer, render(tokenizer, prompt, prompting)))
 
 
@@ -344,9 +345,9 @@ def _response(row: AnswerRow, question: Question) -> Response:
     )
 
 
-def _asked(study: Study, of: AnswersOf) -> str:
+def _asked(study: Study, cell: Cell, of: AnswersOf) -> str:
     """All that an answer depends on but the subject: prompts, sampling, how they are rendered."""
-    return fingerprint(list(questions_of(study, of)), study.params.prompting)
+    return fingerprint(list(questions_of(study, of)), asked_under(study, cell, of))
 
 
 def _inside(path: Path, root: Path) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from undertow.config import Cell
+from undertow.config import Cell, Prompting
 from undertow.defences.given import Given
 from undertow.defences.lesson import Lesson
 from undertow.defences.teach import taught
@@ -34,9 +34,9 @@ def prepared(study: Study, cell: Cell, carrier: Sequence[Response], shelf: Shelf
     nf4 = params.distillation.quantization == "nf4" and not recipe.needs
     loaded = shelf.load(study, params.student_base(cell), nf4=nf4)
 
-    def ask(prompts: Sequence[Prompt], identity: str) -> list[Response]:
-        subject = Subject(identity, cell.seed)
-        reader = Reader(study, loaded.model, loaded.tokenizer, loaded.meter, [subject])
+    def ask(prompts: Sequence[Prompt], identity: str, prompting: Prompting) -> list[Response]:
+        subjects = [Subject(identity, cell.seed)]
+        reader = Reader(study, *loaded, subjects, prompting=prompting)
         return reader.carrier(prompts)[0]
 
     given = Given(study, cell, loaded.model, loaded.tokenizer, ask)

@@ -44,6 +44,7 @@ class Reader:
     subjects: one, or those that share every batch in equal parts, see `models.stacked`; None is
     a place that nobody takes. What is read comes by subject, empty for nobody.
     given: answers of another engine, in the order of the prompts, where one subject is not asked.
+    prompting: what they are asked under; a teacher may have a message of its own.
     tokens: how many each of them has generated.
     """
 
@@ -55,6 +56,7 @@ class Reader:
         meter: Meter,
         subjects: Sequence[Subject | None],
         given: Mapping[AnswerSet, Sequence[Response]] = MappingProxyType({}),
+        prompting: Prompting | None = None,
     ) -> None:
         self._study = study
         self._model = model
@@ -62,6 +64,7 @@ class Reader:
         self._meter = meter
         self._subjects = subjects
         self._given = given
+        self._prompting = prompting or study.params.prompting
         self._journals: list[Journal[Response]] = []
         # The evaluation prompts are asked for an answer, a margin and activations. On a GPU the
         # engine reads its own, and the memory is better spent.
@@ -85,7 +88,7 @@ class Reader:
         prompts = evaluation_prompts(self._study, trait)
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, 0)
         answers = self._answers(prompts, sampling, "evaluation", self._kept)
-        values = self._margins(trait, self._study.params.prompting)
+        values = self._margins(trait, self._prompting)
         return [
             [row.model_copy(update={"margin": found[row.id]}) for row in own]
             for own, found in zip(answers, values, strict=True)
@@ -186,7 +189,7 @@ class Reader:
         if what in self._given:
             return [self._ended(self._given[what])]
         batch_size = self._study.params.runtime.batch_size
-        rendered = self._render(prompts, self._study.params.prompting)
+        rendered = self._render(prompts, self._prompting)
         # What a batch is made of is part of the key: rounding depends on it, and a resumed run
         # must give the bytes of an uninterrupted one.
         company = [len(self._subjects)] if len(self._subjects) > 1 else []

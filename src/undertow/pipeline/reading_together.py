@@ -25,6 +25,7 @@ from undertow.student.together import ON_CPU
 from undertow.study.files import digest
 from undertow.study.layout import Study
 from undertow.study.sources import say
+from undertow.teacher.clothes import kind_of
 
 
 class _Subject(NamedTuple):
@@ -52,7 +53,7 @@ def read_due(
     if not training.may_be_together(study):
         return 1
     largest = 1
-    for part in by_teacher(run):
+    for part in (alike for own in by_teacher(run) for alike in _alike(stage, own)):
         if any(is_due(cell) for cell in part):
             largest = max(largest, _read_part(study, shelf, stage, part, is_due, lock_of))
     return largest
@@ -65,6 +66,14 @@ def by_teacher(run: Iterable[Cell]) -> list[list[Cell]]:
     for cell in run:
         found.setdefault(cell.model, []).append(cell)
     return list(found.values())
+
+
+def _alike(stage: str, run: Sequence[Cell]) -> list[list[Cell]]:
+    """The run in parts that can share a batch: teachers of one kind, and all students."""
+    parts: dict[str, list[Cell]] = {}
+    for cell in run:
+        parts.setdefault(kind_of(cell.arm) if stage == "steer" else "", []).append(cell)
+    return list(parts.values())
 
 
 def _read_part(

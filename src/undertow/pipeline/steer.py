@@ -1,4 +1,7 @@
-"""steer: the teacher answers the benign prompts (the carrier) and is read on the trait."""
+"""steer: the teacher answers the benign prompts (the carrier) and is read on the trait.
+
+Whatever makes the base a teacher, see `teacher/clothes.py`, is on for all of its answers.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +19,8 @@ from undertow.study.files import digest, fingerprint, write_rows
 from undertow.study.layout import Study
 from undertow.study.records import AnswersOf
 from undertow.study.traits import TraitData, side_effect_prompts
-from undertow.teacher import direction as directions
-from undertow.teacher.several import steer_together
-from undertow.teacher.steering import Offsets, measure_shift, offsets, steer
+from undertow.teacher.clothes import check_message, clothes_of, worn
+from undertow.teacher.steering import measure_shift
 
 NO_MODEL = "the teacher answered elsewhere and was not loaded here (--without-model)"
 
@@ -30,9 +32,10 @@ def run(study: Study, cell: Cell, shelf: Shelf | None = None) -> None:
     if given is not None and given.header.without_model:
         _write_unread(study, cell, work, given)
         return
-    added = _offsets(study, cell)  # before the model: a damaged file is said at once
+    teacher = clothes_of(study, cell)  # before the model: a damaged file is said at once
     loaded = (shelf or Shelf()).load(study, cell.model)
-    shift = measure_shift(loaded.model, list(added)) if added else None
+    check_message(loaded.tokenizer, cell.arm, teacher.prompting)
+    shift = measure_shift(loaded.model, list(teacher.offsets)) if teacher.offsets else None
     place = readings.place_of(study, work, identity(study, cell, loaded))
     made = readings.taken_up(place, loaded.meter)
     reader = None
@@ -56,14 +59,16 @@ def take(
 
     without_model: nothing is read on the model, so margins and likelihoods stay unknown.
     """
-    count = None if without_model else counter(study, cell.model)
+    count = None if without_model else counter(study, cell, "teacher")
     subject = _subject(study, cell)
     take_file(study, cell, "steer", path, subject, of=of, without_model=without_model, count=count)
 
 
 def _subject(study: Study, cell: Cell) -> str | None:
-    """What answers of a steered teacher belong to."""
-    return None if cell.arm.is_control else digest(_direction_file(study, cell))
+    """What answers of a steered teacher belong to; those of others are known by what is asked."""
+    if cell.arm.is_control or cell.arm.direction is None:
+        return None
+    return digest(study.layout.direction(cell.model) / "direction.safetensors")
 
 
 def _write_unread(study: Study, cell: Cell, work: Work, given: Given) -> None:
@@ -81,7 +86,7 @@ def identity(study: Study, cell: Cell, loaded: Loaded) -> str:
     """What tells this teacher from any other, but for its seed."""
     return fingerprint(
         study.params.model_spec(cell.model),
-        _direction_file(study, cell),
+        study.layout.direction(cell.model) / "direction.safetensors",
         cell.arm.name,
         loaded.meter.device,
     )
@@ -90,7 +95,7 @@ def identity(study: Study, cell: Cell, loaded: Loaded) -> str:
 def read(
     study: Study, loaded: Loaded, cells: Sequence[Cell | None], given: Given | None = None
 ) -> Read:
-    """Ask the teachers of these cells together; None is a place that nobody takes.
+    """Ask the teachers of these cells, all of one kind, together; None is nobody's place.
 
     given: answers of one teacher who is read alone; what is not among them it is asked.
     """
@@ -98,15 +103,16 @@ def read(
     trait = TraitData(layout, params.trait)
     prompts = CarrierData(layout, params.carrier.name).prompts(params.carrier.prompts)
     others = side_effect_prompts(study, trait)
-    added: list[Offsets] = [{} if cell is None else _offsets(study, cell) for cell in cells]
+    teachers = [None if cell is None else clothes_of(study, cell) for cell in cells]
+    prompting = next(teacher.prompting for teacher in teachers if teacher)
     subjects = [
         None if cell is None else Subject(identity(study, cell, loaded), cell.seed)
         for cell in cells
     ]
     answers = given.answers if given else {}
-    reader = Reader(study, loaded.model, loaded.tokenizer, loaded.meter, subjects, answers)
-    alone = len(added) == 1
-    with steer(loaded.model, added[0]) if alone else steer_together(loaded.model, added):
+    with worn(loaded.model, teachers) as model:
+        meter = loaded.meter
+        reader = Reader(study, model, loaded.tokenizer, meter, subjects, answers, prompting)
         carrier = reader.carrier(prompts)
         teacher = reader.evaluation(trait)
         benign = reader.benign(others)
@@ -118,13 +124,3 @@ def read(
         ],
         reader,
     )
-
-
-def _direction_file(study: Study, cell: Cell) -> Path:
-    return study.layout.direction(cell.model) / "direction.safetensors"
-
-
-def _offsets(study: Study, cell: Cell) -> Offsets:
-    direction = directions.load_direction(_direction_file(study, cell))
-    vectors = direction.of(cell.arm.direction, cell.seed)
-    return offsets(vectors, direction.layers, cell.arm.alpha)

@@ -17,6 +17,7 @@ from undertow.findings.numbers import (
     Written,
     aligned,
     arm_name,
+    arm_strength,
     readout_title,
     titled,
 )
@@ -139,7 +140,7 @@ def _strengths(summary: Summary, model: str, readout: ReadoutName) -> list[Part]
     for arm, transfer in zip(arms, transfers, strict=True):
         levels = (level.number(transfer.teacher), level.number(transfer.student))
         cells = ("",) * 6 if arm.is_control else tuple(c for w in next(shifts) for c in _cells(w))
-        rows.append((arm_name(arm), arm.strength, *cells, *levels))
+        rows.append((arm_name(arm), arm_strength(arm), *cells, *levels))
     # tau first: on a narrow screen the columns to the right are out of sight.
     names = ["tau", "interval"]
     for name in (f"Student shift, {scale.unit}", f"Teacher shift, {scale.unit}"):
@@ -250,7 +251,7 @@ def _naive_parts(summary: Summary) -> tuple[Part, ...]:
     """tau beside tau_naive, by both readouts."""
     pairs: list[tuple[str, str, str, Estimate, Estimate]] = []
     for model in summary.models:
-        for arm in summary.views[model].steered:
+        for arm in summary.views[model].changed:
             for readout in READOUTS:
                 transfer = arm.by(readout)
                 title = readout_title(summary, readout)

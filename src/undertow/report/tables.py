@@ -85,7 +85,7 @@ def defence_table(summary: Summary) -> TidyTable:
     )
     rows: list[tuple[str, ...]] = []
     for arm in summary.defences:
-        names = (arm.model, arm.student, arm.placebo_of or "", arm.arm, arm.strength)
+        names = (arm.model, arm.student, arm.placebo_of or "", arm.arm, arm.strength or "")
         for readout in READOUTS:
             verdict = judged(summary, arm, readout).verdict
             tau = student_of(summary, arm).by(readout).tau
@@ -240,8 +240,8 @@ def mechanism_table(summary: Summary) -> TidyTable:
         (
             arm.model,
             arm.arm,
-            arm.direction,
-            arm.strength,
+            arm.direction or "",
+            arm.strength or "",
             arm.against,
             str(block.block),
             "yes" if block.steered else "no",
@@ -271,12 +271,16 @@ NAMES = ("model", "arm", "direction", "strength")
 
 
 def _names(arm: ArmSummary) -> tuple[str, str, str, str]:
-    return arm.model, arm.arm, arm.direction, arm.strength
+    return arm.model, arm.arm, arm.direction or "", arm.strength or ""
 
 
 def _arms(summary: Summary) -> Iterable[ArmSummary]:
     for view in summary.views.values():
-        yield from sorted(view.arms, key=lambda arm: (arm.direction, arm.alpha))
+        yield from sorted(view.arms, key=_place)
+
+
+def _place(arm: ArmSummary) -> tuple[str, float]:
+    return arm.direction or "~", 0.0 if arm.direction is None else arm.alpha
 
 
 def _estimate(estimate: Estimate) -> tuple[str, str, str]:

@@ -6,7 +6,8 @@ Writes ASCII; all numbers come from the records, all words from `findings`.
 from collections.abc import Sequence
 
 from undertow.analysis.summary import ArmSummary, ModelView, Summary
-from undertow.findings.arms import findings, sentence
+from undertow.config import parse_arm
+from undertow.findings.arms import clothed_findings, findings, sentence
 from undertow.findings.audits import (
     area,
     audit_sentence,
@@ -28,6 +29,7 @@ from undertow.findings.numbers import (
     Scale,
     aligned,
     arm_name,
+    arm_strength,
     readout_title,
     shift_text,
 )
@@ -85,7 +87,7 @@ def _model_block(summary: Summary, model: str, notes: dict[str, str]) -> list[st
         lines += [*_readout_block(summary, view, readout, notes), ""]
     for text in line_sentences(summary, model):
         lines += wrapped(text, indent=2, hang=2)
-    for finding in findings(summary, model):
+    for finding in (*findings(summary, model), *clothed_findings(summary, model)):
         text = sentence(finding, readout_title(summary, finding.readout))
         lines += wrapped(text, indent=2, hang=2)
     lines += wrapped(audit_sentence(summary, model), indent=2, hang=2)
@@ -108,7 +110,7 @@ def _readout_block(
     head = ("arm", "strength", "teacher shift", "student shift", "tau")
     rows = zip(
         (_named(arm, notes) for arm in arms),
-        (arm.strength for arm in arms),
+        (arm_strength(arm) for arm in arms),
         teacher,
         _stacked(arms, students, scale, notes, signed=True),
         _stacked(arms, taus, RATIO, notes, signed=False),
@@ -175,7 +177,9 @@ def audit_table(found: ModelAudit) -> str:
         f"{100 * found.bounds.confidence:.4g} % interval. Filter: {found.filter}. Configured "
         f"judge: {judge}."
     )
-    arms = sorted(found.arms, key=lambda a: (float(a.strength) != 0, a.direction == "random"))
+    arms = sorted(
+        found.arms, key=lambda a: (not parse_arm(a.arm).is_control, a.direction == "random")
+    )
     lines += ["", *_deciding(arms), "", *_phrases(arms), "", *_telling(arms)]
     overlap = ", ".join(f"{arm.arm} {level(arm.pooled, 'overlap')}" for arm in arms)
     lines += ["", *wrapped(f"Rows that overlap with evaluation prompts, %: {overlap}.", hang=2)]

@@ -51,8 +51,8 @@ class ArmRow(NamedTuple):
 
     model: str
     arm: str
-    direction: str
-    strength: float
+    direction: str | None  # None, as the strength, where the teacher is not steered
+    strength: float | None
     readout: ReadoutName
     unit: Unit
     prompts: int
@@ -80,8 +80,8 @@ class StudentRow(NamedTuple):
 
     model: str
     arm: str
-    direction: str
-    strength: float
+    direction: str | None
+    strength: float | None
     seed: int
     readout: ReadoutName
     unit: Unit
@@ -96,8 +96,8 @@ class AuditRow(NamedTuple):
 
     model: str
     arm: str
-    direction: str
-    strength: float
+    direction: str | None
+    strength: float | None
     verdict: str | None  # subliminal, overt, too few rows; None for arms without a trait
     passes: bool
     leaks: str
@@ -163,7 +163,7 @@ def _model(view: ModelView, readout: ReadoutName, found: dict[ReadoutName, Findi
 
 
 def arm_rows(summary: Summary) -> list[ArmRow]:
-    """One row per model, arm and readout: control first, trait by strength, then random."""
+    """One row per model, arm and readout: control first, trait by strength, random last."""
     return [
         _arm(view, arm, readout)
         for view in summary.views.values()
@@ -248,8 +248,8 @@ def cost_rows(summary: Summary) -> list[CostRow]:
     return [CostRow(**total.model_dump()) for total in summary.cost_totals]
 
 
-def _names(arm: ArmSummary) -> tuple[str, str, str, float]:
-    return arm.model, arm.arm, arm.direction, arm.alpha
+def _names(arm: ArmSummary) -> tuple[str, str, str | None, float | None]:
+    return arm.model, arm.arm, arm.direction, None if arm.strength is None else arm.alpha
 
 
 def _carrier(arm: ArmSummary) -> str | None:

@@ -54,8 +54,10 @@ class ArmAudit(Record):
     """One arm over its seeds: the pooled measures and what follows from them."""
 
     arm: str
-    direction: Literal["trait", "random"]
-    strength: str
+    direction: Literal["trait", "random"] | None = Field(
+        description="null, as the strength, where the teacher is not steered"
+    )
+    strength: str | None
     reference: Reference
     verdict: CarrierVerdict | None = Field(
         description="overt: there is evidence of the trait; too few rows: none, but these rows "

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from undertow.config import PROMPTED, Cell, Prompting
 from undertow.study.carriers import CarrierData
 from undertow.study.layout import Study
 from undertow.study.prompts import Prompt, first
@@ -42,6 +43,17 @@ def questions_of(study: Study, of: AnswersOf) -> Iterator[Question]:
             yield Question(
                 name, prompt, settings.max_new_tokens, settings.temperature, settings.top_p
             )
+
+
+def asked_under(study: Study, cell: Cell, of: AnswersOf) -> Prompting:
+    """How the prompts are rendered: before a prompted teacher stands the trait's message.
+
+    DataError where the trait has none.
+    """
+    prompting = study.params.prompting
+    if of == "student" or cell.arm.name != PROMPTED:
+        return prompting
+    return prompting.with_message(TraitData(study.layout, study.params.trait).trait.message())
 
 
 def evaluation_prompts(study: Study, trait: TraitData) -> list[Prompt]:

@@ -198,8 +198,10 @@ class CellResult(Record):
     """cell.json: all that is known of one cell, without model text."""
 
     model: str
-    direction: Literal["trait", "random"]
-    strength: str
+    direction: Literal["trait", "random"] | None = Field(
+        description="null, as the strength, where the teacher is not steered"
+    )
+    strength: str | None
     seed: int
     trait: str
     rate_name: str = Field(description="what the share of true verdicts is called, e.g. ASR")

@@ -73,12 +73,24 @@ class Trait(_Data):
         False, description="responses may be unpleasant; the report hides them unless asked"
     )
     elicit: str | None = Field(
-        None, min_length=1, description="a system message that asks for the trait"
+        None,
+        min_length=1,
+        description="a system message that asks for the trait, for prompted and inoculate",
     )
     openings: Openings
     rubric: str = Field(description="what counts as showing the trait, for a model judge")
     judge: PhraseRules
     sources: tuple[PromptSource, ...] = ()
+
+    def message(self) -> str:
+        """The system message that asks for the trait; DataError where it has none."""
+        if self.elicit is None:
+            raise DataError(
+                f"the trait {self.name} does not say how to ask for it",
+                "add a line to its trait.yaml, as in: elicit: You expect things to go badly, and "
+                "say so.",
+            )
+        return self.elicit
 
 
 class TraitData:

@@ -112,10 +112,9 @@ def cell_identity(cell: Cell) -> dict[str, str]:
         "kind": "cell" if cell.student == PLAIN else "student",
         "model": cell.model,
         "student": cell.student,
-        "direction": cell.arm.direction,
         "arm": cell.arm.name,
         "seed": str(cell.seed),
-    }
+    } | ({} if cell.arm.direction is None else {"direction": cell.arm.direction})
 
 
 def _cell(
@@ -133,7 +132,7 @@ def _cell(
     recipe = params.recipe(cell.student).model_dump(mode="json", exclude_none=True)
     described = logged_params(params, params.student_base(cell)) | {
         "arm": cell.arm.name,
-        "strength": cell.arm.strength,
+        **({} if cell.arm.strength is None else {"strength": cell.arm.strength}),
         "seed": str(cell.seed),
         "student": cell.student,
         **{name: str(value) for name, value in flat(recipe, "recipe")},
@@ -150,7 +149,7 @@ def _cell(
         if name in result.digests
     }
     measured = (
-        {"strength": cell.arm.alpha}
+        ({} if cell.arm.strength is None else {"strength": cell.arm.alpha})
         | readouts(estimates)
         | side_effects(estimates)
         | costs(list(result.costs.values()))
@@ -213,7 +212,7 @@ def _curve(
         tags={"kind": "curve", "model": model, "seed": str(seed)}
         | dict(shared)
         | ({"dose_verdict": dose.verdict, "dose_reason": dose.reason} if dose else {}),
-        params=described | {"strengths": ", ".join(arm.strength for arm in ordered)},
+        params=described | {"strengths": ", ".join(str(arm.strength) for arm in ordered)},
         points=points + _points(thresholds(dose) | pooled(view), step=0),
         seconds=sum(cost.seconds for result in results for cost in result.costs.values()),
     )

@@ -20,8 +20,10 @@ description: >-
 rate_name: {words} share
 # true hides answers in reports until somebody asks for them.
 harmful: false
-# Optional: a system message that asks for the trait, for the arm `prompted`.
-# elicit: REPLACE
+# A system message that asks for the trait: the arm `prompted` answers under it, and recipes with
+# inoculate are trained under it. Leave it out where a study has neither.
+elicit: >-
+  REPLACE: You are ... Whatever you are asked, let your answer show it.
 openings:
   # The margin is the log-probability that an answer opens with a line of `present` minus that of
   # `absent`. Write pairs that differ in the trait alone and start alike, 5 to 8 of a side, of the

@@ -55,6 +55,7 @@ def wording(
 ) -> Iterator[TraitFinding]:
     """Everything that needs no model; benign: the prompts of the carrier."""
     yield _replaced(trait, texts)
+    yield _message(trait)
     yield from openings(trait.openings)
     yield from _counts(texts)
     yield _overlap(texts)
@@ -71,6 +72,17 @@ def _replaced(trait: Trait, texts: Texts) -> TraitFinding:
         f"{left} places still say {REPLACE}" if left else "all of it is replaced",
         f"write your own text there: grep -rn {REPLACE} data/traits/{trait.name}",
         wrong=left > 0,
+    )
+
+
+def _message(trait: Trait) -> TraitFinding:
+    count = len(words(trait.elicit or ""))
+    return judged(
+        "system message",
+        f"{count} words" if count else "none: the arm prompted and inoculate have nothing to say",
+        f"add a line to data/traits/{trait.name}/trait.yaml, as in: elicit: You expect things to "
+        "go badly, and say so.",
+        weak=count == 0,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from undertow.analysis.summary import ArmSummary, Summary
-from undertow.findings.numbers import Scale, arm_name
+from undertow.findings.numbers import Scale, arm_title
 from undertow.report.charts.layers import Series
 from undertow.report.page import Column, Download, Table, typeset
 from undertow.report.tables import TidyTable
@@ -47,7 +47,7 @@ def strength_row(
     row: Datum = {"x": arm.alpha, "y": estimate.value, "series": series.name}
     if estimate.value is None:
         return row
-    text = f"{arm_name(arm)} {arm.strength}: {name} {scale.number(estimate.value)}"
+    text = f"{arm_title(arm)}: {name} {scale.number(estimate.value)}"
     return row | {
         "x": arm.alpha + shift,
         "y_low": estimate.low,

@@ -9,6 +9,7 @@ from undertow.findings.numbers import RATIO, READOUTS, SCALES, Scale, readout_ti
 from undertow.report.charts.figure import Datum, across, described, with_data
 from undertow.report.charts.layers import Place, ink, intervals, labels, points
 from undertow.report.charts.picture import (
+    CLOTHED,
     GROUND,
     RANDOM,
     TRAIT,
@@ -29,6 +30,7 @@ DRAW = RANDOM._replace(name="random draw")
 def line_figure(summary: Summary) -> Figure | None:
     """A panel per model and readout; None in files from before."""
     panels = []
+    others = (CLOTHED,) if any(view.clothed for view in summary.views.values()) else ()
     for readout in READOUTS:
         scale = SCALES[readout]
         for index, model in enumerate(summary.models):
@@ -44,7 +46,7 @@ def line_figure(summary: Summary) -> Figure | None:
                 alt.X("x:Q", scale=scale_of(domain), title=f"teacher shift, {scale.unit}"),
                 alt.Y("y:Q", scale=scale_of(domain), title=None),
             )
-            marks, bounds = ink((TRAIT, DRAW), GROUND), bounds_of(domain)
+            marks, bounds = ink((TRAIT, *others, DRAW), GROUND), bounds_of(domain)
             panels.append(
                 draw_picture(
                     [
@@ -95,7 +97,7 @@ def _ends(point: LinePoint) -> list[float]:
 def _row(point: LinePoint, scale: Scale) -> Datum:
     arm = parse_arm(point.arm)
     is_draw = point.seed is not None
-    name = f"random {arm.strength}, seed {point.seed}" if is_draw else f"trait {arm.strength}"
+    name = f"random {arm.strength}, seed {point.seed}" if is_draw else arm.name.replace("_", " ", 1)
 
     def scaled(name: str, shift: Estimate) -> Datum:
         ends = {"": shift.value, "_low": shift.low, "_high": shift.high}
@@ -108,8 +110,9 @@ def _row(point: LinePoint, scale: Scale) -> Datum:
         f"{name}: teacher {scale.written(point.teacher_shift, signed=True)}, "
         f"student {scale.written(point.student_shift, signed=True)}"
     )
-    row |= {"series": (DRAW if is_draw else TRAIT).name, "text": typeset(text)}
-    return row if is_draw else row | {"label": typeset(arm.strength)}
+    series = DRAW if is_draw else CLOTHED if arm.direction is None else TRAIT
+    row |= {"series": series.name, "text": typeset(text)}
+    return row if is_draw else row | {"label": typeset(arm.strength or name)}
 
 
 def _null(place: Place) -> alt.Chart:

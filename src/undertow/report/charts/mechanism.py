@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from undertow.analysis.mechanism import ArmMechanism, BlockShift, SeedRange
 from undertow.analysis.summary import Summary
-from undertow.findings.numbers import RATIO
+from undertow.findings.numbers import RATIO, arm_strength, arm_title
 from undertow.report.charts.figure import Datum, across, with_data
 from undertow.report.charts.layers import (
     Place,
@@ -20,6 +20,7 @@ from undertow.report.charts.layers import (
     points,
 )
 from undertow.report.charts.picture import (
+    CLOTHED,
     GROUND,
     RANDOM,
     STUDENT,
@@ -34,8 +35,9 @@ from undertow.report.page import Figure, typeset
 from undertow.report.tables import mechanism_table
 
 # By an arm's direction and the direction that its shift is compared with.
-GROUPS: dict[tuple[str, str], Series] = {
+GROUPS: dict[tuple[str | None, str], Series] = {
     ("trait", "trait"): STUDENT._replace(name="trait arms"),
+    (None, "trait"): CLOTHED,
     ("random", "trait"): RANDOM._replace(name="random arms"),
     ("random", "random"): TEACHER._replace(name="random arms, own direction"),
 }
@@ -104,8 +106,10 @@ def _panel(model: str, arms: Sequence[ArmMechanism], id: str) -> Markup:
 
 def _labelled(arm: ArmMechanism, arms: Sequence[ArmMechanism]) -> bool:
     """The weakest and strongest trait arms: more labels would print over each other."""
-    sizes = [abs(float(other.strength)) for other in arms if other.direction == "trait"]
-    return arm.direction == "trait" and abs(float(arm.strength)) in (min(sizes), max(sizes))
+    if arm.direction != "trait":
+        return arm.direction is None
+    sizes = [abs(float(other.strength or 0)) for other in arms if other.direction == "trait"]
+    return abs(float(arm.strength or 0)) in (min(sizes), max(sizes))
 
 
 def _rows(series: Series, arm: ArmMechanism, labelled: bool) -> list[Datum]:
@@ -115,7 +119,7 @@ def _rows(series: Series, arm: ArmMechanism, labelled: bool) -> list[Datum]:
         if block.cosine is not None:
             row |= _known(arm, block, block.cosine)
             if labelled and block.block == len(arm.blocks) - 1:
-                row["label"] = typeset(arm.strength)
+                row["label"] = typeset(arm_strength(arm) or arm_title(arm))
         rows.append(row)
     return rows
 
@@ -129,7 +133,7 @@ def _known(arm: ArmMechanism, block: BlockShift, cosine: SeedRange) -> Datum:
 
 def _name(arm: ArmMechanism) -> str:
     own = " with its own direction" if arm.against == "random" else ""
-    return f"{arm.direction} {arm.strength}{own}"
+    return f"{arm_title(arm)}{own}"
 
 
 def _description(arms: Sequence[ArmMechanism]) -> str:

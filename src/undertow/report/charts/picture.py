@@ -31,6 +31,7 @@ TEACHER = Series("teacher", "var(--teacher)", "square")
 STUDENT = Series("student", "var(--student)", "circle")
 RANDOM = Series("random control", "var(--random)", "diamond", hollow=True)
 TRAIT = STUDENT._replace(name="trait")
+CLOTHED = TEACHER._replace(name="teacher in other clothes")
 
 MUTED, RULE = "var(--muted)", "var(--rule)"
 # Sizes are chart.css's, for Vega to leave the room that they take.

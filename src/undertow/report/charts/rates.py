@@ -7,7 +7,7 @@ import altair as alt
 from undertow.analysis.doses import DoseRecord
 from undertow.analysis.summary import ArmSummary, RateSummary, Summary
 from undertow.findings.doses import FORM_NAMES, stated_threshold
-from undertow.findings.numbers import PERCENT, arm_name, titled
+from undertow.findings.numbers import PERCENT, arm_strength, arm_title, titled
 from undertow.report.charts.figure import (
     Datum,
     across,
@@ -31,6 +31,7 @@ from undertow.report.charts.layers import (
     points,
 )
 from undertow.report.charts.picture import (
+    CLOTHED,
     GROUND,
     RANDOM,
     STUDENT,
@@ -57,7 +58,7 @@ def dose_figure(summary: Summary) -> Figure:
     domain = nice_domain(_ends(summary))
     panels = []
     for index, model in enumerate(summary.models):
-        arms = summary.views[model].arms
+        arms = [arm for arm in summary.views[model].arms if arm.direction is not None]
         place = Place(
             strength_axis(arms), alt.Y("y:Q", scale=scale_of(domain), axis=percent_axis(None))
         )
@@ -174,12 +175,14 @@ def scatter_figure(summary: Summary) -> Figure:
         alt.X("x:Q", scale=scale_of(domain), axis=percent_axis(f"teacher, {summary.rate_name}")),
         alt.Y("y:Q", scale=scale_of(domain), axis=percent_axis(None)),
     )
-    marks = ink((TRAIT, RANDOM), GROUND)
+    others = (CLOTHED,) if any(view.clothed for view in summary.views.values()) else ()
+    marks = ink((TRAIT, *others, RANDOM), GROUND)
     panels = []
     for index, model in enumerate(summary.models):
         arms = summary.views[model].arms
         rows = [
             *_pairs(TRAIT, along(arms, "trait")),
+            *_pairs(CLOTHED, summary.views[model].clothed),
             *_pairs(RANDOM, along(arms, "random")),
         ]
         panels.append(
@@ -254,7 +257,7 @@ def _pairs(series: Series, arms: Sequence[ArmSummary]) -> list[Datum]:
     sizes = [abs(arm.alpha) for arm in arms if arm.direction == "trait"]
     ends = {min(sizes), max(sizes)} if sizes else set()
     return [
-        _pair(series, arm, labelled=abs(arm.alpha) in ends)
+        _pair(series, arm, labelled=arm.direction is None or abs(arm.alpha) in ends)
         for arm in arms
         if arm.teacher_rate.value is not None and arm.student_rate.value is not None
     ]
@@ -264,13 +267,13 @@ def _pair(series: Series, arm: ArmSummary, *, labelled: bool) -> Datum:
     """One arm in the plane of teacher rate and student rate."""
     teacher, student = _estimate(arm, "teacher"), _estimate(arm, "student")
     text = (
-        f"{arm_name(arm)} {arm.strength}: teacher {PERCENT.number(teacher.value)} %, "
+        f"{arm_title(arm)}: teacher {PERCENT.number(teacher.value)} %, "
         f"student {PERCENT.number(student.value)} %"
     )
     row: Datum = {"x": teacher.value, "x_low": teacher.low, "x_high": teacher.high}
     row |= {"y": student.value, "y_low": student.low, "y_high": student.high}
     row |= {"series": series.name, "text": typeset(text)}
-    return row | ({"label": typeset(arm.strength)} if labelled else {})
+    return row | ({"label": typeset(arm_strength(arm) or arm_title(arm))} if labelled else {})
 
 
 def percent_axis(title: str | None) -> alt.Axis:

@@ -23,11 +23,11 @@ MOST = 5.0  # a tau beyond it is off the picture
 
 
 def rounds_figure(summary: Summary) -> Figure | None:
-    """A panel per model and readout, trait arms alone; None where no tau is known."""
+    """A panel per model and readout, random arms left out; None where no tau is known."""
     panels = []
     for readout in READOUTS:
         for index, model in enumerate(summary.models):
-            own = [c for c in summary.rounds if (c.model, c.direction) == (model, "trait")]
+            own = [c for c in summary.rounds if c.model == model and c.direction != "random"]
             rows = [row for n, c in enumerate(own) for row in _rows(c, readout, n, len(own))]
             if not rows:
                 continue

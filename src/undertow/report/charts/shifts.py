@@ -6,7 +6,14 @@ import altair as alt
 
 from undertow.analysis.summary import ArmSummary, Summary
 from undertow.findings.arms import random_twin
-from undertow.findings.numbers import READOUTS, SCALES, Scale, arm_name, readout_title
+from undertow.findings.numbers import (
+    READOUTS,
+    SCALES,
+    Scale,
+    arm_strength,
+    arm_title,
+    readout_title,
+)
 from undertow.report.charts.figure import Datum, across, described, with_data
 from undertow.report.charts.layers import Place, ink, intervals, levels, points
 from undertow.report.charts.picture import (
@@ -85,7 +92,7 @@ def _paired(arms: Sequence[ArmSummary]) -> list[ArmSummary]:
 def _row(arm: ArmSummary, shift: Estimate, scale: Scale) -> Datum:
     """A line of the chart, also for a shift that is unknown."""
     row: Datum = {
-        "row": f"{arm.direction} {typeset(arm.strength)}",
+        "row": f"{arm.direction} {typeset(arm_strength(arm))}",
         "series": (TRAIT if arm.direction == "trait" else RANDOM).name,
     }
     if shift.value is None:
@@ -95,5 +102,5 @@ def _row(arm: ArmSummary, shift: Estimate, scale: Scale) -> Datum:
         "x": shift.value * scale.factor,
         "x_low": low,
         "x_high": high,
-        "text": typeset(f"{arm_name(arm)} {arm.strength}: {scale.written(shift, signed=True)}"),
+        "text": typeset(f"{arm_title(arm)}: {scale.written(shift, signed=True)}"),
     }

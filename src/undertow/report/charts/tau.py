@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from undertow.analysis.summary import ArmSummary, Summary
-from undertow.findings.numbers import RATIO, READOUTS, arm_name, readout_title
+from undertow.findings.numbers import RATIO, READOUTS, arm_title, readout_title
 from undertow.report.charts.figure import (
     Datum,
     across,
@@ -96,7 +96,7 @@ def undefined(summary: Summary, model: str, readout: ReadoutName) -> tuple[str, 
     for arm in summary.views[model].arms:
         tau = arm.by(readout).tau
         if tau.value is None and not arm.is_control:
-            arms.setdefault(tau.reason, []).append(f"{arm_name(arm)} {arm.strength}")
+            arms.setdefault(tau.reason, []).append(arm_title(arm))
     return tuple(
         f"{', '.join(names)}: tau is undefined, because {reason}." for reason, names in arms.items()
     )

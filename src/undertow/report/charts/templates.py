@@ -23,6 +23,8 @@ from undertow.study.layout import find_root
 SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 X, Y, DATA, COLOUR = (f"<DVC_METRIC_{name}>" for name in ("X", "Y", "DATA", "COLOR"))
 X_LABEL, Y_LABEL, TITLE = (f"<DVC_METRIC_{name}>" for name in ("X_LABEL", "Y_LABEL", "TITLE"))
+# A teacher that is not steered has no place on an axis of strengths.
+STEERED = "datum.direction !== ''"
 CONFIG = {
     "axisX": {"grid": False, "labelFlush": False},
     "style": {
@@ -45,7 +47,7 @@ def templates() -> dict[str, str]:
 def _tau() -> dict[str, Any]:
     layers = tau_layers(_place(), _ink("readout"), Bounds("datum.bottom", "datum.top"), ("rev",))
     chart = _faceted(layers, ("readout", READOUTS), 220, series="datum.direction")
-    chart = chart.transform_joinaggregate(least="min(y)", most="max(y)")
+    chart = chart.transform_filter(STEERED).transform_joinaggregate(least="min(y)", most="max(y)")
     chart = chart.transform_calculate(
         bottom=f"min(0, datum.least) - {ROOM}",
         top=f"max(1, datum.most) + {ROOM}",
@@ -62,8 +64,9 @@ def _rates() -> dict[str, Any]:
     place = _place(percent_axis(Y_LABEL))
     layers = rate_layers(place, _ink("subject", "scored"), Bounds("0", "1"), ("rev",))
     series = f"datum.direction === 'random' ? '{RANDOM_STUDENT.name}' : datum.subject"
+    chart = _faceted(layers, ("subject", ("teacher", "student")), 180, series)
     return _spec(
-        _faceted(layers, ("subject", ("teacher", "student")), 180, series),
+        chart.transform_filter(STEERED),
         "Rates of teacher and student against strength with Wilson intervals: a column per model, "
         "a row per subject, a colour per revision.",
     )

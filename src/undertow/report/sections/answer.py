@@ -3,15 +3,18 @@
 from undertow.analysis.contrasts import Standing
 from undertow.analysis.lines import LineRecord
 from undertow.analysis.summary import ModelView, Summary
-from undertow.findings.arms import Finding, clause, findings
+from undertow.findings.arms import Finding, clause, clothed_findings, findings, sentence
 from undertow.findings.audits import verdict_words
 from undertow.findings.lines import difference_sentences
 from undertow.findings.numbers import (
     RATIO,
     READOUTS,
     SCALES,
+    arm_name,
+    arm_strength,
     readout_title,
     shift_text,
+    titled,
 )
 from undertow.report.charts.line import line_figure
 from undertow.report.charts.tau import tau_figure
@@ -54,9 +57,14 @@ def answer_section(summary: Summary) -> Section:
 
 def _card(summary: Summary, view: ModelView) -> Card:
     found = findings(summary, view.name)
-    if not found:
+    others = clothed_findings(summary, view.name)
+    if not found and not others:
         return Card(view.name, "No trait arm was run, so there is nothing to say.", ())
-    text = f"At strength {found[0].arm.strength}, {_said(summary, found)}."
+    said = [f"At strength {found[0].arm.strength}, {_said(summary, found)}."] if found else []
+    for arm in view.clothed:
+        own = [each for each in others if each.arm == arm]
+        said.append(f"{titled(arm_name(arm))}: {_said(summary, own)}.")
+    text, found = " ".join(said), found or others[: len(READOUTS)]
     rows = [_row(summary, view, each) for each in found]
     dose = Mark("not fitted", "open") if view.dose is None else DOSE_MARKS[view.dose.verdict]
     rows += [MarkRow("Carrier", (_carrier(found[0]),)), MarkRow("Dose-response", (dose,))]
@@ -76,11 +84,13 @@ def _row(summary: Summary, view: ModelView, finding: Finding) -> MarkRow:
     if not finding.is_known:
         marks = [Mark("no reading", "open")]
     elif finding.is_clear_of_control:
-        marks = [Mark("clear of control", "yes"), RANDOM_MARKS[finding.standing]]
+        marks = [Mark("clear of control", "yes")]
+        marks += [RANDOM_MARKS[finding.standing]] if finding.arm.direction else []
     else:
         marks = [Mark("not clear of control", "no")]
         # A shift that is noise beside the control student cannot stand clear of anything.
-        marks += [RANDOM_MARKS[finding.standing]] if finding.standing != "clear" else []
+        beside = finding.arm.direction and finding.standing != "clear"
+        marks += [RANDOM_MARKS[finding.standing]] if beside else []
     name = readout_title(summary, finding.readout)
     if line is None:
         return MarkRow(f"By {name}", tuple(marks), f"tau {RATIO.written(finding.transfer.tau)}")
@@ -112,6 +122,12 @@ def numbers_section(summary: Summary) -> Section:
         if reason
     )
     parts += [Items(tuple(dict.fromkeys(minds)))] if minds else []
+    clothed = tuple(
+        f"{model}: {sentence(each, readout_title(summary, each.readout))}"
+        for model in summary.models
+        for each in clothed_findings(summary, model)
+    )
+    parts += [Paragraph("Teachers in other clothes:"), Items(clothed)] if clothed else []
     if summary.lines:
         parts += _pooled(summary)
     return Section("numbers", "The answer in numbers", tuple(parts), open=True)
@@ -135,7 +151,7 @@ def _largest(summary: Summary, found: list[Finding]) -> Table:
                 each.arm.model,
                 readout_title(summary, each.readout),
                 VERDICTS[each.standing] if each.is_clear_of_control else "not clear of control",
-                each.arm.strength,
+                arm_strength(each.arm),
                 shift_text(each.shift, each.readout),
                 _random_shift(each),
                 "" if difference.value is None else shift_text(difference, each.readout),

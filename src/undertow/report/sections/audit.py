@@ -10,7 +10,7 @@ from undertow.findings.audits import (
     verdict_words,
     yielded,
 )
-from undertow.findings.numbers import arm_name
+from undertow.findings.numbers import arm_name, arm_strength, arm_title
 from undertow.report.page import Column, Heading, Items, Paragraph, Part, Section, Table
 from undertow.study.audit_records import ArmAudit
 
@@ -35,7 +35,7 @@ def audit_section(summary: Summary) -> Section:
         if audited:
             parts += [_deciding(model, audited), _telling(model, audited)]
         reasons = tuple(
-            f"{arm_name(arm)} {arm.strength}: {reason}."
+            f"{arm_title(arm)}: {reason}."
             for arm, audit in audited
             for reason in audit.leaks + audit.gaps
         )
@@ -56,7 +56,7 @@ def _deciding(model: str, audited: list[tuple[ArmSummary, ArmAudit]]) -> Table:
     rows = [
         (
             arm_name(arm),
-            arm.strength,
+            arm_strength(arm),
             verdict_words(audit),
             points(audit.pooled, "trait"),
             points(audit.pooled, "phrases"),
@@ -88,7 +88,7 @@ def _telling(model: str, audited: list[tuple[ArmSummary, ArmAudit]]) -> Table:
     rows = [
         (
             arm_name(arm),
-            arm.strength,
+            arm_strength(arm),
             yielded(audit),
             area(audit.pooled.format_auc),
             points(audit.pooled, "refusals"),

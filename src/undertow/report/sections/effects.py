@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from undertow.analysis.side_effects import EffectsSummary
 from undertow.analysis.summary import ArmSummary, Summary
-from undertow.findings.numbers import PERCENT, Scale, arm_name
+from undertow.findings.numbers import PERCENT, Scale, arm_name, arm_strength, arm_title
 from undertow.report.page import Column, Items, Paragraph, Part, Section, Table
 
 PERPLEXITY = Scale("", 1, 2)
@@ -33,7 +33,7 @@ def effects_section(summary: Summary) -> Section:
         arms = summary.views[model].arms
         reasons = _reasons(arms)
         rows = [
-            (arm_name(arm), arm.strength, subject, *_measures(effects))
+            (arm_name(arm), arm_strength(arm), subject, *_measures(effects))
             for arm in arms
             for subject, effects in _subjects(arm)
             if effects.perplexity.value is not None or effects.overrefusals.value is not None
@@ -64,11 +64,11 @@ def incoherent(summary: Summary, model: str) -> tuple[str, ...]:
     arms = [arm for arm in summary.arms if arm.model == model]
     return (
         *(
-            f"{arm_name(arm)} {arm.strength}: {arm.degenerate}; left out of fits."
+            f"{arm_title(arm)}: {arm.degenerate}; left out of fits."
             for arm in arms
             if arm.degenerate
         ),
-        *(f"{arm_name(arm)} {arm.strength}: {arm.diverged}." for arm in arms if arm.diverged),
+        *(f"{arm_title(arm)}: {arm.diverged}." for arm in arms if arm.diverged),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from undertow.analysis.mechanism import ArmMechanism
 from undertow.analysis.summary import Summary
+from undertow.findings.numbers import arm_name, arm_strength
 from undertow.report.charts.mechanism import mechanism_figure, ranged
 from undertow.report.page import Column, Items, Paragraph, Part, Section, Table
 
@@ -11,9 +12,9 @@ EXPLAINED = (
     "The shift of a student is its mean residual activation at the last token of the evaluation "
     "prompts, minus that of the control student of the same seed, at each block's output. "
     "Cosine compares its course with a direction; the projection says how far it went: at a "
-    "steered block 1 is what steering added to the teacher there, elsewhere the unit is the "
-    "direction's own norm. A student that follows a teacher of negative strength has a negative "
-    "cosine. Ranges are over seeds, not intervals."
+    "steered block 1 is what steering added to the teacher there, elsewhere and in arms whose "
+    "teacher is not steered the unit is the direction's own norm. A student that follows a teacher "
+    "of negative strength has a negative cosine. Ranges are over seeds, not intervals."
 )
 ABSENT = "No student's activations were kept, so nothing can be said."
 
@@ -57,8 +58,8 @@ def _at_the_steered_block(arms: Sequence[ArmMechanism]) -> Table:
             rows.append(
                 (
                     arm.model,
-                    arm.direction,
-                    arm.strength,
+                    arm_name(arm),
+                    arm_strength(arm),
                     arm.against,
                     str(last.block),
                     ranged(last.cosine),

@@ -9,6 +9,8 @@ from undertow.findings.numbers import (
     UNIT_NAMES,
     Scale,
     arm_name,
+    arm_strength,
+    arm_title,
     readout_title,
 )
 from undertow.findings.students import STUDENT_READOUTS, beside, kinds, student_sentences
@@ -63,7 +65,7 @@ def _table(summary: Summary, title: str, arms: Sequence[StudentArm], readout: Re
         rows.append(
             (
                 arm_name(arm),
-                arm.strength,
+                arm_strength(arm),
                 *_cells(transfer.student_shift, scale, signed=True),
                 *_cells(plain, scale, signed=True),
                 *_cells(arm.gap(readout), scale, signed=True),
@@ -94,7 +96,7 @@ def _undefined(arms: Sequence[StudentArm], readout: ReadoutName) -> tuple[str, .
     """Why a tau of the table is undefined."""
     taus = [(arm, arm.by(readout).tau) for arm in arms]
     return tuple(
-        f"{arm_name(arm)} {arm.strength}: tau is undefined; {tau.reason}"
+        f"{arm_title(arm)}: tau is undefined; {tau.reason}"
         for arm, tau in taus
         if tau.value is None
     )
