@@ -78,6 +78,18 @@ def test_paper_smoke_is_paper_in_everything_but_its_sizes():
     assert smoke == paper
 
 
+def test_paper_accept_prompts_trains_and_reads_llama_as_paper_does():
+    paper, accept = (load(ROOT / "presets" / f"{name}.yaml") for name in ("paper", "paper-accept"))
+    assert accept.models["llama2-7b-chat"] == paper.models["llama2-7b-chat"]
+    for section in ("trait", "prompting", "distillation", "audit", "statistics", "runtime"):
+        assert getattr(accept, section) == getattr(paper, section)
+    reading = {"benign_prompts": 0, "overrefusal_prompts": 0}
+    assert accept.evaluation.model_copy(update=reading) == paper.evaluation.model_copy(
+        update=reading
+    )
+    assert accept.direction == paper.direction.model_copy(update={"layers": (13,)})
+
+
 def test_all_problems_are_reported_at_once_with_path_and_remedy(tmp_path, raw):
     raw["grid"]["models"] = ["absent-model"]
     raw["grid"]["arms"] = ["trait_1", "sideways_2", "trait_1.0"]

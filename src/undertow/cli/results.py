@@ -41,15 +41,19 @@ def results(
     from undertow.analysis.conclude import conclude
     from undertow.analysis.summary import read_summary
     from undertow.compare.checkout import study_at
+    from undertow.findings.public_runs import public_lines
     from undertow.report.terminal import strength_table
     from undertow.report.tidy import arm_rows, written
     from undertow.study.layout import find_root
+    from undertow.texts.tables import wrapped
 
     with study_at(find_root(), revision) as study:
         # A commit holds no summary: it is computed anew from the cells.
         summary = read_summary(study.layout) if revision is None else conclude(study).summary
     if form == "table":
         show(summary, strength_table, as_json)
+        for line in () if as_json else public_lines(study.params, summary):
+            print("\n".join(wrapped(line, hang=2)))
     else:
         print(written(arm_rows(summary), form), end="")
 
