@@ -8,6 +8,7 @@ from factories import Study, make_params, make_study
 from undertow.analysis.conclude import conclude
 from undertow.analysis.rounds import chains
 from undertow.findings.rounds import round_sentences
+from undertow.report.page import render_page
 from undertow.report.sections.rounds import round_sections
 from undertow.report.tables import estimate_tables
 from undertow.report.terminal import strength_table
@@ -19,7 +20,8 @@ ROUNDS = [{"student": "round_2", "after": "plain"}, {"student": "round_3", "afte
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     params = make_params(
-        recipes={"round_2": {}, "round_3": {}}, grid={"rounds": ROUNDS, "seeds": [0, 1, 2]}
+        recipes={"round_2": {}, "round_3": {"continued": True}},
+        grid={"rounds": ROUNDS, "seeds": [0, 1, 2]},
     )
     return make_study(tmp_path_factory.mktemp("rounds"), params)
 
@@ -47,13 +49,17 @@ def test_the_first_round_is_the_plain_students_and_later_ones_lose_what_they_do_
     )
     said = list(round_sentences(summary, MODEL))
     assert any("decays from round to round" in each for each in said)
-    assert "plain -> round_2 -> round_3, trait_1, by margin: tau by round" in said[0] + said[-2]
+    assert (
+        "plain -> round_2 -> round_3 (continued), trait_1, by margin: tau by round"
+        in said[0] + said[-2]
+    )
 
 
 def test_report_table_and_terminal_show_every_round(study: Study):
     summary = conclude(study.on_disk).summary
     (section,) = round_sections(summary)
     assert section.title == "Rounds: students as teachers"
+    assert "trained further" in render_page("Rounds", "", (section,))
     table = estimate_tables(summary)["rounds.csv"]
     assert {row[2] for row in table.rows} == {"plain", "round_2", "round_3", ""}
     assert all(len(row) == len(table.columns) for row in table.rows)

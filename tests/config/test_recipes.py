@@ -136,3 +136,13 @@ def test_a_round_comes_after_a_known_student_and_has_a_recipe(
     found = [f"{each.path}: {each.text}" for each in round_problems(rounds, recipes, ["plain"])]
     assert len(found) == 1
     assert said in found[0]
+
+
+def test_only_a_later_round_is_continued() -> None:
+    from undertow.config.rounds import round_problems
+
+    rounds = [{"student": "round_2", "after": "plain"}]
+    recipes = {"other": {"continued": True}, "round_2": {"continued": True}}
+    (found,) = round_problems(rounds, recipes, ["plain", "other"])
+    assert found.path == "recipes.other.continued"
+    assert "name it under grid.rounds instead" in found.text

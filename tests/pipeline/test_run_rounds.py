@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from losses import loss_on
 from repository import Repository, tiny_params
+from undertow.study.files import digest
 
 pytestmark = pytest.mark.timeout(600)
 MODEL = "tiny-qwen2"
@@ -23,6 +25,9 @@ def make(folder: Path, rounds: list[dict[str, str]], training: str = "trl") -> R
     params = tiny_params(folder / "models")
     params["grid"] |= {"models": [MODEL], "arms": list(ARMS), "rounds": rounds}
     params["recipes"] = {"plain": {}} | {each["student"]: {} for each in rounds}
+    if "round_3" in params["recipes"]:
+        params["recipes"]["round_3"] = {"continued": True}
+    params["distillation"]["batch_size"] = params["carrier"]["prompts"]  # a step an epoch
     params["models"] = {MODEL: params["models"][MODEL]}
     params["tracking"]["enabled"] = False
     params["runtime"]["training"] = training
@@ -111,6 +116,31 @@ def test_a_later_round_s_text_is_the_student_s_own_and_unsteered(
     assert [row["response"] for row in taught] != expected
 
 
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_continued_round_begins_where_the_one_before_ended(
+    ran: tuple[Repository, str], monkeypatch: pytest.MonkeyPatch, arm: str
+):
+    from undertow.carrier.filter import training_carrier
+    from undertow.pipeline.loading import Shelf
+    from undertow.student.adapter import student_of
+    from undertow.student.rows import training_rows
+    from undertow.study.layout import Study
+
+    root = ran[0].root
+    monkeypatch.chdir(root)
+    study = Study.open(root)
+    loaded = Shelf().load(study, MODEL)
+    carrier = training_carrier(study, study.params.cell(MODEL, arm, 0, "round_3")).rows
+
+    rows = training_rows(loaded.tokenizer, carrier, study.params.prompting)
+    before = of(root, arm, "round_2") / "distill" / "adapter"
+    first = (of(root, arm, "round_3") / "distill" / "loss.csv").read_text().splitlines()[1]
+    with student_of(loaded.model, before) as student:
+        assert float(first.split(",")[1]) == pytest.approx(loss_on(student, rows), abs=1e-4)
+    said = json.loads((of(root, arm, "round_3") / "distill/adapter/undertow.json").read_text())
+    assert said["continued_from"] == digest(before)
+
+
 def test_what_a_later_round_cost_is_with_its_cell(ran: tuple[Repository, str]):
     record = of(ran[0].root, "trait_1", "round_2") / "judge" / "cell.json"
     found = json.loads(record.read_text(encoding="utf-8"))
@@ -160,6 +190,31 @@ def test_a_killed_writer_ends_in_the_same_bytes(ran: tuple[Repository, str], tmp
     assert not place.exists()
     again.cli("pass-on", *cell("trait_1", "round_2"))
     assert (place / "carrier.jsonl").read_bytes() == expected
+
+
+def test_a_killed_continuation_ends_in_the_same_bytes(ran: tuple[Repository, str], tmp_path: Path):
+    whole, _ = ran
+    again = Repository.__new__(Repository)
+    again.__dict__.update(whole.__dict__)
+    again.root = tmp_path / "checkout"
+    shutil.copytree(whole.root, again.root, symlinks=True)
+    place = of(again.root, "trait_1", "round_3") / "distill"
+    files = ("adapter/adapter_model.safetensors", "student.jsonl")
+    expected = [(place / file).read_bytes() for file in files]
+    shutil.rmtree(place)
+    journal = again.root / ".undertow" / "journal"
+    shutil.rmtree(journal)
+    process = again.start("distill", *cell("trait_1", "round_3"))
+    deadline = time.monotonic() + 120
+    while not any(path.stat().st_size for path in journal.glob("*.jsonl")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not place.exists()
+    again.cli("distill", *cell("trait_1", "round_3"))
+    assert [(place / file).read_bytes() for file in files] == expected
 
 
 def test_rounds_are_written_read_and_trained_together(tmp_path: Path):

@@ -139,6 +139,7 @@ def _record(
             RoundOfChain(
                 student=name,
                 round=n + 1,
+                continued=params.recipe(name).continued,
                 margin=numbers(margin, n),
                 rate=numbers(rate, n),
                 projection=projections.get((model, name, arm.name)),

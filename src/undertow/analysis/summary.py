@@ -164,6 +164,7 @@ class RoundNumbers(Record):
 class RoundOfChain(Record):
     student: str
     round: int  # 1 learns from the steered teacher
+    continued: bool = False  # its adapter is that of the round before, trained further
     margin: RoundNumbers
     rate: RoundNumbers
     projection: SeedRange | None = None  # along the direction at the last steered block

@@ -33,6 +33,11 @@ class Recipe(Defences):
         description="every model of the grid to another one of it: what is trained on its "
         "teacher's text; null: the teacher's own base",
     )
+    continued: bool = Field(
+        False,
+        description="later rounds only: the adapter of the student that writes the carrier is "
+        "trained further, in place of a fresh one on the base",
+    )
     placebo_of: str | None = Field(
         None, description="the recipe that this one has the size of and not the idea"
     )

@@ -17,6 +17,14 @@ def round_problems(rounds: Any, recipes: Any, students: Sequence[str]) -> Iterat
     """Every round has a name and a recipe of its own, and comes after one that is known by then."""
     entries = recipes if isinstance(recipes, dict) else {}
     known = list(students)
+    for first in students:
+        entry = entries.get(first)
+        if isinstance(entry, dict) and entry.get("continued") is True:
+            yield Problem(
+                f"recipes.{first}.continued",
+                "is for a later round: nobody's adapter stands before that of a student of "
+                "grid.students; name it under grid.rounds instead",
+            )
     for index, entry in enumerate(rounds if isinstance(rounds, list) else []):
         if not isinstance(entry, dict):
             continue  # reported by the typed check

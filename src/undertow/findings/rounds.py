@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from undertow.analysis.summary import ChainArm, Summary
+from undertow.analysis.summary import ChainArm, RoundOfChain, Summary
 from undertow.findings.numbers import READOUTS, readout_title
 from undertow.stats.rounds import NEITHER, ONE_LINEAGE, Course, course
 from undertow.study.records import ReadoutName
@@ -21,6 +21,10 @@ def course_of(chain: ChainArm, readout: ReadoutName) -> Course:
     return course(chain.step(readout), chain.lineages)
 
 
+def _named(each: RoundOfChain) -> str:
+    return f"{each.student} (continued)" if each.continued else each.student
+
+
 def round_sentences(summary: Summary, model: str) -> Iterator[str]:
     """One per chain, arm that teaches the trait, and readout."""
     for chain in summary.rounds:
@@ -33,7 +37,7 @@ def round_sentences(summary: Summary, model: str) -> Iterator[str]:
                 said = f"undecided: {step.reason or ONE_LINEAGE}"
             taus = ", ".join(RATIO.number(each.by(readout).tau.value) for each in chain.rounds)
             yield (
-                f"{' -> '.join(chain.students)}, {chain.arm}, by "
+                f"{' -> '.join(map(_named, chain.rounds))}, {chain.arm}, by "
                 f"{readout_title(summary, readout)}: tau by round {taus}; step ratio "
                 f"{RATIO.written(step)}: {said}."
             )

@@ -14,7 +14,7 @@ from undertow.defences.lesson import Lesson
 from undertow.errors import ConfigError, DataError
 from undertow.models import processes
 from undertow.models.loading import pick_device
-from undertow.pipeline.lessons import Prepared, prepared
+from undertow.pipeline.lessons import Prepared, continues, prepared
 from undertow.pipeline.loading import Loaded, Shelf
 from undertow.pipeline.meter import added
 from undertow.student.adapter import check_adapted
@@ -48,6 +48,7 @@ class FinishedTraining(NamedTuple):
 def checkpoint_of(study: Study, cell: Cell, carrier: Sequence[Response]) -> Path:
     """Where a finished training is kept, keyed by all it depends on."""
     params, recipe = study.params, study.params.recipe(cell.student)
+    before = continues(study, cell)
     key = fingerprint(
         "distill",
         cell,
@@ -55,6 +56,7 @@ def checkpoint_of(study: Study, cell: Cell, carrier: Sequence[Response]) -> Path
         carrier,
         recipe,
         *(_read_by_defences(study, cell) if recipe.defends else ()),
+        *([digest(before)] if before is not None else ()),
         params.distillation,
         params.prompting,
         params.runtime.device,
@@ -238,7 +240,7 @@ def _of_all_processes(costs: Costs) -> Costs:
 
 def _provenance(study: Study, cell: Cell, rows: int) -> dict[str, object]:
     """What a reader of the adapter alone needs to know."""
-    params = study.params
+    params, before = study.params, continues(study, cell)
     return {
         "command": cell.command("distill"),
         "cell": cell.key,
@@ -246,6 +248,7 @@ def _provenance(study: Study, cell: Cell, rows: int) -> dict[str, object]:
         "model": described(params.model_spec(params.student_base(cell))),
         "recipe": {cell.student: params.recipe(cell.student).model_dump(mode="json")},
         "distillation": params.distillation_of(cell.student).model_dump(mode="json"),
+        "continued_from": None if before is None else digest(before),
         "carrier_sha256": digest(study.written(cell)),
         "carrier_filter": study.params.carrier.filter,
         "carrier_rows": rows,

@@ -33,6 +33,7 @@ from undertow.findings.numbers import (
     readout_title,
     shift_text,
 )
+from undertow.findings.returns import return_sentences
 from undertow.findings.rounds import round_sentences
 from undertow.findings.students import kinds, student_sentences
 from undertow.stats.intervals import Estimate
@@ -57,7 +58,7 @@ def strength_table(summary: Summary) -> str:
         for text in student_sentences(summary, kind):
             lines += wrapped(text, indent=2, hang=2)
     for model in summary.models:
-        said = list(defence_sentences(summary, model))
+        said = [*defence_sentences(summary, model), *return_sentences(summary, model)]
         lines += ["", f"{model}: defences", ""] if said else []
         for text in said:
             lines += wrapped(text, indent=2, hang=2)

@@ -2,16 +2,22 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from undertow.config import Lora
-from undertow.errors import ConfigError
+from undertow.errors import ConfigError, DataError
 from undertow.models.blocks import blocks
 from undertow.study.found import tensors
 
@@ -53,6 +59,35 @@ def finish_folder(adapter: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(adapter)
+
+
+def read_adapter(folder: Path) -> dict[str, Tensor]:
+    """A saved adapter's tensors by the names that PEFT saves; DataError where it is damaged."""
+    with tensors(folder / "adapter_model.safetensors", "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def start_from(student: Any, start: Mapping[str, Tensor]) -> None:
+    """Put an adapter's tensors into a model whose own adapter is of the same form.
+
+    Where it is not the model comes back bare.
+    """
+    try:
+        check_form(get_peft_model_state_dict(student, save_embedding_layers=False), start)
+    except DataError:
+        student.unload()
+        raise
+    set_peft_model_state_dict(student, dict(start))
+
+
+def check_form(fresh: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> None:
+    """DataError where training cannot go on from an adapter that was made with other settings."""
+    shapes = [{name: part.shape for name, part in each.items()} for each in (fresh, start)]
+    if shapes[0] != shapes[1]:
+        raise DataError(
+            "the adapter to go on from is not of the form that distillation.lora asks for",
+            "train the student before it again, with the same distillation.lora",
+        )
 
 
 @contextmanager

@@ -46,7 +46,9 @@ class Teaching:
 
     rows: labels may differ from input_ids, and may be IGNORED anywhere. offset: block -> [hidden]
     added to its output in training alone; ablated: block -> unit [hidden] projected out of it,
-    after the offset. finish: from the finished adapter's tensors, by PEFT's names, to those saved.
+    after the offset. start: the tensors of an adapter, by PEFT's names, that training goes on from
+    in place of fresh ones; moments and learning rate begin anew. finish: from the finished
+    adapter's tensors, by PEFT's names, to those saved.
     """
 
     rows: Sequence[Row]
@@ -55,6 +57,7 @@ class Teaching:
     ablated: Mapping[int, Tensor] = field(default_factory=dict)
     kl: KlToBase | None = None
     corridor: Corridor | None = None
+    start: Mapping[str, Tensor] | None = None
     finish: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
     optimizer: Literal["adamw", "sgd"] = "adamw"
 

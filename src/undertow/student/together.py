@@ -23,6 +23,7 @@ from undertow.models.families import FamilyLayout, layout_of
 from undertow.models.memory import free_memory
 from undertow.models.sharing import dealt
 from undertow.student import stack
+from undertow.student.adapter import check_form
 from undertow.student.batch import Share, filled
 from undertow.student.block import Kind, kinds_of
 from undertow.student.dealing import Passes, Sizes, deal, rates, sizes_of
@@ -175,7 +176,7 @@ class Together:
         print(f"out of memory in training: starting again with {how}{also}", file=sys.stderr)
 
     def _trained(self, group: Sequence[Student], watch: Callable[[int], None]) -> list[list[float]]:
-        made = [stack.fresh(self._model, self._lora, student.seed) for student in group]
+        made = [self._begun(student) for student in group]
         step = self._step = self._step or self._prepared()
         sizes, kind, first = self._sizes, self._kinds[-1], self._lora.adapted_from
         adapters = torch.zeros_like(step.adapters, device="cpu")
@@ -210,6 +211,15 @@ class Together:
                 tensors = student.teaching.finish(tensors)
             stack.save(one._replace(tensors=tensors), student.adapter, self._tokenizer)
         return losses
+
+    def _begun(self, student: Student) -> stack.Fresh:
+        """The adapter that a student begins with."""
+        made = stack.fresh(self._model, self._lora, student.seed)
+        start = student.teaching.start
+        if start is None:
+            return made
+        check_form(made.tensors, start)
+        return made._replace(tensors={name: start[name] for name in made.tensors})
 
     def _prepared(self) -> Step:
         """The step of a group, captured where there is a GPU."""

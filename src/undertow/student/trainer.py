@@ -24,7 +24,7 @@ from trl import SFTConfig, SFTTrainer
 from undertow.models import processes
 from undertow.models.blocks import blocks
 from undertow.student import packing
-from undertow.student.adapter import lora_config
+from undertow.student.adapter import lora_config, start_from
 from undertow.student.penalties import CorridorPenalty, Predicted, as_base, kl_sum
 from undertow.student.rows import IGNORED
 from undertow.student.sharding import BlanksLast, blanks
@@ -116,6 +116,8 @@ def build_trainer(
         processing_class=tokenizer,
         peft_config=lora_config(settings.lora),
     )
+    if teaching.start is not None:
+        start_from(trainer.model, teaching.start)
     trainer.switch = switch or trainer.switch
     trainer.kl = teaching.kl
     if teaching.corridor is not None:

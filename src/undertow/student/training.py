@@ -41,9 +41,10 @@ def train(
     compiled: bool | None = None,
     watch: Sequence[TrainerCallback] = (),
 ) -> Trained:
-    """Train a fresh adapter and save it, with the tokenizer, in the folder `adapter`.
+    """Train an adapter and save it, with the tokenizer, in the folder `adapter`.
 
-    The model is left as it came, without the adapter. seed covers adapter init and row order.
+    It is a fresh one where the teaching names no start. The model is left as it came, without the
+    adapter. seed covers adapter init and row order.
     compiled: None compiles the blocks on a GPU where that saves time.
     Where several processes train together, all call this, and the main one saves.
     """

@@ -8,8 +8,9 @@ from undertow.report.charts.rounds import rounds_figure
 from undertow.report.page import Column, Heading, Items, Paragraph, Part, Section, Table
 
 EXPLAINED = (
-    "The student of a round, unsteered, answers the same benign prompts, and the next student is a "
-    "new adapter on the base that learns from those answers. The control lineage and random ones "
+    "The student of a round, unsteered, answers the same benign prompts, and the next student "
+    "learns from those answers: a new adapter on the base or, where a round is continued, the "
+    "adapter of the student that wrote them, trained further. The control lineage and random ones "
     "go as deep; shifts are from the control lineage at the same round, tau is over the first "
     "teacher's shift. The step ratio is one round's shift over that of the round before, paired by "
     "lineage and prompt; the verdict rests on its geometric mean over all steps."
@@ -34,6 +35,7 @@ def round_sections(summary: Summary) -> tuple[Section, ...]:
                 (
                     each.student,
                     str(each.round),
+                    "trained further" if each.continued else "new",
                     chain.arm,
                     bare.written(each.by(readout).shift, signed=True),
                     RATIO.written(each.by(readout).tau),
@@ -47,6 +49,7 @@ def round_sections(summary: Summary) -> tuple[Section, ...]:
             columns = (
                 Column("Student", numeric=False),
                 Column("Round"),
+                Column("Adapter", numeric=False),
                 Column("Arm", numeric=False),
                 Column(f"Shift, {SCALES[readout].unit}"),
                 Column("tau"),
