@@ -86,9 +86,6 @@ class Case(NamedTuple):
     beside: Kind
 
 
-Key = tuple[Kind, Condition | None]
-
-
 def returns(
     taught: Taught, readout: ReadoutName, worth: Mapping[Kind, HasRemoved]
 ) -> list[tuple[Kind, Return]]:
@@ -97,11 +94,9 @@ def returns(
     cases = [case for case in cases if readout == "margin" or case.condition == "epochs"]
     asked = {(case.kind, case.condition): _asked(taught, case, readout) for case in cases}
     # How much seeds differ is what all students of the model show together.
-    company: dict[Key, Asked] = {(kind, None): each for kind, each in taught.asked[readout].items()}
+    company = list(taught.asked[readout].values())
     removed, back = (
-        estimated(
-            {**company, **{key: pair[part] for key, pair in asked.items() if pair}}, taught.draws
-        )
+        estimated({key: pair[part] for key, pair in asked.items() if pair}, taught.draws, company)
         for part in (0, 1)
     )
     at_once = together({key: back.get(key, UNREAD) for key in asked}, taught.confidence)

@@ -73,8 +73,12 @@ def no_reference(prompts: int) -> Floats:
     return np.zeros((1, prompts))
 
 
-def estimated(asked: Mapping[K, Asked], draws: Draws) -> dict[K, Found]:
+def estimated(
+    asked: Mapping[K, Asked], draws: Draws, company: Sequence[Asked] = ()
+) -> dict[K, Found]:
     """Every quantity with its interval; the variances between seeds moderate each other.
+
+    company: what else of these students is estimated, which has a say in how seeds differ.
 
     Per resample this inverts the test of top - t bottom = 0 (Fieller 1954), with the error
     between seeds taken at the estimated ratio, as transfer.py does for tau. Rates get the
@@ -82,7 +86,7 @@ def estimated(asked: Mapping[K, Asked], draws: Draws) -> dict[K, Found]:
     """
     found: dict[K, Found] = {}
     usable: dict[K, Asked] = {}
-    bottoms = _bottoms(asked, draws)
+    bottoms = _bottoms(asked, draws, company)
     for key, each in asked.items():
         if each.top.prompts < 2:
             found[key] = _unknown(TOO_FEW)
@@ -91,19 +95,25 @@ def estimated(asked: Mapping[K, Asked], draws: Draws) -> dict[K, Found]:
         else:
             usable[key] = each
     errors = {key: error_rows(each) for key, each in usable.items()}
-    prior = _prior([(usable[key].streams, rows) for key, rows in errors.items()])
+    others = [(each.streams, error_rows(each)) for each in company if _has_errors(each)]
+    prior = _prior([*others, *((usable[key].streams, rows) for key, rows in errors.items())])
     for key, each in usable.items():
         found[key] = _one(each, errors[key], SeedErrors(draws, prior))
     return {key: found[key] for key in asked}
 
 
-def _bottoms(asked: Mapping[K, Asked], draws: Draws) -> dict[K, Found]:
+def _has_errors(asked: Asked) -> bool:
+    return asked.top.prompts > 1 and (asked.bottom is None or asked.bottom.value != 0)
+
+
+def _bottoms(asked: Mapping[K, Asked], draws: Draws, company: Sequence[Asked]) -> dict[K, Found]:
     rows = {
         key: Asked(each.bottom, None, each.streams)
         for key, each in asked.items()
         if each.bottom is not None and each.bottom.prompts > 1
     }
-    return estimated(rows, draws) if rows else {}
+    others = [each._replace(top=each.bottom, bottom=None) for each in company if each.bottom]
+    return estimated(rows, draws, others) if rows else {}
 
 
 def error_rows(asked: Asked) -> Rows:
