@@ -2,20 +2,22 @@
 
 What stands between the marks of a page is made here and nowhere else, and so is the figure of
 defences, docs/results/defences.svg; a test holds pages and figure to it. Each answer names the
-file and the entry that it rests on. The figures of every folder are drawn again, too.
+file and the entry that it rests on. The figures and
+metrics.json of every folder are made again, too.
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
 
 from undertow.analysis.lines import LineRecord
-from undertow.analysis.summary import ChainArm, Summary
+from undertow.analysis.summary import ChainArm, Summary, headline
 from undertow.findings.defences import judged, told
 from undertow.findings.rounds import course_of
 from undertow.report.charts.kept_out import Shown, kept_out
-from undertow.report.publish import pictures as published
+from undertow.report.publish import pictures
 from undertow.stats.intervals import Estimate
 from undertow.study.found import read_record
 from undertow.texts.numbers import RATIO, Scale
@@ -293,17 +295,17 @@ def pages() -> dict[Path, str]:
     }
 
 
-def pictures() -> dict[Path, str]:
-    """Every folder's own figures as this version draws them from its numbers."""
-    found = sorted((ROOT / "docs" / "results").glob("*/summary.json"))
-    return {
-        path.parent / name: text
-        for path in found
-        for name, text in published(study(path.parent.name)).items()
-    }
+def drawn() -> dict[Path, str]:
+    """Every folder's own figures and metrics.json as this version makes them of its numbers."""
+    found: dict[Path, str] = {}
+    for path in sorted((ROOT / "docs" / "results").glob("*/summary.json")):
+        summary = study(path.parent.name)
+        found |= {path.parent / name: text for name, text in pictures(summary).items()}
+        found[path.parent / "metrics.json"] = json.dumps(headline(summary), indent=2) + "\n"
+    return found
 
 
 if __name__ == "__main__":
-    for path, text in (pages() | pictures()).items():
+    for path, text in (pages() | drawn()).items():
         path.write_text(text, encoding="utf-8", newline="\n")
         print(path.relative_to(ROOT), file=sys.stderr)

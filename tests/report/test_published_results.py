@@ -29,7 +29,7 @@ def test_the_answers_on_both_pages_are_those_of_the_published_summaries(script: 
 
 
 def test_the_picture_in_the_readme_is_what_this_version_draws(script: ModuleType):
-    drawn = script.published(script.study("main"))["line.svg"]
+    drawn = script.pictures(script.study("main"))["line.svg"]
     shown = (RESULTS / "main" / "line.svg").read_text(encoding="utf-8")
     assert drawn == shown, "python scripts/write_results.py"
 

@@ -41,6 +41,23 @@ def with_students(summary: Summary, params: Params, others: Mapping[Cell, CellRe
     return summary.model_copy(update={"students": tuple(arms), "costs": summary.costs | costs})
 
 
+def round_arms(
+    summary: Summary, params: Params, cells: Mapping[Cell, CellResult]
+) -> list[StudentArm]:
+    """The students of later rounds as students of any recipe, beside the steered teacher's shift.
+
+    cells: from results.found_rounds; others among them are passed over.
+    """
+    plain = {(arm.model, arm.arm): arm for arm in summary.arms}
+    return [
+        arm
+        for each in params.grid.rounds
+        for model in params.grid.models
+        if any((cell.model, cell.student) == (model, each.student) for cell in cells)
+        for arm in _arms(params, model, each.student, cells, plain)
+    ]
+
+
 def _arms(
     params: Params,
     model: str,
@@ -50,7 +67,9 @@ def _arms(
 ) -> Iterator[StudentArm]:
     """One recipe and model as a study of its own, beside the plain students of the same arms."""
     alone = {"models": (model,), "students": (PLAIN,), "random_arms": (), "random_seeds": ()}
-    grid = params.grid.model_copy(update=alone)
+    # A chain has its lineages alone.
+    own = {} if params.writer(student) is None else {"control_seeds": ()}
+    grid = params.grid.model_copy(update=alone | own)
     results = {
         cell.plain: result
         for cell, result in others.items()

@@ -6,10 +6,9 @@ Knows nothing about MLflow, so that what is logged can be read and tested withou
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
+from undertow.analysis.students import round_arms
 from undertow.analysis.summary import ArmSummary, CellSummary, Summary
 from undertow.config import PLAIN, Cell, Params
 from undertow.config.dotted import flat
@@ -18,19 +17,19 @@ from undertow.lineage.stages import dvc_name
 from undertow.study.files import digest, fingerprint
 from undertow.study.layout import Layout, Study
 from undertow.study.records import CellResult
-from undertow.study.results import found_students, loss_curve
+from undertow.study.results import found_rounds, found_students, loss_curve
 from undertow.texts.addresses import public
 from undertow.tracking.metrics import (
-    Metrics,
     along,
     costs,
-    defence_of,
     pooled,
     readouts,
     side_effects,
     strength_steps,
     thresholds,
 )
+from undertow.tracking.recipes import of_recipe, together_runs
+from undertow.tracking.run import DatasetInput, RunContent, points_of
 
 SECTIONS = (
     "prompting",
@@ -43,38 +42,12 @@ SECTIONS = (
 )
 
 
-class Point(NamedTuple):
-    name: str
-    value: float
-    step: int
-
-
-class DatasetInput(NamedTuple):
-    """A data file that a run depends on; `digest` is the start of its SHA-256."""
-
-    name: str
-    digest: str
-    source: str
-    context: str
-
-
-@dataclass(frozen=True)
-class RunContent:
-    """All that one run shows."""
-
-    name: str
-    key: str
-    tags: dict[str, str]
-    params: dict[str, str]
-    points: list[Point]
-    seconds: float
-    loss: list[tuple[int, float]] = field(default_factory=list)
-    datasets: list[DatasetInput] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
-
-
 def contents(study: Study, summary: Summary, grid: Mapping[Cell, CellResult]) -> list[RunContent]:
-    """A run per cell of every student, a curve per model and seed, and one for the whole study."""
+    """A run per cell of every student, and those that put them together.
+
+    Of these there is one per model and recipe, per model, chain of rounds and arm, per model and
+    seed (a curve), and one for the whole study.
+    """
     params, layout = study
     shared = git_tags(layout.root) | {"trait": summary.trait, "judge": summary.judge}
     arms = {(arm.model, arm.arm): arm for arm in summary.arms}
@@ -82,11 +55,15 @@ def contents(study: Study, summary: Summary, grid: Mapping[Cell, CellResult]) ->
     cells = [
         _cell(study, arms[cell.model, cell.arm.name], cell, grid, data, shared) for cell in grid
     ]
-    others, _ = found_students(study)
-    made = {(arm.model, arm.arm, arm.student): arm for arm in summary.students}
+    others = found_students(study)[0] | found_rounds(study)[0]
+    made = {
+        (arm.model, arm.arm, arm.student): arm
+        for arm in (*summary.students, *round_arms(summary, params, others))
+    }
     students = [
-        _student(
+        of_recipe(
             _cell(study, made[cell.model, cell.arm.name, cell.student], cell, others, data, shared),
+            params,
             summary,
             cell,
             grid[cell.plain],
@@ -98,7 +75,8 @@ def contents(study: Study, summary: Summary, grid: Mapping[Cell, CellResult]) ->
         for model in params.grid.models
         for seed in params.grid.seeds
     ]
-    return [*cells, *students, *curves, _study(study, summary, grid, shared)]
+    together = together_runs(params, summary, shared)
+    return [*cells, *students, *together, *curves, _study(study, summary, grid, shared)]
 
 
 def cell_name(cell: Cell) -> str:
@@ -166,18 +144,11 @@ def _cell(
         | ({"dvc.stage": judged_by} if judged_by else {})
         | reasons(estimates),
         params=described,
-        points=_points(measured, step=0),
+        points=points_of(measured, step=0),
         seconds=sum(cost.seconds for cost in result.costs.values()),
         loss=_loss(layout, cell),
         datasets=[carrier, *data],
     )
-
-
-def _student(run: RunContent, summary: Summary, cell: Cell, plain: CellResult) -> RunContent:
-    """A recipe's run with what it removes and learns beside the plain student of its seed."""
-    worth = defence_of(summary, cell.model, cell.arm.name, cell.student, cell.seed)
-    # Both depend on the plain student.
-    return replace(run, key=fingerprint(run.key, plain), points=run.points + _points(worth, step=0))
 
 
 def _curve(
@@ -197,7 +168,7 @@ def _curve(
     points = [
         point
         for arm, step in zip(ordered, steps, strict=True)
-        for point in _points(along(arm.alpha, readouts(_of_seed(arm, seed))), step)
+        for point in points_of(along(arm.alpha, readouts(_of_seed(arm, seed))), step)
     ]
     described = logged_params(params, model) | {"seed": str(seed)}
     results = [
@@ -213,7 +184,7 @@ def _curve(
         | dict(shared)
         | ({"dose_verdict": dose.verdict, "dose_reason": dose.reason} if dose else {}),
         params=described | {"strengths": ", ".join(str(arm.strength) for arm in ordered)},
-        points=points + _points(thresholds(dose) | pooled(view), step=0),
+        points=points + points_of(thresholds(dose) | pooled(view), step=0),
         seconds=sum(cost.seconds for result in results for cost in result.costs.values()),
     )
 
@@ -244,7 +215,7 @@ def _study(
         key=fingerprint("study", summary, described),
         tags={"kind": "study"} | dict(shared) | report,
         params=described,
-        points=_points(measured, step=0),
+        points=points_of(measured, step=0),
         seconds=totals["seconds"],
         files=files,
     )
@@ -314,10 +285,6 @@ def _control(params: Params, grid: Mapping[Cell, CellResult], cell: Cell) -> Cel
 
 def _of_seed(arm: ArmSummary, seed: int) -> CellSummary:
     return next(cell for cell in arm.cells if cell.seed == seed)
-
-
-def _points(metrics: Metrics, step: int) -> list[Point]:
-    return [Point(name, value, step) for name, value in metrics.items()]
 
 
 def _loss(layout: Layout, cell: Cell) -> list[tuple[int, float]]:

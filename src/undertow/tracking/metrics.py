@@ -5,7 +5,16 @@ from collections.abc import Sequence
 
 from undertow.analysis.costs import summed
 from undertow.analysis.doses import DoseRecord
-from undertow.analysis.summary import CellSummary, ModelView, Summary
+from undertow.analysis.summary import (
+    ArmSummary,
+    CellSummary,
+    ChainArm,
+    DefenceArm,
+    ModelView,
+    RoundOfChain,
+    Summary,
+)
+from undertow.stats.intervals import Estimate
 from undertow.stats.transfer import Transfer
 from undertow.study.records import Costs, ReadoutName
 
@@ -105,6 +114,43 @@ def defence_of(summary: Summary, model: str, arm: str, student: str, seed: int) 
             continue
         shares[name] = 1 - (pair[0].value or 0.0) / pair[1].value if pair[1].value else None
     return _known(**shares)
+
+
+def worth_of(defence: DefenceArm, arm: ArmSummary) -> Metrics:
+    """A recipe at one strength over all seeds; ends are of intervals that hold at once."""
+    found: dict[str, float | None] = {
+        "seconds": defence.seconds,
+        "tokens_trained": defence.tokens_trained,
+        **_interval("learned", defence.learned),
+    }
+    for name, readout in TAUS.items():
+        suffix = name.removeprefix("removed")
+        found |= _interval(name, defence.by(readout).removed[1])
+        found |= _interval(f"beyond_line{suffix}", defence.by(readout).beyond_line[1])
+        found |= _interval(f"tau{suffix}", arm.by(readout).tau)
+    return _known(**found)
+
+
+def round_of_chain(each: RoundOfChain) -> Metrics:
+    """One round over all lineages: shifts from its control, and tau."""
+    found: dict[str, float | None] = {}
+    for name, readout in (("", "rate"), ("_margin", "margin")):
+        numbers = each.margin if readout == "margin" else each.rate
+        found |= _interval(f"tau{name}", numbers.tau)
+        found[f"{'margin_' if name else ''}student_shift"] = numbers.shift.value
+    return _known(**found)
+
+
+def steps_of(chain: ChainArm) -> Metrics:
+    """The mean step ratio over the rounds of a chain."""
+    return _known(
+        **_interval("step_ratio", chain.rate_step),
+        **_interval("step_ratio_margin", chain.margin_step),
+    )
+
+
+def _interval(name: str, estimate: Estimate) -> dict[str, float | None]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 TAUS: dict[str, ReadoutName] = {"removed": "rate", "removed_margin": "margin"}

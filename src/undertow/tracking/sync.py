@@ -17,7 +17,8 @@ from undertow.analysis.summary import Summary
 from undertow.config import Cell
 from undertow.study.layout import Study
 from undertow.study.records import CellResult
-from undertow.tracking.content import DatasetInput, RunContent, contents
+from undertow.tracking.content import contents
+from undertow.tracking.run import DatasetInput, RunContent
 from undertow.tracking.store import Store, explained, open_store, store_locked, usable
 from undertow.tracking.views import seed_experiment
 

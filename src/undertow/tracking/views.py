@@ -28,7 +28,8 @@ How to read this:
 
 - Tag `kind`: `cell` is one model, arm and seed; `curve` is one model and seed over strengths \
 (charts take `strength_tau` as x for `tau`, and so on); `study` has the report as an artifact; \
-`student` is a student of another recipe than plain (tag `student`).
+`student` is a student of another recipe or a later round (tags `recipe`, `round`, `defence`, \
+`placebo_of`); `recipe` is one model and recipe over strengths, `rounds` one chain over rounds.
 - `current = yes` marks the runs of the results as they are now; earlier ones stay for comparison.
 - `tau` counts verdicts, `tau_margin` averages log-odds; `_low` and `_high` end the interval.
 - A cell without `tau` has none: the teacher did not clearly move. The tag `tau.reason` says so.
@@ -40,6 +41,7 @@ Saved views (`python cli.py ui` prints their links):
 band is no interval: look that up in the report before two lines are called apart.
 - *Cells compared*: teacher shift against student shift, a point per cell (on the diagonal all \
 came across), the same as parallel coordinates, and the cells' metrics side by side.
+- *Recipes compared*: what each removes against what its students still learn, a point per recipe.
 - *Runs table*: every cell with tau and its interval.
 
 The runs are a view of the results files: `python cli.py track sync` rebuilds them.
@@ -61,7 +63,7 @@ class Link(NamedTuple):
 
 
 def views() -> list[View]:
-    return [_tau_view(), _cells_view(), _table_view()]
+    return [_tau_view(), _cells_view(), _recipes_view(), _table_view()]
 
 
 def seed_experiment(store: Store) -> None:
@@ -139,6 +141,21 @@ def _cells_view() -> View:
     ]
     state = _charts("Cells", charts) | _current("cell")
     return View("undertow-cells", "Cells compared", "CHART", state)
+
+
+def _recipes_view() -> View:
+    charts = [
+        _card("SCATTER", "worth") | {"xaxis": _axis("learned"), "yaxis": _axis("removed_margin")},
+        _card("SCATTER", "taus") | {"xaxis": _axis("removed"), "yaxis": _axis("removed_margin")},
+        _card("PARALLEL", "recipes")
+        | {
+            "selectedParams": ["model", "recipe"],
+            "selectedMetrics": ["tau_margin", "removed_margin", "learned", "seconds"],
+            "showAllRuns": False,
+        },
+    ]
+    state = _charts("Recipes at their largest strength", charts) | _current("recipe")
+    return View("undertow-recipes", "Recipes compared", "CHART", state)
 
 
 def _table_view() -> View:
