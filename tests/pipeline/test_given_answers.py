@@ -1,6 +1,8 @@
 """Answers of another engine take the place of asking, are checked first, and DVC leaves them be."""
 
+import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ def as_answers(folder: Path, sets: dict[str, str]) -> list[Row]:
 
 STEER = {"carrier": "carrier.jsonl", "evaluation": "teacher.jsonl", "benign": "benign.jsonl"}
 STUDENT = {"evaluation": "student.jsonl", "benign": "benign.jsonl"}
+BESIDE = (*STUDENT.values(), "fit.jsonl", "adapter/adapter_model.safetensors")
 HEADER = {"engine": "other 1.0", "settings": {"dtype": "float32"}}
 
 
@@ -183,3 +186,99 @@ def test_dvc_leaves_given_answers_be_and_a_later_run_takes_the_same(tmp_path: Pa
     # The stage is due for another reason: the answers that were given are what it takes.
     repository.dvc("repro", "--force", "--single-item", "steer@tiny-qwen2-trait_1-0")
     assert rows_of(root / FOLDER / "steer" / "carrier.jsonl") == carrier
+
+    said = "teachers of trait_1 in other 1.0; all others in this study's engine"
+    assert said in " ".join(repository.cli("results").stdout.split())
+    assert "trait_1 in other 1.0" in (root / "results" / "report.html").read_text()
+
+    # Taken away: DVC does not look, run-cells does.
+    (root / given["file"]).unlink()
+    told = repository.cli("run-cells", "--model", "tiny-qwen2").stdout
+    assert told.startswith("3 stages run, 3 recorded")
+    assert (root / FOLDER / "steer" / "carrier.jsonl").read_bytes() == written["carrier.jsonl"]
+    assert manifest(root, "steer")["given"] is None
+
+
+def copy_of(answered: Repository, folder: Path) -> Repository:
+    """A checkout of its own with the same results."""
+    repository = copy.copy(answered)
+    repository.root = folder / "checkout"
+    shutil.copytree(answered.root, repository.root, symlinks=True)
+    return repository
+
+
+def test_the_carrier_alone_may_come_from_elsewhere(answered, rows, tmp_path):
+    repository = copy_of(answered, tmp_path)
+    before = (repository.root / FOLDER / "steer" / "teacher.jsonl").read_bytes()
+    carrier = [row for row in rows if row["id"].startswith("carrier/")]
+    carrier[0] |= {"response": "<think>well</think>elsewhere"}
+    file = write(tmp_path / "carrier.jsonl", carrier)
+    said = repository.cli("steer", *TEACHER, "--answers", str(file), expect=1).stderr
+    assert "no answer to evaluation/" in said
+    repository.cli("steer", *TEACHER, "--answers", str(file), "--of", "carrier")
+    first = rows_of(repository.root / FOLDER / "steer" / "carrier.jsonl")[0]
+    assert (first["response"], first["thought"]) == ("elsewhere", True)
+    assert (repository.root / FOLDER / "steer" / "teacher.jsonl").read_bytes() == before
+    given = manifest(repository.root, "steer")["given"]
+    assert (given["of"], given["engine"], given["settings"]) == ("carrier", None, None)
+    assert given["reason"] == "the file does not name engine or settings"
+
+
+def test_answers_are_not_taken_once_what_they_answer_has_changed(answered, rows, tmp_path):
+    repository = copy_of(answered, tmp_path)
+    file = write(tmp_path / "answers.jsonl", [HEADER, *rows])
+    repository.cli("steer", *TEACHER, "--answers", str(file))
+    params = repository.params
+    repository.write_params(params | {"prompting": {"system": "Be brief."}})
+    said = repository.cli("steer", *TEACHER, expect=1).stderr
+    assert "what steer asks has changed" in said
+    assert "rm " in said
+    repository.write_params(params)
+    direction = repository.root / "results/directions/tiny-qwen2/direction.safetensors"
+    direction.write_bytes(direction.read_bytes()[:-4] + bytes(4))
+    assert "another direction" in repository.cli("steer", *TEACHER, expect=1).stderr
+    kept = repository.root / "data/answers/tiny-qwen2/trait_1/0/steer.jsonl"
+    assert json.loads(kept.read_text().split("\n")[0])["engine"] == "other 1.0"
+
+
+def test_without_the_model_margins_are_unknown_and_say_why(answered, rows, tmp_path):
+    repository = copy_of(answered, tmp_path)
+    file = write(tmp_path / "answers.jsonl", [HEADER, *rows])
+    repository.cli("steer", *TEACHER, "--answers", str(file), "--without-model")
+    repository.cli("steer", *TEACHER)  # as DVC would give it
+    written = repository.root / FOLDER / "steer"
+    assert all(row["margin"] is None for row in rows_of(written / "teacher.jsonl"))
+    assert all(row["nll"] is None for row in rows_of(written / "benign.jsonl"))
+    assert "--without-model" in manifest(repository.root, "steer")["no_margin"]
+    control = ("--model", "tiny-qwen2", "--arm", "trait_0", "--seed", "0")
+    repository.cli("steer", *control)
+    for stage in ("distill", "judge"):
+        repository.cli(stage, *TEACHER)
+        repository.cli(stage, *control)
+    repository.cli("report")
+    said = " ".join(repository.cli("results").stdout.split())
+    assert "The margins of the teacher of trait_1 are unknown" in said
+    found = json.loads((repository.root / "results/summary.json").read_text())
+    arm = next(arm for arm in found["arms"] if arm["arm"] == "trait_1")
+    assert arm["margin"]["tau"]["value"] is None
+    assert arm["rate"]["teacher_shift"]["value"] is not None
+
+
+def test_a_student_answers_elsewhere_between_training_and_reading(answered, tmp_path):
+    repository = copy_of(answered, tmp_path)
+    root = repository.root
+    repository.cli("distill", *TEACHER)
+    written = {name: (root / FOLDER / "plain/distill" / name).read_bytes() for name in BESIDE}
+    rows = as_answers(root / FOLDER / "plain/distill", STUDENT)
+    file = write(tmp_path / "answers.jsonl", [HEADER, *rows])
+    said = repository.cli("distill", *TEACHER, "--answers", str(file), expect=1).stderr
+    assert "--training-only" in said
+    told = repository.cli("distill", *TEACHER, "--training-only").stderr
+    assert "adapter" in told
+    repository.cli("distill", *TEACHER, "--answers", str(file))
+    for name, before in written.items():
+        assert (root / FOLDER / "plain/distill" / name).read_bytes() == before, name
+    assert manifest(root, "plain/distill")["given"]["of"] == "student"
+    # Training is the same on this machine, so its answers are still this student's.
+    repository.cli("distill", *TEACHER)
+    assert manifest(root, "plain/distill")["given"]["engine"] == "other 1.0"

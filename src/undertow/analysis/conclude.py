@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from undertow.analysis.answered import answered_elsewhere
 from undertow.analysis.audits import with_audits
 from undertow.analysis.costs import totals_of
 from undertow.analysis.defences import defended, with_defences
@@ -42,8 +43,8 @@ def conclude(study: Study) -> Conclusions:
     summary = summary.model_copy(
         update={"no_students": {**missing, **unfinished}, "costs": summary.costs | told}
     )
-    totals = totals_of(together)
-    return Conclusions(grid, summary.model_copy(update={"cost_totals": totals}))
+    whole = {"cost_totals": totals_of(together), "answered": answered_elsewhere(together)}
+    return Conclusions(grid, summary.model_copy(update=whole))
 
 
 def _residue(

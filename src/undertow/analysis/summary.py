@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
+from undertow.analysis.answered import AnsweredElsewhere
 from undertow.analysis.contrasts import Against, ContrastRecord
 from undertow.analysis.costs import CostTotal
 from undertow.analysis.doses import DoseRecord, XName
@@ -257,6 +258,7 @@ class Summary(Record):
     mechanism: tuple[ArmMechanism, ...] = ()
     lines: tuple[LineRecord, ...] = ()  # the transfer line of every model, by readout
     model_differences: tuple[ModelDifference, ...] = ()
+    answered: tuple[AnsweredElsewhere, ...] = ()  # by another engine than the study's own
     method: int = 1  # that its intervals were computed by; files from before name none
 
     @model_validator(mode="before")

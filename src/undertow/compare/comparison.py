@@ -17,6 +17,7 @@ from undertow.compare.differences import (
     differences_of,
     unknown,
 )
+from undertow.compare.engines import engine_notes
 from undertow.compare.further import recipe_changes, round_changes
 from undertow.compare.records import (
     CellChange,
@@ -214,6 +215,7 @@ def _notes(sides: Sides) -> Iterable[str]:
     ]
     if all(judges) and judges[0] != judges[1]:
         yield "The two sides were judged by different judges: differences by rate include that."
+    yield from engine_notes(sides.before, sides.after)
 
 
 def _headline(

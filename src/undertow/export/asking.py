@@ -22,7 +22,7 @@ from undertow.study.found import numbered_rows
 from undertow.texts.addresses import public
 from undertow.texts.untrusted import paired
 
-TRIES = 5  # of a request that the endpoint cannot answer now
+TRIES = 3  # of a request that the endpoint cannot answer now
 SECONDS = 600.0  # for one answer
 
 

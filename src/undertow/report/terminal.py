@@ -19,6 +19,7 @@ from undertow.findings.audits import (
 )
 from undertow.findings.defences import defence_sentences
 from undertow.findings.doses import dose_sentence
+from undertow.findings.engines import engine_sentences
 from undertow.findings.lines import difference_sentences, line_sentences
 from undertow.findings.numbers import (
     LEVELS,
@@ -91,7 +92,8 @@ def _model_block(summary: Summary, model: str, notes: dict[str, str]) -> list[st
     for finding in (*findings(summary, model), *clothed_findings(summary, model)):
         text = sentence(finding, readout_title(summary, finding.readout))
         lines += wrapped(text, indent=2, hang=2)
-    lines += wrapped(audit_sentence(summary, model), indent=2, hang=2)
+    for text in (audit_sentence(summary, model), *engine_sentences(summary, model)):
+        lines += wrapped(text, indent=2, hang=2)
     dose = view.dose
     return lines + (wrapped(dose_sentence(dose), indent=2, hang=2) if dose else [])
 

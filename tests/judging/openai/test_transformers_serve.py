@@ -1,52 +1,26 @@
 """`transformers serve` as the judge, through the real client."""
 
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from socket import socket
 
 import pytest
 
+from served import NEEDED, transformers_serve
 from tiny import save_tiny
 from undertow.config import OpenAiJudgeSettings
 from undertow.judging.base import JudgeRow, judge_all
 from undertow.judging.openai.judge import OpenAiJudge
 from undertow.judging.openai.rubrics import trait_rubric
 
-pytest.importorskip("fastapi", reason="transformers serve needs transformers[serving]")
-SECONDS_TO_START = 120
+pytestmark = NEEDED
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """Address and model name of a tiny random model behind `transformers serve`."""
     folder = save_tiny(tmp_path / "tiny", "smollm2")
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder)]
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + SECONDS_TO_START
-        while time.monotonic() < deadline and process.poll() is None:
-            with suppress(OSError, urllib.error.URLError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-                break
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1", str(folder)
-    finally:
-        process.kill()
-        process.wait()
+    with transformers_serve(folder) as url:
+        yield url, str(folder)
 
 
 @pytest.mark.slow

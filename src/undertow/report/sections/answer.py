@@ -5,6 +5,7 @@ from undertow.analysis.lines import LineRecord
 from undertow.analysis.summary import ModelView, Summary
 from undertow.findings.arms import Finding, clause, clothed_findings, findings, sentence
 from undertow.findings.audits import verdict_words
+from undertow.findings.engines import engine_sentences
 from undertow.findings.lines import difference_sentences
 from undertow.findings.numbers import (
     RATIO,
@@ -120,6 +121,9 @@ def numbers_section(summary: Summary) -> Section:
         if arm is not None
         for reason in (arm.degenerate, arm.diverged)
         if reason
+    )
+    minds += tuple(
+        f"{model}: {text}" for model in summary.models for text in engine_sentences(summary, model)
     )
     parts += [Items(tuple(dict.fromkeys(minds)))] if minds else []
     clothed = tuple(
