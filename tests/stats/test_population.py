@@ -5,19 +5,23 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from students import published_students
 
 from undertow.stats.moderation import Prior, moderate
 from undertow.stats.population import (
     LOGS,
     SCALES,
     UNLIKE,
+    USUAL,
     Population,
     Shown,
     _densities,
+    _likelihood,
     freedom_for,
     freedom_of,
     population_of,
 )
+from undertow.stats.seeds import Spread, error_of_mean, spread
 
 DRAWS = 40_000
 
@@ -89,3 +93,56 @@ def test_students_that_agree_exactly_are_no_error_of_arithmetic():
 def test_shares_of_arms_sum_to_one():
     assert _densities().shape == (len(UNLIKE) * len(SCALES), len(LOGS))
     assert _densities().sum(axis=1) == pytest.approx(np.ones(len(_densities())))
+
+
+def test_published_students_are_as_alike_as_the_prior_takes_them_to_be():
+    models = published_students("margin")
+    found = np.sum([_unlike_arms(rows) for rows in models], axis=0)
+    found -= found.max()
+    print(len(models), dict(zip(UNLIKE.round(2).tolist(), found.round(2).tolist(), strict=True)))
+    # A 95 % likelihood interval: what is seven times less likely than the best lies outside.
+    assert UNLIKE[np.argmax(found)] <= USUAL
+    assert (found[UNLIKE > 1.5 * USUAL] < -1.92).all()
+
+
+def _unlike_arms(rows):
+    """Log-likelihood of every UNLIKE, the scale integrated out."""
+    spreads = [spread(each) for each in rows]
+    shown = [Shown(one.between, one.residual, one.seeds - 1.0) for one in spreads]
+    variances, noise, freedom, _ = np.array(shown).T
+    reference = float(np.average(variances, weights=freedom))
+    likelihood = np.array([_likelihood(one, reference) for one in shown])
+    with np.errstate(divide="ignore"):
+        logs = np.log(_densities() @ likelihood.T).sum(axis=1).reshape(len(UNLIKE), -1)
+    scale = np.exp(SCALES)
+    return np.log(np.exp(logs) @ (scale / (scale + noise.mean() / reference)))
+
+
+# Rates
+
+
+def of_rate(rate, spread=0.0):
+    return Spread(spread * (rate * (1 - rate)) ** 2, 0.0, 3, rate * (1 - rate), rate)
+
+
+def test_a_rate_near_zero_may_lie_far_above_what_seeds_show_and_hardly_below():
+    unit, normal = of_rate(0.02).unit, np.array([-2.0, 0.0, 2.0])
+    low, middle, high = error_of_mean(of_rate(0.02, 1.0), np.full(3, unit**2), normal)
+    assert -0.02 < low < 0 <= middle < high and high > 2 * -low
+
+
+def test_counting_the_opposite_verdict_mirrors_the_error_of_a_rate():
+    normal = np.linspace(-2, 2, 9)
+    for rate in (0.02, 0.3, 0.5):
+        unit = of_rate(rate).unit
+        one, other = (
+            error_of_mean(of_rate(each, 0.5), np.full(9, unit**2), side * normal)
+            for each, side in ((rate, 1.0), (1 - rate, -1.0))
+        )
+        assert one == pytest.approx(-other)
+
+
+def test_small_spreads_move_a_rate_along_its_slope():
+    normal, found = np.linspace(-2, 2, 9), of_rate(0.3)
+    errors = error_of_mean(found, np.full(9, 0.01 * found.unit**2), normal)
+    assert errors == pytest.approx(0.1 * found.unit / math.sqrt(3) * normal, abs=2e-3)

@@ -25,8 +25,9 @@ from undertow.study.found import read_record
 from undertow.study.layout import Layout
 from undertow.study.records import Costs, ReadoutName, Record, Share
 
-# How intervals are computed; 1: every arm by its own seeds, 2: arms of a model together.
-METHOD = 2
+# How intervals are computed; 1: every arm by its own seeds, 2: arms of a model together, 3: the
+# same, arms taken as more alike by default and the seeds of rates along the logistic curve.
+METHOD = 3
 
 
 class RateSummary(Share):

@@ -15,7 +15,16 @@ import numpy as np
 
 from undertow.stats.intervals import Floats
 from undertow.stats.population import freedom_of
-from undertow.stats.seeds import Error, SeedPrior, Spread, added, error_alone, spread, unit_of
+from undertow.stats.seeds import (
+    Error,
+    SeedPrior,
+    Spread,
+    added,
+    error_alone,
+    error_of_mean,
+    spread,
+    spread_at,
+)
 
 CONTROL = 0  # the stream of the control students; arms count from 1
 
@@ -107,9 +116,15 @@ class SeedErrors:
     model: int = 0  # where the streams of this model begin
 
     def resampled(
-        self, moved: Floats, reference: Floats, push: Floats | float = 0.0
+        self,
+        moved: Floats,
+        reference: Floats,
+        push: Floats | float = 0.0,
+        sign: float = 1.0,
     ) -> Floats | float:
         """Errors [resamples] of mean(moved) - mean(reference) - mean(push), rows each.
+
+        sign: of the random numbers; errors of rates near 0 and 1 are not symmetric.
 
         A single row of reference has no seeds to differ by: the base model, or one student.
         Arms that share a control share its error.
@@ -119,16 +134,18 @@ class SeedErrors:
             if total.variance == 0:
                 return 0.0
             if len(reference) in (1, len(moved)):
-                return math.sqrt(total.variance) * self.draws.seed_errors(len(moved))
-            normal = self.draws.between_seeds(self.stream)
+                return sign * math.sqrt(total.variance) * self.draws.seed_errors(len(moved))
+            normal = sign * self.draws.between_seeds(self.stream)
             return normal * np.sqrt(self.draws.variances(total, self.stream))
         arm, control = self._spreads(moved, reference, push)
-        return self.of_mean(arm, self.stream) - self.of_mean(control, CONTROL)
+        return self.of_mean(arm, self.stream, sign) - self.of_mean(control, CONTROL, sign)
 
-    def of_mean(self, found: Spread, stream: int) -> Floats:
-        """Errors [resamples] of a mean over seeds."""
-        normal = self.draws.between_seeds(self.model + stream)
-        return np.sqrt(self.variances(found, stream) / found.seeds) * normal
+    def of_mean(self, found: Spread, stream: int, sign: float = 1.0) -> Floats:
+        """Errors [resamples] of a mean over seeds; an arm alone knows of no curve."""
+        if self.prior is None:
+            found = found._replace(rate=None)
+        normal = sign * self.draws.between_seeds(self.model + stream)
+        return error_of_mean(found, self.variances(found, stream), normal)
 
     def variances(self, found: Spread, stream: int) -> Floats:
         """Of a single student [resamples]; 0 for one seed, which shows none."""
@@ -172,7 +189,7 @@ class SeedErrors:
         self, moved: Floats, reference: Floats, push: Floats | float
     ) -> tuple[Spread, Spread]:
         # The unit is that of the readouts, also where a teacher's are subtracted.
-        return spread(moved - push, unit_of(moved)), spread(reference, unit_of(reference))
+        return spread_at(moved - push, moved), spread_at(reference, reference)
 
 
 def seed_error(difference: Floats, draws: Draws) -> Floats | float:

@@ -18,7 +18,7 @@ import numpy as np
 from undertow.stats.draws import CONTROL, SeedErrors, drawn
 from undertow.stats.intervals import Estimate, Floats, percentiles
 from undertow.stats.random_draws import DrawLine, DrawResample, draw_line
-from undertow.stats.seeds import SeedPrior, Spread, are_rates, spread, unit_of
+from undertow.stats.seeds import SeedPrior, Spread, are_rates, spread_at
 from undertow.stats.transfer import UNCLEAR_SHIFT, Readings, resampled_ratio
 
 K = TypeVar("K", bound=Hashable)
@@ -266,9 +266,9 @@ class _Line:
     def _spread_of_seeds(self) -> list[tuple[Spread, int]]:
         """Of every arm's students, about the line, and last of the control students."""
         arms = [
-            spread(own - np.nan_to_num(self._value) * (rows - base), unit_of(own))
+            spread_at(own - np.nan_to_num(self._value) * (rows - base), own)
             for base, rows, _, own in self._arms
         ]
         control = self._arms[0][2]
         streams = [*range(1, len(arms) + 1), CONTROL]
-        return list(zip([*arms, spread(control, unit_of(control))], streams, strict=True))
+        return list(zip([*arms, spread_at(control, control)], streams, strict=True))

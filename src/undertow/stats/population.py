@@ -20,9 +20,8 @@ from undertow.stats.moderation import trigamma_inverse
 STEP = 0.2  # of the logarithm of a variance
 LOGS = np.arange(-70, 51) * STEP  # log variances, from that of all arms together
 SCALES = LOGS[::2]  # of the population
-UNLIKE = np.arange(11) * 0.11  # standard deviations of the log standard deviation over arms
-# Half-normal prior of how unlike arms are: at one of it, spreads differ by a factor of 1.6.
-USUAL = 0.5
+UNLIKE = np.arange(16) * 0.11  # standard deviations of the log standard deviation over arms
+USUAL = 0.2  # median of how unlike arms are, and scale of its half-Cauchy prior
 NEGLIGIBLE = 1e-4  # of the likeliest point: less is not followed up
 
 
@@ -64,7 +63,8 @@ def population_of(shown: Sequence[Shown]) -> Population | None:
     """The posterior; None where fewer than two variances are shown, or none is above 0.
 
     Prior: flat in log(scale + noise), as of a variance component (Box and Tiao 1973, sec. 5.2);
-    half-normal in the standard deviation of the log spreads.
+    half-Cauchy in the standard deviation of the log spreads (Gelman 2006): arms are mostly
+    alike, and where they are not the prior has no say.
     """
     if len(shown) < 2:
         return None
@@ -77,7 +77,7 @@ def population_of(shown: Sequence[Shown]) -> Population | None:
         logs = np.log(_densities() @ likelihood.T).sum(axis=1)
     scale = np.exp(SCALES)
     flat = scale / (scale + freedom @ noise / (freedom @ unit**2) / reference)
-    prior = np.exp(-((UNLIKE / USUAL) ** 2) / 2)[:, None] * flat
+    prior = _unlike()[:, None] * flat
     weights = np.exp(logs - logs.max()) * prior.ravel()
     counts = weights > NEGLIGIBLE * weights.max()
     return Population(reference, weights[counts] / weights[counts].sum(), _densities()[counts])
@@ -92,6 +92,13 @@ def freedom_of(variances: Floats) -> float:
 def freedom_for(unlike: float) -> float:
     """Degrees of freedom of a population whose log standard deviations have this spread."""
     return 2 * trigamma_inverse(4 * unlike**2)
+
+
+def _unlike() -> Floats:
+    """Prior of UNLIKE, up to a factor; its first point ends the line and counts half."""
+    found: Floats = 1 / (1 + (UNLIKE / USUAL) ** 2)
+    found[0] /= 2
+    return found
 
 
 def _likelihood(shown: Shown, reference: float) -> Floats:

@@ -25,6 +25,7 @@ class Spread(NamedTuple):
     residual: float  # of that, what the noise of single readouts explains
     seeds: int
     unit: float  # how far a seed effect of 1 moves this arm: p (1 - p) for rates, 1 for margins
+    rate: float | None = None  # p where the arm moves along the logistic curve; null: a line
 
 
 class Error(NamedTuple):
@@ -68,6 +69,11 @@ def spread(rows: Floats, unit: float = 1.0) -> Spread:
     return Spread(float(by_seed.var(ddof=1)), within / prompts, seeds, unit)
 
 
+def spread_at(rows: Floats, level: Floats) -> Spread:
+    """spread(rows) of students who read `level` [seeds, prompts], in their own units."""
+    return spread(rows, unit_of(level))._replace(rate=rate_of(level))
+
+
 def are_rates(models: Sequence[Floats]) -> bool:
     """Whether all readouts are verdicts: 0 or 1."""
     return all(bool(np.isin(readouts, (0.0, 1.0)).all()) for readouts in models)
@@ -75,11 +81,16 @@ def are_rates(models: Sequence[Floats]) -> bool:
 
 def unit_of(rows: Floats) -> float:
     """The derivative of a rate by its log-odds, with one pseudo-prompt; 1 for margins."""
+    rate = rate_of(rows)
+    return 1.0 if rate is None else rate * (1 - rate)
+
+
+def rate_of(rows: Floats) -> float | None:
+    """The rate with one pseudo-prompt that is as likely 0 as 1; None for margins."""
     if not are_rates([rows]):
-        return 1.0
+        return None
     prompts = rows.shape[1]
-    rate = (float(rows.mean()) * prompts + 0.5) / (prompts + 1)
-    return float(rate * (1 - rate))
+    return float((rows.mean() * prompts + 0.5) / (prompts + 1))
 
 
 def prior_of(spreads: Iterable[Spread], least: float = 0.0) -> SeedPrior | None:
@@ -89,6 +100,25 @@ def prior_of(spreads: Iterable[Spread], least: float = 0.0) -> SeedPrior | None:
     """
     population = population_of([_shown(each, least) for each in spreads if each.seeds > 1])
     return None if population is None else SeedPrior(population, least)
+
+
+def error_of_mean(found: Spread, variances: Floats, normal: Floats) -> Floats:
+    """Errors [resamples] of a mean over seeds, given variances between them and standard normals.
+
+    A margin's lie along a line. Seeds move a rate's log-odds, so the mean over all seeds of a
+    rate near 0 may lie far above what a few of them show, and hardly below. Seeds at log-odds
+    m + s e have the mean rate logistic(m / sqrt(1 + pi s^2 / 8)) (MacKay 1992, eq. 10); m is
+    what gives the observed rate by the spread that the seeds at hand show.
+    """
+    if found.rate is None:
+        return np.sqrt(variances / found.seeds) * normal
+    shown = max(found.between - found.residual, 0.0) * (1 - 1 / found.seeds)
+    log_odds = math.log(found.rate / (1 - found.rate)) * math.sqrt(
+        1 + math.pi / 8 * shown / found.unit**2
+    )
+    apart = variances / found.unit**2
+    drawn = log_odds + np.sqrt(apart / found.seeds) * normal
+    return 1 / (1 + np.exp(-drawn / np.sqrt(1 + math.pi / 8 * apart))) - found.rate
 
 
 def error_alone(found: Spread) -> Error:

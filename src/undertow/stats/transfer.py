@@ -230,8 +230,8 @@ def _ratio(above: _Shift, below: _Shift, seeds: SeedErrors) -> tuple[Estimate, F
     value = above.value / below.value
     sign = math.copysign(1.0, below.value)
     push = value * (below.moved - below.reference)
-    error = seeds.resampled(above.moved, above.reference, push)
-    ratios = resampled_ratio(above.resampled + sign * error, below.resampled, sign)
+    error = seeds.resampled(above.moved, above.reference, push, sign)
+    ratios = resampled_ratio(above.resampled + error, below.resampled, sign)
     low, high = percentiles(ratios, seeds.draws.confidence)
     if above.score:
         # The numerator's own interval says how far a rate that no prompt moved could be off.
