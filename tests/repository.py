@@ -34,6 +34,7 @@ class Repository:
     def write_params(self, params: dict[str, Any]) -> None:
         # dvc.yaml names them: without them in params.yaml DVC has nothing to fill in.
         params["grid"] = {
+            "adapters": [],
             "students": ["plain"],
             "rounds": [],
             "control_seeds": [],

@@ -119,6 +119,27 @@ def test_a_multiple_of_the_teacher_s_strength_needs_one(tmp_path, raw):
     assert [arm.name for arm in arms if arm.teaches_trait] == ["prompted"]
 
 
+def test_an_arm_with_an_adapter_says_what_to_type_where_its_entry_is_missing(tmp_path, raw):
+    model = raw["grid"]["models"][0]
+    raw["grid"]["arms"] = ["trait_0", "adapter_owl"]
+    assert "grid.arms: adapter_owl belongs to grid.adapters" in problems(tmp_path, raw)
+    raw["grid"] |= {"arms": ["trait_0"], "adapters": ["owl"]}
+    assert "'owl' must be adapter_NAME" in problems(tmp_path, raw)
+    raw["grid"]["adapters"] = ["adapter_owl"]
+    text = problems(tmp_path, raw)
+    assert f"adapters.adapter_owl.{model}: is missing, and grid.adapters names adapter_owl" in text
+    assert f"write adapters: {{adapter_owl: {{{model}: {{kind: folder, path: FOLDER" in text
+    own = {"kind": "hub", "repo": "owner/owl", "revision": "main", "sha256": "0" * 64}
+    raw["adapters"] = {"adapter_owl": {model: own}}
+    assert "revision" in problems(tmp_path, raw)
+    own["revision"] = "a" * 40
+    params = load(write(tmp_path, raw))
+    assert [arm.name for arm in params.arms] == ["trait_0", "adapter_owl"]
+    assert params.cell(model, "adapter_owl", 0).arm.adapter == "owl"
+    with pytest.raises(ConfigError, match="no adapter for the arm adapter_cat"):
+        params.cell(model, "adapter_cat", 0)
+
+
 @pytest.mark.parametrize("raw", [None, [], "text"])
 def test_an_empty_file_names_the_command_that_mends_it(tmp_path, raw):
     assert "preset use demo" in problems(tmp_path, raw)

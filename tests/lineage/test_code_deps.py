@@ -44,8 +44,11 @@ NOT_USED = {
     "distill": COMPARES,
 }
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-# Further seeds of a stage differ from it by their matrix alone: dvc.yaml merges the rest.
-STAGES = {name: STAGES[name] for name in STAGES if not name.endswith(("-control", "-random"))}
+# Further seeds and arms of a stage differ from it by matrix and parameters alone: dvc.yaml merges
+# the rest.
+FURTHER = ("-control", "-random", "-adapter")
+MERGED = {name: STAGES[name] for name in STAGES if name.endswith(FURTHER)}
+STAGES = {name: STAGES[name] for name in STAGES if name not in MERGED}
 ROUNDS = [name for name in STAGES if name.endswith("-round")]
 
 
@@ -70,6 +73,17 @@ def needed(stage: str) -> set[str]:
 def covered(module: str, deps: list[str]) -> bool:
     path = f"src/{module.replace('.', '/')}"
     return any(dep in (f"{path}.py", path) or path.startswith(f"{dep}/") for dep in deps)
+
+
+@pytest.mark.parametrize("stage", MERGED)
+def test_what_is_merged_reads_and_runs_what_its_stage_does(stage):
+    own = STAGES[stage.rpartition("-")[0]]
+    for part in ("cmd", "deps", "outs"):
+        assert MERGED[stage][part] == own[part]
+    assert set(MERGED[stage]["params"]) - set(own["params"]) <= {
+        "adapters.${item.arm}.${item.model}"
+    }
+    assert set(own["params"]) <= set(MERGED[stage]["params"])
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -248,9 +248,9 @@ def test_the_dvc_stages_are_the_command_line_s_words():
     commands = {command.callback.__name__ for command in stages.app.registered_commands}
     commands |= {group.name for group in stages.app.registered_groups}
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
-        # Further seeds of control and random arms, and later rounds, run the same command.
+        # Further seeds, arms with an adapter and later rounds run the same command.
         word = name
-        for further in ("-control", "-random", "-round"):
+        for further in ("-control", "-random", "-adapter", "-round"):
             word = word.removesuffix(further)
         assert word.replace("-", "_") in commands
         assert stage["cmd"].startswith(f"python cli.py {word} ".rstrip())

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 Model = Annotated[str, typer.Option(help="A key of models in params.yaml.")]
 ArmName = Annotated[
     str,
-    typer.Option(help="<direction>_<strength>, for example trait_-0.15 or random_1; or prompted."),
+    typer.Option(
+        help="<direction>_<strength>, for example trait_-0.15; or prompted, or adapter_NAME."
+    ),
 ]
 MOST_SEED = 2**32 - 1  # as in config.base, which --help does not wait for
 Seed = Annotated[

@@ -5,8 +5,9 @@ worker has in flight when it is lost is run again elsewhere; what has come back 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePath
 
 from undertow.cluster.account import Account
 from undertow.cluster.parcels import pack
@@ -14,7 +15,8 @@ from undertow.cluster.places import connected, need_of
 from undertow.cluster.pool import Pool
 from undertow.cluster.progress import Progress
 from undertow.cluster.usage import keep, told, used
-from undertow.config import ClassifierJudgeSettings
+from undertow.config import ClassifierJudgeSettings, FolderAdapter, Params
+from undertow.config.adapters import FILES
 from undertow.pipeline.ledger import CellsRun, Ledger, bases, cells_of
 from undertow.plan.jobs import jobs_of
 from undertow.study.layout import Study
@@ -48,6 +50,7 @@ def run_cells_on_ray(
         jobs = jobs_of(study, models, cells, groups=groups)
         ledger = Ledger(study, models, [job.node for job in jobs], recorder, commit=commit)
         data = {dep for job in jobs for dep in job.node.deps if dep.startswith("data/")}
+        data |= set(_adapter_files(study.params))
         shared = pack(study.layout.root, ["params.yaml", "dvc.yaml", *sorted(data)])
         away = isinstance(study.params.judging.judge, ClassifierJudgeSettings)
         progress = Progress(len(cells), events=events)
@@ -73,3 +76,12 @@ def run_cells_on_ray(
         done = ledger.outcome()
         progress.event("ended", ran=len(done.ran), failed=sorted(done.failed))
         return done
+
+
+def _adapter_files(params: Params) -> Iterator[str]:
+    """Of teachers' adapters that lie inside the repository; any other is on every machine."""
+    for arm in params.grid.adapters:
+        for spec in params.adapters[arm].values():
+            path = PurePath(spec.path) if isinstance(spec, FolderAdapter) else None
+            if path and not path.is_absolute() and path.parts[0] not in ("..", "~"):
+                yield from (str(path / name) for name in FILES)

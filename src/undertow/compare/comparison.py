@@ -120,8 +120,9 @@ def _params(before: Params, after: Params) -> list[ChangedParam]:
 
 def _why_absent(sides: Sides, model: str, arm: str) -> str:
     for side, name in ((sides.before, "second"), (sides.after, "first")):
-        grid = side.params.grid
-        if model not in grid.models or arm not in grid.arms:
+        params = side.params
+        known = {each.name for each in params.arms}
+        if model not in params.grid.models or arm not in known:
             return f"only the {name} revision has this arm"
     return "a cell of this arm or of the control has no result on one side"
 

@@ -54,8 +54,10 @@ def compute(side: Snapshot, statistics: StatisticsSettings) -> Computed:
         ]
         if params.control not in whole:
             continue
-        names = tuple(arm.name for arm in whole)
-        grid = params.grid.model_copy(update={"models": (model,), "arms": names})
+        names = tuple(arm.name for arm in whole if arm.adapter is None)
+        adapters = tuple(arm.name for arm in whole if arm.adapter is not None)
+        update = {"models": (model,), "arms": names, "adapters": adapters}
+        grid = params.grid.model_copy(update=update)
         reduced = params.model_copy(update={"grid": grid})
         summary = summarise(reduced, {cell: side.results[cell] for cell in reduced.cells()})
         found.add(summary)

@@ -4,6 +4,7 @@
 Knows nothing about models in memory: importing this package loads neither torch nor the network.
 """
 
+from undertow.config.adapters import AdapterSpec, FolderAdapter, HubAdapter
 from undertow.config.cells import PLAIN, PROMPTED, Arm, Cell, Direction, parse_arm
 from undertow.config.judges import (
     ClassifierFormat,
@@ -43,6 +44,7 @@ from undertow.config.weights import (
 __all__ = [
     "PLAIN",
     "PROMPTED",
+    "AdapterSpec",
     "Arm",
     "AuditSettings",
     "CarrierSettings",
@@ -54,9 +56,11 @@ __all__ = [
     "DistillationSettings",
     "DoubleJudgeSettings",
     "FileSource",
+    "FolderAdapter",
     "FolderWeights",
     "GgufWeights",
     "Grid",
+    "HubAdapter",
     "HubPlace",
     "HubWeights",
     "JudgeSettings",

@@ -8,6 +8,8 @@ PLAIN = "plain"  # the student that all others are set beside
 PROMPTED = "prompted"  # the arm whose teacher answers under the trait's system message
 ARM = re.compile(rf"(trait|random)_({STRENGTH})")
 
+ADAPTER = re.compile(r"adapter_([a-z0-9][a-z0-9_]*)")
+
 Direction = Literal["trait", "random"]
 
 
@@ -16,6 +18,7 @@ class Arm(NamedTuple):
 
     direction: Direction | None
     strength: str | None
+    adapter: str | None = None  # the NAME of adapter_NAME; without one it is prompted
 
     @property
     def alpha(self) -> float:
@@ -27,7 +30,9 @@ class Arm(NamedTuple):
     @property
     def name(self) -> str:
         """How params.yaml, DVC and the paths spell it."""
-        return PROMPTED if self.direction is None else f"{self.direction}_{self.strength}"
+        if self.direction is not None:
+            return f"{self.direction}_{self.strength}"
+        return PROMPTED if self.adapter is None else f"adapter_{self.adapter}"
 
     @property
     def is_control(self) -> bool:
@@ -67,18 +72,21 @@ class Cell(NamedTuple):
 
 def is_clothed(name: str) -> bool:
     """Whether an arm's teacher is not steered, by its name."""
-    return name == PROMPTED
+    return name == PROMPTED or ADAPTER.fullmatch(name) is not None
 
 
 def parse_arm(text: str) -> Arm:
-    """Read 'trait_-0.15', 'random_1' or 'prompted'; ValueError says what to write instead."""
-    if is_clothed(text):
+    """Read 'trait_-0.15', 'prompted' or 'adapter_owl'; ValueError says what to write instead."""
+    if text == PROMPTED:
         return Arm(None, None)
+    if adapter := ADAPTER.fullmatch(text):
+        return Arm(None, None, adapter[1])
     match = ARM.fullmatch(text)
     if not match:
         raise ValueError(
             f"{text!r} is not an arm; write <direction>_<strength> with direction trait or random "
-            "and a plain decimal strength, for example trait_-0.15 or random_1; or prompted"
+            "and a plain decimal strength, for example trait_-0.15 or random_1; or prompted, or "
+            "adapter_NAME"
         )
     if float(match[2]) == 0 and text != "trait_0":
         raise ValueError(f"{text} is the control under another name; write trait_0")

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from undertow.config.adapters import AdapterArm, AdapterSpec, what_to_type
 from undertow.config.base import NAME, Settings
 from undertow.config.cells import PLAIN, Arm, Cell, parse_arm
 from undertow.config.judges import JudgingSettings
@@ -34,6 +35,11 @@ class Params(Settings):
         description="a kind of student: what differs from plain; grid.students says which run",
     )
     models: dict[Annotated[str, Field(pattern=NAME)], ModelSpec] = Field(min_length=1)
+    adapters: dict[AdapterArm, dict[str, AdapterSpec]] = Field(
+        {},
+        description="adapter_NAME of grid.adapters, and for every model of the grid the adapter "
+        "that its teacher has on",
+    )
     prompting: Prompting
     direction: DirectionSettings
     carrier: CarrierSettings
@@ -57,7 +63,8 @@ class Params(Settings):
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        return tuple(parse_arm(arm) for arm in self.grid.arms)
+        """All of grid.arms, and those with an adapter."""
+        return tuple(parse_arm(arm) for arm in (*self.grid.arms, *self.grid.adapters))
 
     @property
     def control(self) -> Arm:
@@ -117,7 +124,10 @@ class Params(Settings):
         self.model_spec(model)
         self.recipe(student)
         try:
-            return Cell(model, parse_arm(arm), seed, student)
+            found = parse_arm(arm)
+            if found.adapter is not None:
+                self.adapter_spec(model, arm)
+            return Cell(model, found, seed, student)
         except ValueError as error:
             raise ConfigError(f"--arm: {error}", "see grid.arms in params.yaml") from None
 
@@ -140,6 +150,16 @@ class Params(Settings):
         if recipe.learning_rate is not None:
             own["learning_rate"] = recipe.learning_rate
         return self.distillation.model_copy(update=own)
+
+    def adapter_spec(self, model: str, arm: str) -> AdapterSpec:
+        """Where the adapter of an arm lies for one base; ConfigError where nothing says so."""
+        found = self.adapters.get(arm, {}).get(model)
+        if found is None:
+            raise ConfigError(
+                f"no adapter for the arm {arm} on {model} in params.yaml",
+                f"write {what_to_type(arm, model)}",
+            )
+        return found
 
     def model_spec(self, model: str) -> ModelSpec:
         if model not in self.models:

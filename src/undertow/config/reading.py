@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from undertow.config.adapters import adapter_problems
 from undertow.config.base import Problem
 from undertow.config.cells import PLAIN, is_clothed, parse_arm
 from undertow.config.params import Params
@@ -117,7 +118,7 @@ def _cross_problems(raw: dict[str, Any]) -> Iterator[Problem]:
     grid, models = raw.get("grid"), raw.get("models")
     if not isinstance(grid, dict):
         return
-    for key in ("models", "arms", "seeds", "students"):
+    for key in ("models", "arms", "adapters", "seeds", "students"):
         values = grid.get(key)
         if isinstance(values, list) and len({str(value) for value in values}) < len(values):
             yield Problem(f"grid.{key}", f"{values} names something twice; keep one of each")
@@ -137,6 +138,7 @@ def _cross_problems(raw: dict[str, Any]) -> Iterator[Problem]:
     yield from round_problems(
         grid.get("rounds"), raw.get("recipes"), _names(grid.get("students")) or [PLAIN]
     )
+    yield from adapter_problems(_names(grid.get("adapters")), raw.get("adapters"), models_of_grid)
     if "cross" in raw:
         yield Problem("cross", _rewrite(raw["cross"], models_of_grid))
 
@@ -207,6 +209,7 @@ def _strength_problems(raw: dict[str, Any]) -> Iterator[Problem]:
     """What is a multiple of the teacher's strength needs a teacher that has one."""
     grid, recipes = raw["grid"], raw.get("recipes")
     without = [name for name in _names(grid["arms"]) if is_clothed(name)]
+    without += _names(grid.get("adapters"))
     rounds = grid.get("rounds")
     run = [*_names(grid.get("students"))]
     for each in rounds if isinstance(rounds, list) else []:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from undertow.config.base import NAME, Plain, Seed, Settings
-from undertow.config.cells import PLAIN, parse_arm
+from undertow.config.cells import ADAPTER, PLAIN, parse_arm
 
 
 class Round(Settings):
@@ -45,6 +45,11 @@ class Grid(Settings):
         description="further seeds of the control alone, which all arms share: about "
         "sqrt(arms) times as many students as an arm has are worth their hour",
     )
+    adapters: tuple[str, ...] = Field(
+        (),
+        description="further arms, adapter_NAME: the base with an adapter of somebody else's as "
+        "the teacher; the section adapters says where each lies",
+    )
     random_arms: tuple[str, ...] = Field(
         (), description="those of the arms that get random_seeds as well"
     )
@@ -72,7 +77,21 @@ class Grid(Settings):
     @classmethod
     def _arms_parse(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
         for arm in arms:
-            parse_arm(arm)
+            if parse_arm(arm).adapter is not None:
+                raise ValueError(
+                    f"{arm} belongs to grid.adapters, beside arms; write adapters: [{arm}] there, "
+                    "and in the section adapters where it lies"
+                )
+        return arms
+
+    @field_validator("adapters")
+    @classmethod
+    def _adapters_parse(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+        for arm in arms:
+            if not ADAPTER.fullmatch(arm):
+                raise ValueError(
+                    f"{arm!r} must be adapter_NAME, with lower-case letters, digits and _ in NAME"
+                )
         return arms
 
 

@@ -121,6 +121,7 @@ class Given:
             list(carrier),
             params.prompting,
             self.teacher.prompting,
+            self._adapter,
             params.runtime.batch_size,
             self.model.device.type,
         )
@@ -197,14 +198,21 @@ class Given:
     def _answers(self, prompts: Sequence[Prompt], *, steered: bool) -> list[Response]:
         spec, device = self.study.params.model_spec(self.cell.model), self.model.device.type
         if steered and not self.cell.arm.is_control:
-            identity = fingerprint(
-                "teacher", spec, self._direction_file, self.cell.arm.name, self.seed, device
-            )
+            own = (self.cell.arm.name, self._adapter, self.seed)
+            identity = fingerprint("teacher", spec, self._direction_file, *own, device)
             with self._lock(identity), worn(self.model, [self.teacher]):
                 return self._ask(prompts, identity, self.teacher.prompting)
         identity = fingerprint("base", spec, device)
         with self._lock(identity):
             return self._ask(prompts, identity, self.study.params.prompting)
+
+    @property
+    def _adapter(self) -> str | None:
+        """The hash of an adapter that the teacher has on."""
+        arm = self.cell.arm
+        if arm.adapter is None:
+            return None
+        return self.study.params.adapter_spec(self.cell.model, arm.name).sha256
 
     @property
     def _direction_file(self) -> Path:

@@ -119,7 +119,7 @@ def _score(
 
     base = logits(model, bare)
     steered = base
-    if teacher.offsets or any(row.taught != row.ids for row in rows):
+    if not teacher.is_base or any(row.taught != row.ids for row in rows):
         with worn(model, [teacher]) as reader:
             taught = left_padded(tokenizer, [row.taught for row in rows], model.device)
             steered = logits(reader, taught)

@@ -49,8 +49,12 @@ def run(study: Study, model: str, arm: Arm, out: Path, *, force: bool = False) -
     if arm.direction is None:
         raise ConfigError(
             f"the arm {arm.name} is not steered, so there is no bias to write into a checkpoint",
-            "export an arm with a strength, as trait_1; serve the base itself under the system "
-            "message of trait.yaml for this one",
+            "export an arm with a strength, as trait_1; for this one serve the base itself, "
+            + (
+                "under the system message of trait.yaml"
+                if arm.adapter is None
+                else "with the adapter, which other engines read as it is"
+            ),
         )
     spec = study.params.model_spec(model)
     origin = open_origin(study, model)

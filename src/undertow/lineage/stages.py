@@ -109,12 +109,13 @@ def other_answers(before: Digests, now: Digests) -> bool:
 
 
 def _variant(params: Params, stage: str, cell: Cell) -> str:
-    """What dvc.yaml adds to a stage's name for a later round, or a seed beyond grid.seeds."""
-    grid = params.grid
+    """What dvc.yaml adds to a stage's name for a later round, an adapter's arm, or a seed beyond
+    grid.seeds."""
+    grid, adapter = params.grid, "" if cell.arm.adapter is None else "-adapter"
     if stage in ("distill", "judge") and params.writer(cell.student) is not None:
-        return "-round"
-    if cell.seed in grid.seeds:
-        return ""
+        return f"-round{adapter}"
+    if adapter or cell.seed in grid.seeds:
+        return adapter
     if cell.arm.is_control and cell.seed in grid.control_seeds:
         return "-control"
     drawn = cell.arm.name in grid.random_arms and cell.seed in grid.random_seeds

@@ -10,17 +10,21 @@ from undertow.study.files import remove_folder, write_json
 from undertow.study.layout import Study
 from undertow.study.records import FetchResult
 from undertow.study.traits import TraitData
+from undertow.teacher.adapters import check_adapters
 
 
 def run(study: Study, model: str) -> None:
     """Write results/models/<model>.json, its manifest, and what was fetched of every base that
     students of this model's teacher have, to results/bases/<model>/<student>.json.
+
+    An error where an adapter of the grid is not what params.yaml says, or not for this base.
     """
     work, meter = begin(study, "fetch", model), Meter("cpu")
     trait = TraitData(study.layout, study.params.trait)
     overrefusal = study.params.evaluation.overrefusal_prompts > 0
     files = trait.fetch(overrefusal=overrefusal)
     fetched = {model: _fetched(study, model, files)}
+    check_adapters(study, model)
     write_json(study.layout.fetched(model), fetched[model])
     params = study.params
     cells = [Cell(model, params.control, params.grid.seeds[0], name) for name in params.recipes]

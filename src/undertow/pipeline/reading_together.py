@@ -25,7 +25,7 @@ from undertow.student.together import ON_CPU
 from undertow.study.files import digest
 from undertow.study.layout import Study
 from undertow.study.sources import say
-from undertow.teacher.clothes import kind_of
+from undertow.teacher.clothes import asked_alone, kind_of
 
 
 class _Subject(NamedTuple):
@@ -72,6 +72,8 @@ def _alike(stage: str, run: Sequence[Cell]) -> list[list[Cell]]:
     """The run in parts that can share a batch: teachers of one kind, and all students."""
     parts: dict[str, list[Cell]] = {}
     for cell in run:
+        if stage == "steer" and asked_alone(cell.arm):
+            continue
         parts.setdefault(kind_of(cell.arm) if stage == "steer" else "", []).append(cell)
     return list(parts.values())
 

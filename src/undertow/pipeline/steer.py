@@ -65,7 +65,9 @@ def take(
 
 
 def _subject(study: Study, cell: Cell) -> str | None:
-    """What answers of a steered teacher belong to; those of others are known by what is asked."""
+    """What answers of a teacher belong to; a prompted one is known by what it is asked."""
+    if cell.arm.adapter is not None:
+        return study.params.adapter_spec(cell.model, cell.arm.name).sha256
     if cell.arm.is_control or cell.arm.direction is None:
         return None
     return digest(study.layout.direction(cell.model) / "direction.safetensors")
@@ -88,6 +90,7 @@ def identity(study: Study, cell: Cell, loaded: Loaded) -> str:
         study.params.model_spec(cell.model),
         study.layout.direction(cell.model) / "direction.safetensors",
         cell.arm.name,
+        _subject(study, cell),
         loaded.meter.device,
     )
 

@@ -203,7 +203,7 @@ def _study(
     report = {"sha256.report": fingerprint(*files)} if files else {}
     described = {
         "models": ", ".join(params.grid.models),
-        "arms": ", ".join(params.grid.arms),
+        "arms": ", ".join(arm.name for arm in params.arms),
         "seeds": ", ".join(map(str, params.grid.seeds)),
     }
     measured = totals | {
