@@ -232,11 +232,13 @@ def table() -> str:
 
 def short() -> str:
     """The first answers as Markdown for README.md."""
-    lines = [f"| | {SHORT[SMOL]} | {SHORT[QWEN]} |", "|---|---|---|"]
+    head = ("", SHORT[SMOL], SHORT[QWEN], "rests on, in docs/results")
+    lines = ["| " + " | ".join(head) + " |", "|---|---|---|---|"]
     for each in answers():
         if each.letter in "abcfg":
             said = (each.said.get(model, "-") for model in SHORT)
-            lines.append(f"| ({each.letter}) {each.question} | " + " | ".join(said) + " |")
+            cells = (f"({each.letter}) {each.question}", *said, each.where)
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -250,7 +252,7 @@ def sentence() -> str:
     said = "; ".join(_of_defences(study(name), model) for model, name in DEFENCES.items())
     return fill(
         "By margin and at the largest strength, beyond what learning less removes, and beyond the "
-        f"[placebo](docs/defences.md) where there is one: {said}.",
+        f"[placebo](docs/defences.md) where there is one: {said} (row f).",
         width=118,
         break_long_words=False,
         break_on_hyphens=False,

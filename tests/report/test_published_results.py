@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 from types import ModuleType
 
@@ -26,6 +27,19 @@ def script() -> ModuleType:
 def test_the_answers_on_both_pages_are_those_of_the_published_summaries(script: ModuleType):
     for path, text in script.pages().items():
         assert path.read_text(encoding="utf-8") == text, "python scripts/write_results.py"
+
+
+def test_every_claim_names_the_row_and_the_file_that_it_rests_on(script: ModuleType):
+    text = (RESULTS / "README.md").read_text(encoding="utf-8")
+    claims = text.split("## How to take them")[1].split("\n## ")[0].split("\n- ")[1:]
+    rows = {each.letter: each.where for each in script.answers()}
+    for where in (*rows.values(), *claims):
+        files = re.findall(r"[a-z-]+/(?:[a-z-]+/)?[a-z]+\.json", where)
+        assert files, where
+        assert all((RESULTS / file).exists() for file in files)
+    for claim in claims:
+        letter = re.search(r"\(Row ([a-h]); ", claim)
+        assert letter is not None and letter[1] in rows, claim
 
 
 def test_the_picture_in_the_readme_is_what_this_version_draws(script: ModuleType):
