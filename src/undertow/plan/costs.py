@@ -12,25 +12,34 @@ from typing import NamedTuple
 from undertow.analysis.summary import Summary
 from undertow.config import PLAIN, Params
 from undertow.judging.costing import estimate
+from undertow.plan.beforehand import PROMPT_TOKENS, judged_rows, work_of
 from undertow.plan.speeds import ShapeSpeed, shipped_speed
 from undertow.study.layout import STAGES, Layout, Stage, Study
 from undertow.study.records import Costs, Record
 from undertow.study.results import read_manifest
+from undertow.study.traits import TraitData
 
-PROMPT_TOKENS = 64  # of a benign prompt with its chat template, taken for training
 HOUR = 3600
+
+
+class DefenceCost(Record):
+    """What defences take beside training: made beforehand, or read along in steps."""
+
+    what: str
+    hours: float
 
 
 class ModelCost(Record):
     """The cells of one model and the further students on it.
 
-    hours is null with a reason where no speed was measured.
+    hours is null with a reason where no speed was measured; it holds those of defences.
     """
 
     model: str
     cells: int
     students: int  # of other recipes than plain, trained on this model
     hours: float | None
+    defences: tuple[DefenceCost, ...] = ()
     seconds_per_cell: dict[str, float]  # by stage
     device: str | None
     source: str | None
@@ -44,6 +53,7 @@ class GridCost(Record):
     hours: float | None
     models: tuple[ModelCost, ...]
     judge_rows: int  # still to be asked
+    defence_rows: int  # that recipes ask the judge about besides, and no price holds
     judge_usd: float | None
     judge_reason: str | None
     price_date: str
@@ -61,6 +71,7 @@ def grid_cost(study: Study, summary: Summary | None) -> GridCost:
         hours=sum(hours) if len(hours) == len(models) else None,
         models=models,
         judge_rows=judging.rows - judging.cached,
+        defence_rows=judged_rows(params),
         judge_usd=judging.usd,
         judge_reason=None if judging.usd is not None else no_price,
         price_date=judging.price_date,
@@ -117,11 +128,18 @@ def _model(study: Study, summary: Summary | None, model: str) -> ModelCost:
         for student, count in others.items()
         if params.writer(student) is not None
     )
+    openings = TraitData(study.layout, params.trait).trait.openings
+    defences = [
+        DefenceCost(what=work.what, hours=work.seconds(*speed.per_second) / HOUR)
+        for work in work_of(params, model, openings)
+    ]
+    hours = (cells * sum(seconds.values()) + further) / HOUR
     return ModelCost(
         model=model,
         cells=cells,
         students=others.total(),
-        hours=(cells * sum(seconds.values()) + further) / HOUR,
+        hours=hours + sum(each.hours for each in defences),
+        defences=tuple(defences),
         seconds_per_cell={stage: round(value, 1) for stage, value in seconds.items()},
         device=speed.device,
         source=speed.source,
@@ -132,11 +150,13 @@ def _model(study: Study, summary: Summary | None, model: str) -> ModelCost:
 class Speed(NamedTuple):
     """How long the stages of a model's cells take.
 
-    seconds: by stage, of a cell with this student. passing_on: of a student that writes for the
-    next round. start_seconds: what a process takes besides, once; direction_seconds: what the
-    model's direction does, where start_seconds leaves it out.
+    per_second: tokens generated, and tokens trained. seconds: by stage, of a cell with this
+    student. passing_on: of a student that writes for the next round. start_seconds: what a process
+    takes besides, once; direction_seconds: what the model's direction does, where start_seconds
+    leaves it out.
     """
 
+    per_second: tuple[float, float]
     seconds: Callable[[str], dict[Stage, float]]
     passing_on: float
     start_seconds: float
@@ -169,10 +189,16 @@ def speed_of(study: Study, summary: Summary | None, model: str) -> Speed | None:
         found = (folder / "manifest.json").exists()
         direction = read_manifest(folder).costs.seconds if found else 0.0
         own = "this study's own cells"
-        return Speed(seconds, passing_on, start, direction, steer[0].device, own)
+        rates = tuple(
+            median(_speed(stage, cost) or 0.0 for cost in measured[stage]) for stage in STAGES[:2]
+        )
+        return Speed(
+            (rates[0], rates[1]), seconds, passing_on, start, direction, steer[0].device, own
+        )
     source = f"measured {shipped.date} ({shipped.command})"
     start = shipped.start_seconds or 0.0
-    return Speed(seconds, passing_on, start, 0.0, shipped.device, source)
+    rates = (shipped.generated_per_second or 0.0, _trained(shipped, params) or 0.0)
+    return Speed(rates, seconds, passing_on, start, 0.0, shipped.device, source)
 
 
 def _measured(layout: Layout, summary: Summary | None, model: str) -> dict[Stage, list[Costs]]:
@@ -240,13 +266,19 @@ def _from_table(speed: ShapeSpeed | None, tokens: _Tokens, params: Params) -> di
     if speed is None:
         return {}
     generated, other = speed.generated_per_second, speed.other_seconds
-    quantization = params.distillation.quantization
-    trained = speed.trained_per_second.get(quantization)
-    if params.runtime.training != "trl":
-        trained = speed.together_per_second.get(quantization) or trained
+    trained = _trained(speed, params)
     if generated is None or trained is None or other is None:
         return {}
     return {
         "steer": (tokens.carrier + tokens.evaluation) / generated + other / 2,
         "distill": tokens.trained / trained + tokens.evaluation / generated + other / 2,
     }
+
+
+def _trained(speed: ShapeSpeed, params: Params) -> float | None:
+    """Tokens a second, of a group of students where they are trained together."""
+    quantization = params.distillation.quantization
+    alone = speed.trained_per_second.get(quantization)
+    if params.runtime.training == "trl":
+        return alone
+    return speed.together_per_second.get(quantization) or alone

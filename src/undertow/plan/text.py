@@ -97,7 +97,8 @@ def describe_cost(cost: GridCost) -> str:
     """What the grid takes, as plain text."""
     total = "unknown" if cost.hours is None else f"about {cost.hours:.2f} device hours at most"
     lines = [f"Cost of the {cost.cells} cells of params.yaml: {total}"]
-    lines += [f"  {_model(model)}" for model in cost.models]
+    for model in cost.models:
+        lines += [f"  {_model(model)}", *_defences(model)]
     if cost.judge_usd is None:
         lines.append(f"  judge: unknown: {cost.judge_reason}")
     elif cost.judge_usd == 0:
@@ -107,7 +108,21 @@ def describe_cost(cost: GridCost) -> str:
             f"  judge: about {cost.judge_usd:.2f} USD for {cost.judge_rows:,} rows that are not "
             f"paid for yet, at the prices of {cost.price_date}"
         )
+    if cost.defence_rows and cost.judge_usd != 0:
+        lines.append(
+            f"  judge, besides: {cost.defence_rows:,} carrier rows that recipes filter by it"
+        )
     return "\n".join(lines)
+
+
+def _defences(cost: ModelCost) -> list[str]:
+    """A line of their own, where defences take anything beside training."""
+    if not cost.defences:
+        return []
+    minutes = [(each.what, 60 * each.hours) for each in cost.defences]
+    parts = ", ".join(f"{what} {each:.1f}" for what, each in minutes)
+    whole = sum(each for _, each in minutes)
+    return [f"    of these for defences, beside training: {whole:.1f} minutes ({parts})"]
 
 
 def _model(cost: ModelCost) -> str:
