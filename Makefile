@@ -1,4 +1,5 @@
 # Two commands: make demo, make test. Both set themselves up in .venv on the first run.
+# make test-long: the tests that take minutes each, which make test leaves out.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,8 +7,10 @@ FOR_DEMO := $(VENV)/.installed-for-demo
 FOR_TEST := $(VENV)/.installed-for-test
 PULL := $(BIN)/dvc pull --quiet --remote bundled data/carriers.dvc data/traits.dvc
 HERE := PATH="$(CURDIR)/$(BIN):$$PATH"
+PYTEST := $(HERE) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope --durations=20
+LONG := slow or whole or ray or team or browser
 
-.PHONY: demo test clean
+.PHONY: demo test test-long clean
 
 demo: $(FOR_DEMO)
 	@$(PULL)
@@ -24,7 +27,11 @@ test: $(FOR_TEST)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=src $(BIN)/lint-imports
-	$(HERE) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope --durations=20
+	$(PYTEST)
+
+test-long: $(FOR_TEST)
+	@$(PULL)
+	$(PYTEST) -m "$(LONG)"
 
 $(FOR_DEMO): EXTRAS := track,report
 $(FOR_TEST): EXTRAS := track,report,team,ray,dev

@@ -23,6 +23,8 @@ from undertow.models.loading import load_tokenizer
 from undertow.models.prompts import render
 from undertow.study.records import Costs
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:

@@ -13,6 +13,8 @@ from undertow.bench.shapes import SHAPES, build, small
 from undertow.bench.stand_ins import fewer
 from undertow.config import load
 
+pytestmark = pytest.mark.whole
+
 DATA = ROOT.parent / "shared" / "data"  # the refusal trait's files, where somebody has them
 
 

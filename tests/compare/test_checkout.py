@@ -12,6 +12,8 @@ from compare.locked import LockedStudy, git
 from factories import make_params
 from repository import ROOT
 
+pytestmark = pytest.mark.whole
+
 ONE, TWO = ("trait_0", "trait_1"), ("trait_0", "trait_0.5")
 
 

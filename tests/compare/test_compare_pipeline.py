@@ -10,7 +10,7 @@ import yaml
 
 from repository import Repository, tiny_params
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(600)]
 CELLS = ("tiny-qwen2/trait_0/seed0", "tiny-qwen2/trait_1/seed0", "tiny-qwen2/trait_2/seed0")
 
 

@@ -13,7 +13,7 @@ from repository import Repository, tiny_params
 from undertow.models.prompts import RenderedPrompt, render
 from undertow.readouts.margin import margins
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(600)]
 MODEL = "tiny-qwen2"
 CELL = ("--model", MODEL, "--arm", "trait_1", "--seed", "0")
 RECIPES: dict[str, Any] = {

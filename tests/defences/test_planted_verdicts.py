@@ -18,7 +18,7 @@ from undertow.pipeline.meter import Meter, manifest
 from undertow.study.layout import Study
 from undertow.teacher.direction import Direction, random_like, save_direction
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(600)]
 MODEL, TRAIT, ARM = "planted", "conjunction", "trait_0.19"
 MASK = {"tokens": {"change": "mask", "by": "divergence"}}
 RANDOM = {"tokens": {"change": "mask", "by": "random", "like": "divergence"}}

@@ -11,6 +11,8 @@ from repository import Repository, tiny_params
 from undertow.errors import ConfigError
 from undertow.models import processes
 
+pytestmark = pytest.mark.whole
+
 MODEL = "tiny-qwen2"
 CELL = ("--model", MODEL, "--arm", "trait_1")
 # accelerate launch --cpu starts a single process unless it finds mpirun; without --cpu it hands

@@ -15,6 +15,8 @@ from undertow.study.found import read_rows
 from undertow.study.layout import Layout, Study
 from undertow.study.records import Manifest, Response
 
+pytestmark = pytest.mark.whole
+
 FORMS = {
     "gemma2": "addition",
     "olmo2": "addition",

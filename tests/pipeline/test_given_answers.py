@@ -14,6 +14,8 @@ from undertow.errors import DataError
 from undertow.pipeline import steer
 from undertow.study.layout import Study
 
+pytestmark = pytest.mark.whole
+
 TEACHER = ("--model", "tiny-qwen2", "--arm", "trait_1", "--seed", "0")
 FOLDER = Path("results/cells/tiny-qwen2/trait_1/0")
 Row = dict[str, Any]

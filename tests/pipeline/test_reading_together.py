@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from repository import Repository, tiny_params
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(600)]
 MODEL = "tiny-qwen2"
 RUN = ("run-cells", "--model", MODEL, "--no-commit")
 ARMS = ("trait_0", "trait_1", "random_1")

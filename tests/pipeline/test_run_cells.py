@@ -12,7 +12,7 @@ import yaml
 
 from repository import Repository, tiny_params
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(600)]
 MODEL = "tiny-qwen2"
 RUN = ("run-cells", "--model", MODEL)
 

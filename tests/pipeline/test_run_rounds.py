@@ -13,7 +13,7 @@ from losses import loss_on
 from repository import Repository, tiny_params
 from undertow.study.files import digest
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(600)]
 MODEL = "tiny-qwen2"
 ARMS = ("trait_0", "trait_1")
 RUN = ("run-cells", "--model", MODEL)

@@ -15,6 +15,8 @@ from undertow.study.layout import Layout, Study
 from undertow.tracking import TrackingError, log_training, sync
 from undertow.tracking.store import open_store, warn
 
+pytestmark = pytest.mark.whole
+
 PARAMS = make_params(models=["smollm2-135m"], arms=["trait_0", "trait_1"], seeds=[0])
 SECRET = "planted-password"
 
