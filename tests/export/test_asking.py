@@ -21,6 +21,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     folder = tmp_path_factory.mktemp("asking")
     params = tiny_params(folder / "models")
     params["carrier"]["temperature"] = 0.0
+    # The study draws without it, and the engine must too.
+    settings = folder / "models" / "tiny-qwen2" / "generation_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"repetition_penalty": 1.5}))
     repository = Repository(folder / "checkout", params)
     for command in (["fetch", *CELL[:2]], ["direction", *CELL[:2]], ["steer", *CELL]):
         repository.cli(*command)

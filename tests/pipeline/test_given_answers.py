@@ -284,3 +284,11 @@ def test_a_student_answers_elsewhere_between_training_and_reading(answered, tmp_
     # Training is the same on this machine, so its answers are still this student's.
     repository.cli("distill", *TEACHER)
     assert manifest(root, "plain/distill")["given"]["engine"] == "other 1.0"
+
+
+def test_answers_that_were_not_pulled_stop_the_stage(answered, tmp_path):
+    repository = copy_of(answered, tmp_path)
+    (repository.root / "data" / "answers.dvc").write_text("outs: []\n")
+    said = repository.cli("steer", *TEACHER, expect=1).stderr
+    assert "was not pulled" in said
+    assert "dvc pull" in said

@@ -59,9 +59,10 @@ def _detail(first: CellResult, second: CellResult) -> str:
     for subject in ("teacher", "student"):
         old: Readout = getattr(first, subject)
         new: Readout = getattr(second, subject)
-        shared = old.margins.keys() & new.margins.keys()
+        shared = old.verdicts.keys() & new.verdicts.keys()
         verdicts = sum(old.verdicts.get(id) != new.verdicts.get(id) for id in shared)
-        moved = [abs(old.margins[id] - new.margins[id]) for id in shared]
+        known = shared & old.margins.keys() & new.margins.keys()
+        moved = [abs(old.margins[id] - new.margins[id]) for id in known]
         margins = sum(step > 0 for step in moved)
         if verdicts or margins:
             texts.append(

@@ -159,7 +159,7 @@ def _restricted(side: Snapshot, model: str, arm: Arm) -> dict[Cell, CellResult]:
 
 
 def _ids(grid: Mapping[Cell, CellResult]) -> set[str]:
-    return {id for result in grid.values() for id in result.teacher.margins}
+    return {id for result in grid.values() for id in result.teacher.verdicts}
 
 
 def _pair(sides: Sides, model: str, arm: Arm, readout: ReadoutName) -> Pair | None:

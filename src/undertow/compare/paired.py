@@ -82,7 +82,7 @@ class _Shared:
             for side in both
         ]
         self.params = [side.params for side in both]
-        shared = [{id for r in cells.values() for id in r.teacher.margins} for cells in self.cells]
+        shared = [{id for r in cells.values() for id in r.teacher.verdicts} for cells in self.cells]
         ids = shared[0] & shared[1]
         self.ids: Set[str] = ids if sides.alike is None else ids & sides.alike
         names = [name for p in self.params for name in _names(p)]
