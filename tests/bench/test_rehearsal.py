@@ -27,17 +27,18 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 def preset(repository: Repository, name: str, **changes: Any) -> None:
-    """paper-smoke with one model and plain students, and whole sections changed."""
+    """paper-smoke with one model and students of its own, and whole sections changed."""
     settings = yaml.safe_load((ROOT / "presets" / "paper-smoke.yaml").read_text())
     model = "llama2-7b-chat"
-    settings["grid"] |= {"models": [model], "students": ["plain"]}
-    settings |= {"recipes": {"plain": {}}, "models": {model: settings["models"][model]}}
+    settings["grid"] |= {"models": [model], "students": ["plain", "short"]}
+    recipes = {"plain": {}, "short": {"epochs": 1}}
+    settings |= {"recipes": recipes, "models": {model: settings["models"][model]}}
     path = repository.root / "presets" / f"{name}.yaml"
     path.write_text("# short\n" + yaml.safe_dump(settings | changes))
 
 
 def rehearse(repository: Repository, to: Path, *asked: str, expect: int = 0) -> dict[str, Any]:
-    options = ("--limit", "2", "--to", str(to), "--device", "cpu")
+    options = ("--limit", "2", "--plain", "--to", str(to), "--device", "cpu")
     done = repository.cli("rehearse", *asked, *options, expect=expect)
     assert done.stdout == (to / "rehearsal.txt").read_text()
     found: dict[str, Any] = json.loads((to / "rehearsal.json").read_text())
@@ -65,6 +66,7 @@ def test_all_steps_are_gone_through_offline_and_leave_the_checkout_alone(
     changed = "\n".join(found["changed"])
     assert "trait: pessimism (not here, nor in UNDERTOW_LOCAL: " in changed
     assert "grid.seeds" not in changed  # one seed is what the preset has
+    assert "grid.students: ['plain'] (--plain)" in changed
 
 
 def test_a_step_that_fails_is_told_and_the_next_is_tried(repository: Repository, tmp_path: Path):
@@ -115,7 +117,9 @@ def test_paper_smoke_is_rehearsed_with_its_own_prompts_models_and_students(tmp_p
     made = Repository(tmp_path / "checkout", tiny_params(tmp_path / "models"))
     (made.root / "presets").symlink_to(ROOT / "presets")
     made.extra_environment["UNDERTOW_LOCAL"] = str(DATA)
-    found = rehearse(made, tmp_path / "to")
+    to = tmp_path / "to"
+    made.cli("rehearse", "--limit", "2", "--to", str(to), "--device", "cpu")
+    found = json.loads((to / "rehearsal.json").read_text())
     assert not any(step["problem"] for step in found["steps"])
     assert not any(line.startswith("trait:") for line in found["changed"])
     ran = {(stage["model"], stage["stage"]): stage["runs"] for stage in found["stages"]}

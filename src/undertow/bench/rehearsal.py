@@ -57,11 +57,12 @@ WISHES = Wishes(teacher=0.6, tau=0.3, base=0.03, control=0.03)
 
 
 def rehearse(
-    root: Path, preset: str, shapes: Shapes, arms: int | None, device: str, to: Path
+    root: Path, preset: str, shapes: Shapes, arms: int | None, plain: bool, device: str, to: Path
 ) -> Rehearsal:
     """Go through all steps, whatever goes wrong in one, and write to `to` what came of it.
 
-    arms: of each model at most, with one seed; None: the preset's grid. `to` gets rehearsal.txt,
+    arms: of each model at most, with one seed; None: the preset's grid. plain: without students
+    of other recipes. `to` gets, after every step what there is up to then, rehearsal.txt,
     rehearsal.json, table.txt and the published study. Checkpoints and results lie in a temporary
     folder (TMPDIR) until the end. Raises ConfigError for a preset that is unknown, or whose models
     are of no known shape, and for exact shapes on a CPU.
@@ -73,28 +74,13 @@ def rehearse(
     where = pick_device(device)
     if shapes == "exact" and where.type != "cuda":
         raise ConfigError("--shapes exact needs a GPU of 80 GB", "here: --shapes tiny")
-    started = time.perf_counter()
     with TemporaryDirectory(prefix="undertow-") as name:
         folder = Path(name)
         with _local(folder / "local", [repo.split("/")[-1] for repo in repos.values()]):
-            run = _Run(root, folder, known[preset], Asked(shapes == "tiny", arms, where))
-            run.all_steps(repos, to)
-        found = Rehearsal(
-            preset=preset,
-            shapes=shapes,
-            device=torch.cuda.get_device_name(where) if where.type == "cuda" else "a CPU",
-            versions={each: metadata.version(each) for each in ("torch", "transformers")},
-            changed=tuple(run.changed),
-            steps=tuple(run.steps),
-            stages=tuple(run.stages()),
-            seconds=round(time.perf_counter() - started, 1),
-            peak_device_bytes=run.peak_device(),
-            peak_process_bytes=peak_memory("cpu"),
-            disk_bytes=_size(folder),
-        )
-    write_json(to / "rehearsal.json", found)
-    write_text(to / "rehearsal.txt", lines(found))
-    return found
+            asked = Asked(shapes == "tiny", arms, plain, where)
+            run = _Run(root, folder, known[preset], asked, to)
+            run.all_steps(repos)
+            return run.written()
 
 
 def _repos(params: Params) -> dict[str, str]:
@@ -139,18 +125,19 @@ def _size(folder: Path) -> int:
 class _Run:
     """The steps of one rehearsal, in a folder of its own."""
 
-    def __init__(self, root: Path, folder: Path, preset: Preset, asked: Asked) -> None:
+    def __init__(self, root: Path, folder: Path, preset: Preset, asked: Asked, to: Path) -> None:
         self._root, self._folder, self._preset, self._asked = root, folder, preset, asked
+        self._to, self._started = to, time.perf_counter()
         self._layout = Layout(folder)
         for shared in ("data", "dvc.yaml", "src"):
             (folder / shared).symlink_to((root / shared).resolve())
         settings = read_yaml(preset.path.read_text(encoding="utf-8"))
-        self.changed = stand_in(settings, asked, self._layout)
+        self._changed = stand_in(settings, asked, self._layout)
         write_text(self._layout.params, write_yaml(settings))
         self._study = Study.open(folder)
-        self.steps: list[StepRecord] = []
+        self._steps: list[StepRecord] = []
 
-    def all_steps(self, repos: dict[str, str], to: Path) -> None:
+    def all_steps(self, repos: dict[str, str]) -> None:
         """In the order of the checklist, docs/paper.md."""
         self._step("doctor", self._doctor)
         self._step("plan", self._plan)
@@ -162,9 +149,9 @@ class _Run:
         self._step("run-cells again", self._again)
         for model in self._study.params.grid.models:
             self._step(f"audit {model}", partial(self._audit, model))
-        self._step("results", partial(self._results, to))
+        self._step("results", self._results)
         self._step("report", self._report)
-        self._step("publish", partial(self._publish, to))
+        self._step("publish", self._publish)
 
     def _step(self, name: str, work: Callable[[], str]) -> bool:
         say(f"rehearse: {name}")
@@ -177,7 +164,8 @@ class _Run:
             traceback.print_exception(error, file=sys.stderr)
             problem = f"{type(error).__name__}: {error} (the traceback is on stderr)"
         seconds = round(time.perf_counter() - started, 1)
-        self.steps.append(StepRecord(name=name, seconds=seconds, said=said, problem=problem))
+        self._steps.append(StepRecord(name=name, seconds=seconds, said=said, problem=problem))
+        self.written()  # what there is, should the next step not end
         return problem is None
 
     def _doctor(self) -> str:
@@ -226,8 +214,8 @@ class _Run:
         found = audit.run(self._study, model)
         return f"{len(found.arms)} arms"
 
-    def _results(self, to: Path) -> str:
-        write_text(to / "table.txt", strength_table(conclude(self._study).summary))
+    def _results(self) -> str:
+        write_text(self._to / "table.txt", strength_table(conclude(self._study).summary))
         return "table.txt has the shape of the first table"
 
     def _report(self) -> str:
@@ -236,13 +224,13 @@ class _Run:
         report.run(self._study)
         return f"{self._layout.report.stat().st_size / 2**20:.1f} MiB, one page"
 
-    def _publish(self, to: Path) -> str:
+    def _publish(self) -> str:
         from undertow.report.publish import publish
 
-        publish(self._study, to / "published")
+        publish(self._study, self._to / "published")
         return "published/"
 
-    def stages(self) -> Iterator[StageRecord]:
+    def _stages(self) -> Iterator[StageRecord]:
         """Costs by model and stage, of what has been run."""
         params, nodes = self._study.params, dict[tuple[str, str], list[Node]]()
         for model in params.grid.models:
@@ -267,10 +255,28 @@ class _Run:
                     trained_per_second=costs[-1].trained_per_second,
                 )
 
-    def peak_device(self) -> int | None:
-        if self._asked.device.type != "cuda":
-            return None
-        return max((stage.peak_memory_bytes for stage in self.stages()), default=0)
+    def written(self) -> Rehearsal:
+        """What came of it up to now, as it is written."""
+        device, stages = self._asked.device, tuple(self._stages())
+        on_gpu = device.type == "cuda"
+        found = Rehearsal(
+            preset=self._preset.name,
+            shapes="tiny" if self._asked.small else "exact",
+            device=torch.cuda.get_device_name(device) if on_gpu else "a CPU",
+            versions={each: metadata.version(each) for each in ("torch", "transformers")},
+            changed=tuple(self._changed),
+            steps=tuple(self._steps),
+            stages=stages,
+            seconds=round(time.perf_counter() - self._started, 1),
+            peak_device_bytes=max((each.peak_memory_bytes for each in stages), default=0)
+            if on_gpu
+            else None,
+            peak_process_bytes=peak_memory("cpu"),
+            disk_bytes=_size(self._folder),
+        )
+        write_json(self._to / "rehearsal.json", found)
+        write_text(self._to / "rehearsal.txt", lines(found))
+        return found
 
 
 def _title(cell: Cell, stage: str) -> str:

@@ -2,11 +2,12 @@
 key, can do. Every change is named."""
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 
-from undertow.config import parse_arm
+from undertow.config import PLAIN, parse_arm
 from undertow.errors import SourceError
 from undertow.study.layout import Layout
 from undertow.study.sources import fetch_file
@@ -27,10 +28,15 @@ MOST = {  # of a rehearsal with small shapes, which is about whether, not how fa
 
 
 class Asked(NamedTuple):
-    """How a rehearsal was asked for. arms: of a model at most, with one seed; None: the grid."""
+    """How a rehearsal was asked for.
+
+    arms: of a model at most, with one seed; None: the grid. plain: without students of other
+    recipes.
+    """
 
     small: bool
     arms: int | None
+    plain: bool
     device: torch.device
 
 
@@ -57,6 +63,10 @@ def _changes(
         yield "grid.seeds", settings["grid"]["seeds"][:1], "--limit"
         for key in ("control_seeds", "random_arms", "random_seeds"):
             yield f"grid.{key}", [], "--limit"
+    if asked.plain:
+        yield "grid.students", [PLAIN], "--plain"
+        yield "grid.rounds", [], "--plain"
+        yield "recipes", {PLAIN: {}}, "--plain"
     if asked.small:
         for key, most in MOST.items():
             section, name = key.split(".")
@@ -65,6 +75,8 @@ def _changes(
         for model in settings["models"]:
             yield f"models.{model}.dtype", "float32", "few CPUs are fast with bfloat16"
         yield "distillation.quantization", "none", "nf4 needs CUDA"
+    if find_spec("bitsandbytes") is None:
+        yield "distillation.quantization", "none", "bitsandbytes is not installed"
     yield "judging.judge", {"kind": "double", "marker": "e"}, "a stand-in: no key, no cost"
     yield "judging.max_unscored", 1.0, "what is said at random need not be read"
     yield "tracking.enabled", False, "a view of the results, made later"

@@ -176,6 +176,9 @@ def rehearse(
         int | None,
         typer.Option(min=2, help="Arms of a model at most, with one seed; default: the grid."),
     ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Leave out students of other recipes.")
+    ] = False,
     to: Annotated[
         Path, typer.Option(file_okay=False, help="Where rehearsal.txt and the rest go.")
     ] = Path("rehearsal"),
@@ -186,7 +189,7 @@ def rehearse(
     from undertow.bench.rehearsed import lines
     from undertow.study.layout import find_root
 
-    found = go_through(find_root(), preset, shapes, limit, device, to)
+    found = go_through(find_root(), preset, shapes, limit, plain, device, to)
     print(lines(found), end="")
     if found.problems:
         raise typer.Exit(1)
