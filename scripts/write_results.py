@@ -9,6 +9,7 @@ metrics.json of every folder are made again, too.
 import json
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from textwrap import fill
 
@@ -26,7 +27,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SMOL, QWEN = "smollm2-135m-instruct", "qwen25-coder-05b-instruct"
 SHORT = {SMOL: "SmolLM2-135M", QWEN: "Qwen2.5-Coder-0.5B"}
 NATS, POINTS = Scale("nats", 1, 2), Scale("pp", 100, 0)
-DEFENCES = {SMOL: "defences", QWEN: "defences-qwen"}  # the published folders
 
 
 class Answer:
@@ -36,9 +36,21 @@ class Answer:
         self.letter, self.question, self.said, self.where = letter, question, said, where
 
 
+@cache
 def study(name: str) -> Summary:
     """A published study."""
     return read_record(ROOT / "docs" / "results" / name / "summary.json", Summary)
+
+
+@cache
+def studies_of_defences() -> dict[str, str]:
+    """By model the published folder that has recipes of it, whatever it is called."""
+    found = {
+        model: path.parent.name
+        for path in sorted((ROOT / "docs" / "results").glob("defences*/summary.json"))
+        for model in {each.model for each in study(path.parent.name).defences}
+    }
+    return {model: found[model] for model in SHORT if model in found}
 
 
 def answers() -> Iterator[Answer]:
@@ -90,12 +102,13 @@ def answers() -> Iterator[Answer]:
         {model: _other(main, model) for model in main.models},
         "main/summary.json, students: other_base, bounds.*.simultaneous.student_shift",
     )
-    defences = {model: study(name) for model, name in DEFENCES.items()}
+    defences = {model: study(name) for model, name in studies_of_defences().items()}
     yield Answer(
         "f",
         "Which defences remove transfer, beyond placebo and lost learning? At 1.5, by margin",
         {model: _kept_out(found, model) for model, found in defences.items()},
-        "defences/, defences-qwen/summary.json, defences: margin.removed",
+        f"{'/, '.join(dict.fromkeys(studies_of_defences().values()))}/summary.json, defences: "
+        "margin.removed",
     )
     rounds = study("rounds")
     yield Answer(
@@ -244,12 +257,16 @@ def short() -> str:
 
 def figure() -> str:
     """What every defence removes and what is still learned, of both models, as SVG."""
-    return kept_out({SHORT[model]: Shown(study(name), model) for model, name in DEFENCES.items()})
+    return kept_out(
+        {SHORT[model]: Shown(study(name), model) for model, name in studies_of_defences().items()}
+    )
 
 
 def sentence() -> str:
     """What the figure shows, by verdicts from intervals that hold at once."""
-    said = "; ".join(_of_defences(study(name), model) for model, name in DEFENCES.items())
+    said = "; ".join(
+        _of_defences(study(name), model) for model, name in studies_of_defences().items()
+    )
     return fill(
         "By margin and at the largest strength, beyond what learning less removes, and beyond the "
         f"[placebo](docs/defences.md) where there is one: {said} (row f).",
