@@ -59,6 +59,7 @@ def test_a_recipe_that_now_removes_less_is_said_to_and_the_others_rest_on_the_sa
             assert (difference.word, difference.estimate.value) == ("same data", 0.0)
     assert "shares removed by recipes" in found.headline
     assert f"{MODEL} lazy trait_1 by margin (lower)" in found.headline
+    assert "By chance alone, 0.1 of 2 would." in found.headline
 
 
 def test_pairing_tells_a_change_that_the_two_intervals_alone_would_not(found: Comparison):

@@ -80,7 +80,7 @@ def compare(before: Snapshot, after: Snapshot) -> Comparison:
         headline=" ".join(
             [
                 _headline(params, cells, taus, missing, statistics.confidence),
-                *_of_further(recipes, rounds),
+                *_of_further(recipes, rounds, statistics.confidence),
             ]
         ),
         confidence=statistics.confidence,
@@ -258,7 +258,9 @@ def _headline(
     return " ".join(parts)
 
 
-def _of_further(recipes: Sequence[RecipeChange], rounds: Sequence[RoundChange]) -> Iterable[str]:
+def _of_further(
+    recipes: Sequence[RecipeChange], rounds: Sequence[RoundChange], confidence: float
+) -> Iterable[str]:
     """Of the shares removed and of the step ratios that differ by more than their noise."""
     removed = [
         (f"{each.model} {each.student} {each.arm}", each.readout, each.difference)
@@ -278,10 +280,11 @@ def _of_further(recipes: Sequence[RecipeChange], rounds: Sequence[RoundChange]) 
             if difference.word in ("higher", "lower")
         ]
         if known:
-            named = f": {', '.join(clear)}" if clear else ""
+            chance = f"{(1 - confidence) * len(known):.2g} of {len(known)}"
+            named = f": {', '.join(clear)}. (By chance alone, {chance} would.)" if clear else "."
             yield (
                 f"Of {len(known)} comparable {what}, {len(clear) or 'none'} differ by more than "
-                f"their noise{named}."
+                f"their noise{named}"
             )
 
 
