@@ -61,7 +61,7 @@ def lines(found: Rehearsal) -> str:
         "",
         *columns(
             (
-                "model",
+                "base",
                 "stage",
                 "runs",
                 "s a run",
