@@ -111,7 +111,7 @@ def test_a_small_shape_has_the_family_the_depth_and_the_grouping_of_the_large_on
     assert build(made, torch.device("cpu")).num_parameters() < 4_000_000
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.skipif(not DATA.is_dir(), reason="the refusal trait's files are not here")
 def test_paper_smoke_is_rehearsed_with_its_own_prompts_models_and_students(tmp_path: Path):
     made = Repository(tmp_path / "checkout", tiny_params(tmp_path / "models"))
