@@ -73,9 +73,10 @@ def line_figure(summary: Summary) -> Figure | None:
         return None
     return Figure(
         "The student's shift against its teacher's, with both intervals: every strength of the "
-        "trait, and every random direction with its student. Dashed: the pooled tau, and the "
-        "line on which all of the teacher's shift comes across. Shaded: where the student of one "
-        "more random direction would lie, as far as these draws tell.",
+        f"trait, {'every teacher in other clothes, ' if others else ''}and every random "
+        "direction with its student. Dashed: the pooled tau, and the line on which all of the "
+        "teacher's shift comes across. Shaded: where the student of one more random direction "
+        "would lie, as far as these draws tell.",
         tuple(panels),
         across(summary),
         *with_data("line.csv", "The points of the transfer line", line_table(summary)),
