@@ -20,6 +20,7 @@ def test_pessimism_moves_teacher_and_student_of_a_real_chat_model(tmp_path: Path
     repository = Repository(tmp_path / "checkout", params)
     repository.extra_environment = {"HF_HUB_OFFLINE": "0"}
     repository.init()
+    repository.cli("run-cells")
     repository.dvc("repro")
     summary = Summary.model_validate_json((tmp_path / "checkout/results/summary.json").read_text())
     arms = {arm.arm: arm for arm in summary.arms}
