@@ -8,13 +8,13 @@ metrics.json of every folder are made again, too.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from textwrap import fill
 
 from undertow.analysis.lines import LineRecord
-from undertow.analysis.summary import ChainArm, Summary, headline
+from undertow.analysis.summary import ChainArm, DefenceArm, Summary, headline
 from undertow.findings.defences import judged, told
 from undertow.findings.rounds import course_of
 from undertow.report.charts.kept_out import Shown, kept_out
@@ -110,6 +110,13 @@ def answers() -> Iterator[Answer]:
         f"{'/, '.join(dict.fromkeys(studies_of_defences().values()))}/summary.json, defences: "
         "margin.removed",
     )
+    eight = study("eight-controls")
+    yield Answer(
+        "f, again",
+        "Some of them at 1, where what is learned is known, with eight control students each?",
+        {QWEN: _verdicts(eight, [a for a in eight.defences if a.arm == "trait_1"])},
+        "eight-controls/summary.json, defences: margin.removed",
+    )
     rounds = study("rounds")
     yield Answer(
         "g",
@@ -188,13 +195,20 @@ def _other(summary: Summary, model: str) -> str:
 
 
 def _kept_out(summary: Summary, model: str) -> str:
+    return _verdicts(summary, told(summary, model))
+
+
+def _verdicts(summary: Summary, arms: Sequence[DefenceArm]) -> str:
     found: dict[str, list[str]] = {}
-    for arm in told(summary, model):
+    for arm in arms:
+        if arm.placebo_of:
+            continue
         removed = arm.margin.removed[1]
         shown = f"{arm.student} {_percent(removed)}"
         found.setdefault(judged(summary, arm, "margin").verdict, []).append(shown)
     order = (
         "removes transfer",
+        "removes transfer at an unknown cost",
         "removes transfer, and so does its placebo",
         "removes transfer by not learning",
     )
@@ -283,13 +297,15 @@ def _of_defences(summary: Summary, model: str) -> str:
         name = f"{arm.student} {_percent(arm.margin.removed[1])}"
         by_verdict.setdefault(judged(summary, arm, "margin").verdict, []).append(name)
     removed = by_verdict.get("removes transfer", [])
+    unknown = by_verdict.get("removes transfer at an unknown cost", [])
     less = len(by_verdict.get("removes transfer by not learning", []))
     text = f"in {SHORT[model]} {len(removed) or 'none'} of {len(arms)} defences remove transfer"
     text += f" ({', '.join(removed)})" if removed else ""
     if less:
         text += f", {less} do so by not learning"
-    if all(arm.learned.value is None for arm in arms):
-        text += ", where what was learned is not known"
+    if unknown:
+        text += f", {len(unknown)} do so at a cost in learning that is not known"
+        text += f" ({', '.join(unknown)})"
     return text
 
 

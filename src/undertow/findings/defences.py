@@ -11,6 +11,7 @@ from undertow.texts.numbers import PERCENT
 
 Verdict = Literal[
     "removes transfer",
+    "removes transfer at an unknown cost",
     "removes transfer, and so does its placebo",
     "removes transfer by not learning",
     "amplifies",
@@ -40,7 +41,9 @@ def judged(summary: Summary, arm: DefenceArm, readout: ReadoutName) -> Judged:
     if low <= 0:
         return _nothing_shown(high)
     beyond, learned = worth.beyond_line[1], arm.learned
+    verdict: Verdict = "removes transfer"
     if beyond.value is None:
+        verdict = "removes transfer at an unknown cost"
         kept = f"; what it cost in learning is not known: {beyond.reason}"
     elif beyond.ends.low > 0:
         kept = ", more than learning as little would"
@@ -51,7 +54,7 @@ def judged(summary: Summary, arm: DefenceArm, readout: ReadoutName) -> Judged:
         )
     else:
         return Judged("undecided", "it removes no more than learning as little might")
-    return _beside_placebo(summary, arm, readout, kept)
+    return _beside_placebo(summary, arm, readout, verdict, kept)
 
 
 def _nothing_shown(high: float) -> Judged:
@@ -60,16 +63,18 @@ def _nothing_shown(high: float) -> Judged:
     return Judged("undecided", "its interval holds nothing and half of the transfer alike")
 
 
-def _beside_placebo(summary: Summary, arm: DefenceArm, readout: ReadoutName, kept: str) -> Judged:
+def _beside_placebo(
+    summary: Summary, arm: DefenceArm, readout: ReadoutName, verdict: Verdict, kept: str
+) -> Judged:
     if arm.placebo is None:
         alone = "" if arm.placebo_of else "; it has no placebo here"
-        return Judged("removes transfer", f"less than with plain students{kept}{alone}")
+        return Judged(verdict, f"less than with plain students{kept}{alone}")
     placebo = defence(summary, arm.model, arm.placebo, arm.arm)
     worth = arm.by(readout)
     less, sign = worth.less_shift_than_placebo[1], _course(worth.less_shift[0])
     ends = sorted(sign * end for end in less.ends)
     if less.value is not None and ends[0] > 0:
-        return Judged("removes transfer", f"less than with its placebo{kept}")
+        return Judged(verdict, f"less than with its placebo{kept}")
     if placebo is not None and placebo.by(readout).removed[1].ends.low > 0:
         return Judged(
             "removes transfer, and so does its placebo",
