@@ -4,10 +4,13 @@ The driver alone writes the study's folder, judges and talks to DVC; the workers
 worker has in flight when it is lost is run again elsewhere; what has come back never is.
 """
 
+import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import PurePath
+from contextlib import redirect_stdout
+from pathlib import Path, PurePath
 
 from undertow.cluster.account import Account
 from undertow.cluster.parcels import pack
@@ -44,7 +47,13 @@ def run_cells_on_ray(
     """
     models = list(dict.fromkeys(models or bases(study)))
     cells = cells_of(study, models, seeds)
-    with connected(address) as ray, ThreadPoolExecutor(max_workers=1) as recorder:
+    stdout = sys.stdout
+    with (
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        redirect_stdout(nowhere),  # Ray prints hundreds of lines there of every lost node
+        connected(address) as ray,
+        ThreadPoolExecutor(max_workers=1) as recorder,
+    ):
         need = need_of(ray, study.params.runtime.device, threads, actors)
         groups = bool(need.gpus) or study.params.runtime.training == "together"
         jobs = jobs_of(study, models, cells, groups=groups)
@@ -53,7 +62,7 @@ def run_cells_on_ray(
         data |= set(_adapter_files(study.params))
         shared = pack(study.layout.root, ["params.yaml", "dvc.yaml", *sorted(data)])
         away = isinstance(study.params.judging.judge, ClassifierJudgeSettings)
-        progress = Progress(len(cells), events=events)
+        progress = Progress(len(cells), events=stdout if events else None)
         pool = Pool(ray, need, shared, progress, groups=groups)
         account = Account(study, ledger, jobs, progress, judges_away=away)
         started = time.monotonic()

@@ -136,7 +136,10 @@ class Pool:
         for other in self._places:
             if other is not place and other.portion:
                 crew[other.held].append(self._free_in(other))
-        fit = [job for job in account.due if place.node not in job.shunned]
+        nodes = {other.node for other in self._places}
+        fit = [  # better there again than nowhere
+            job for job in account.due if place.node not in job.shunned or nodes <= job.shunned
+        ]
         return chosen(
             fit,
             place.held,
@@ -158,13 +161,12 @@ class Pool:
         if not self._groups or alike[0].stage not in TOGETHER:
             return 1
         base = alike[0].base
-        at_hand = sum(
-            other is place or other.held == base or not other.portion for other in self._places
-        )
         found = self._sizes.get(alike[0].kind)
         run = len(account.run_of(alike[0]))
         if found is None:
-            return portion(len(alike), run, at_hand, None)
+            crew = sum(not one.portion or one.held == base for one in self._places)
+            return portion(len(alike), run, crew, None)
+        at_hand = sum(one is place or not one.portion for one in self._places)
         return portion(len(alike), run, at_hand, found.size, kept=found.kept)
 
     def _start(self, place: Place, account: Account) -> None:
@@ -280,11 +282,10 @@ class Pool:
             account.fail(
                 job,
                 None,
-                f"{job.node.name} was lost {job.tries} times, on {node} last: {reason}\n"
+                f"{job.node.name} was lost {job.tries} times, on {node} last: "
+                f"{reason.splitlines()[0]}\n"
                 "  -> see what these nodes lack (memory?), then give the same command again",
             )
             return
         job.shunned.add(node)
-        if not set(living(self._ray).values()) - job.shunned:
-            job.shunned.clear()  # better there again than nowhere
         account.again(job)

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections import defaultdict
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -11,9 +12,9 @@ from undertow.study.sources import say
 
 
 class Progress:
-    """Bars on a terminal, lines elsewhere; `events` puts one JSON object a line on stdout."""
+    """Bars on a terminal, lines elsewhere; one JSON object a line on `events` besides."""
 
-    def __init__(self, cells: int, *, events: bool) -> None:
+    def __init__(self, cells: int, *, events: TextIO | None) -> None:
         self._events = events
         self._bar = tqdm(total=cells, desc="cells", unit="cell", disable=None, smoothing=0)
         self._lines: dict[str, tqdm] = {}  # type: ignore[type-arg]
@@ -21,8 +22,9 @@ class Progress:
 
     def event(self, kind: str, **fields: object) -> None:
         """started, finished, failed, lost, joined, left, worker, ended; seconds since the epoch."""
-        if self._events:
-            print(json.dumps({"event": kind, "time": round(time.time(), 3), **fields}), flush=True)
+        if self._events is not None:
+            line = json.dumps({"event": kind, "time": round(time.time(), 3), **fields})
+            print(line, file=self._events, flush=True)
 
     def tell(self, text: str) -> None:
         if self._bar.disable:

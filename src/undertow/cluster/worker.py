@@ -226,6 +226,8 @@ def _scratch() -> tuple[Path, FileLock]:
 
 def _short(error: Exception) -> bool:
     no_room = isinstance(error, OSError) and error.errno in (12, 28)  # ENOMEM, ENOSPC
+    # What PyTorch says of a machine's own memory has no class of its own.
+    no_room |= isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     return no_room or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 

@@ -41,9 +41,9 @@ class Rates:
 def portion(due: int, run: int, workers: int, size: int | None, *, kept: bool = True) -> int:
     """How many of `due` jobs of a kind one worker takes at once, of a run of `run` of them.
 
-    workers: that hold the base, or nothing that is due. size: of the kind's groups, None where it
-    is not known yet. kept: what a group has captured serves the worker's next portion too; where
-    it does not, everybody takes a share at once.
+    workers: that have nothing to do now, this one included. size: of the kind's groups; where it
+    is not known yet, workers are those as well that hold the base. kept: what a group has captured
+    serves the worker's next portion too; where it does not, everybody takes a share at once.
     """
     share = -(-due // max(1, workers))
     if size is None:

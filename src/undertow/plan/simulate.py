@@ -147,7 +147,9 @@ class _Run:
         kind = alike[0].kind
         if kind[0] not in TOGETHER:
             return 1
+        size = self._times.size(kind)
         at_hand = sum(
-            other is worker or other.held == kind[1] or not other.portion for other in self._all
+            other is worker or not other.portion or (size is None and other.held == kind[1])
+            for other in self._all
         )
-        return portion(len(alike), self._runs[kind], at_hand, self._times.size(kind))
+        return portion(len(alike), self._runs[kind], at_hand, size)
