@@ -59,14 +59,17 @@ def test_pooled_tau_is_the_ratio_of_sums_weighed_by_strength():
     assert line(arms).tau.value == pytest.approx(above / below)
 
 
-def test_the_line_is_narrower_than_its_arms():
-    ratios = []
-    for seed in range(6):
+def test_the_line_is_far_narrower_than_most_arms_and_as_narrow_as_the_strongest():
+    # All arms share the control's error, so pooling cannot take that away.
+    widths = []
+    for seed in range(12):
         arms = family(seed=seed)
         found = line(arms).tau.ends
         taus = [one.tau.ends for one in estimate_family(arms, resamples=1000).moderated.values()]
-        ratios.append((found.high - found.low) / np.median([t.high - t.low for t in taus]))
-    assert np.mean(ratios) < 0.85
+        each = [tau.high - tau.low for tau in taus]
+        widths.append((found.high - found.low) / np.array([np.median(each), each[-1]]))
+    median, strongest = np.mean(widths, axis=0)
+    assert median < 0.65 and strongest < 1.05
 
 
 @pytest.mark.parametrize("scenario", [MARGIN, MIDDLE], ids=lambda one: one.name)

@@ -15,31 +15,55 @@ from undertow.stats.validate_moderation import moderation_table
 
 
 def test_moderated_variances_hold_what_they_say_and_are_narrow():
-    rows = list(moderation_table(sizes=((7, 3, 3), (7, 3, 8)), cvs=(0.0, 0.6), studies=60))
-    # 480 intervals a row, of which those of a study share their control.
-    assert all(0.89 < row.moderated < 0.99 for row in rows)
-    assert all(row.together > 0.85 for row in rows)
+    rows = list(moderation_table(sizes=((7, 3, 3), (7, 3, 8)), cvs=(0.0, 0.6), studies=100))
+    # 700 intervals a row; those of a study share their control, so one standard error is 1 %.
+    assert all(0.93 <= row.moderated <= 0.97 for row in rows)
+    assert all(row.together >= 0.9 for row in rows)
     few, many = rows[:2], rows[2:]
-    assert all(row.width < 0.65 for row in few) and all(row.width < 0.52 for row in many)
+    assert all(row.width <= 0.6 for row in few) and all(row.width <= 0.48 for row in many)
     assert len(moderation_markdown(rows).splitlines()) == 2 + len(rows)
+
+
+@pytest.mark.slow
+def test_the_documented_table_of_seeds_holds():
+    sizes = ((7, 3, 3), (7, 3, 8), (7, 5, 5))
+    for row in moderation_table(sizes=sizes, studies=1000, seed=1):
+        least = 0.93 if row.cv <= 0.6 else 0.92
+        assert least <= row.moderated <= 0.97
+        # Of studies, so one standard error is 0.7 %; unlike arms are not held at once.
+        assert row.together >= (0.92 if row.cv <= 0.6 else 0.89) and row.together <= 0.98
+        few = row.control_seeds == row.seeds
+        assert row.width <= (0.48 if not few else 0.62 if row.seeds == 3 else 0.85)
 
 
 def test_models_with_unequal_arms_are_covered_arm_by_arm_and_together():
     rows = list(
-        family_table(
-            scenarios=SCENARIOS[:1], sizes=((3, 8),), cvs=(0.0, 0.6), arms=5, studies=40, seed=1
-        )
+        family_table(scenarios=SCENARIOS[:1], sizes=((3, 8),), cvs=(0.0, 0.6), arms=5, studies=80)
     )
     for row in rows:
-        assert row.moderated > 0.9 and row.together > 0.86 and row.pooled > 0.86
-        assert row.width < 0.6
+        assert 0.93 <= row.moderated <= 0.97 and 0.93 <= row.tau <= 0.97
+        # Shares of 80 studies: one standard error is 2.4 %.
+        assert row.together >= 0.9 and row.taus_together >= 0.9 and row.pooled >= 0.9
+        assert row.width <= 0.55 and row.misfit <= 0.1
     assert len(family_markdown(rows).splitlines()) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
+def test_the_documented_table_of_models_holds(scenario):
+    for row in family_table(
+        scenarios=(scenario,), sizes=((3, 3), (3, 8)), cvs=(0.0, 0.6), studies=300, seed=1
+    ):
+        assert 0.925 <= row.moderated <= 0.97 and 0.93 <= row.tau <= 0.975
+        assert row.pooled >= 0.92 and row.width <= 0.65
 
 
 def test_real_students_are_covered():
     arms = {float(a.split("_")[1]): one for a, one in real_students().items() if "trait" in a}
-    rows = list(students_table(arms, sizes=((3, 8),), studies=40))
-    assert rows[0].moderated > 0.9 and rows[0].together > 0.88 and rows[0].width < 0.75
+    (row,) = students_table(arms, sizes=((3, 8),), studies=60)
+    assert 0.93 <= row.moderated <= 0.97 and 0.93 <= row.tau <= 0.97 and row.width <= 0.6
+    # Shares of 60 studies: one standard error is 2.8 %.
+    assert row.together >= 0.93 and row.taus_together >= 0.93 and row.pooled >= 0.93
 
 
 def test_pooling_tells_models_apart_that_single_arms_do_not():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -114,6 +114,14 @@ class SeedErrors:
     prior: SeedPrior | None = None
     stream: int = 1  # of the arm
     model: int = 0  # where the streams of this model begin
+    # Variances that were drawn: arms share the control, an arm's shifts and ratios its own.
+    _drawn: dict[tuple[Spread, int], Floats] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def of_arm(self, stream: int) -> SeedErrors:
+        """The same for another arm of the model."""
+        return replace(self, stream=stream)
 
     def resampled(
         self,
@@ -155,10 +163,12 @@ class SeedErrors:
         if self.prior is None:
             alone = error_alone(found)
             return self.draws.variances(alone, stream) * found.seeds
-        which = self.draws.uniform("which", self.model)
-        within = self.draws.uniform("within", stream)
-        drawn = self.prior.population.variances(self.prior.shown(found), which, within)
-        return drawn * found.unit**2
+        if (found, stream) not in self._drawn:
+            which = self.draws.uniform("which", self.model)
+            within = self.draws.uniform("within", stream)
+            drawn = self.prior.population.variances(self.prior.shown(found), which, within)
+            self._drawn[found, stream] = drawn * found.unit**2
+        return self._drawn[found, stream]
 
     def freedom(self, moved: Floats, reference: Floats) -> float | None:
         """Degrees of freedom of mean(moved) - mean(reference); None where seeds show no error."""
@@ -188,6 +198,9 @@ class SeedErrors:
     def _spreads(
         self, moved: Floats, reference: Floats, push: Floats | float
     ) -> tuple[Spread, Spread]:
+        # A teacher that all seeds share takes nothing from how they differ.
+        if isinstance(push, np.ndarray) and (push == push[:1]).all():
+            push = 0.0
         # The unit is that of the readouts, also where a teacher's are subtracted.
         return spread_at(moved - push, moved), spread_at(reference, reference)
 

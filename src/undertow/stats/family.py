@@ -51,9 +51,10 @@ def estimate_family(
     numbers = drawn(resamples, seed, confidence)
     prior = family_prior([arm for key, arm in arms.items() if key not in draws])
 
+    errors, unmoderated = SeedErrors(numbers, prior), SeedErrors(numbers)
     found = {
         key: estimate_arm(
-            key, arm, numbers, SeedErrors(numbers, None if key in draws else prior, index)
+            key, arm, numbers, (unmoderated if key in draws else errors).of_arm(index)
         )
         for index, (key, arm) in enumerate(arms.items(), start=1)
     }

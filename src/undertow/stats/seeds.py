@@ -108,17 +108,16 @@ def error_of_mean(found: Spread, variances: Floats, normal: Floats) -> Floats:
     A margin's lie along a line. Seeds move a rate's log-odds, so the mean over all seeds of a
     rate near 0 may lie far above what a few of them show, and hardly below. Seeds at log-odds
     m + s e have the mean rate logistic(m / sqrt(1 + pi s^2 / 8)) (MacKay 1992, eq. 10); m is
-    what gives the observed rate by the spread that the seeds at hand show.
+    what gives the observed rate by the spread that the seeds at hand show. In variances between
+    observed rates it is counted already that the curve flattens, so their error is left whole.
     """
     if found.rate is None:
         return np.sqrt(variances / found.seeds) * normal
-    shown = max(found.between - found.residual, 0.0) * (1 - 1 / found.seeds)
-    log_odds = math.log(found.rate / (1 - found.rate)) * math.sqrt(
-        1 + math.pi / 8 * shown / found.unit**2
-    )
+    shown = max(found.between - found.residual, 0.0) * (1 - 1 / found.seeds) / found.unit**2
     apart = variances / found.unit**2
-    drawn = log_odds + np.sqrt(apart / found.seeds) * normal
-    return 1 / (1 + np.exp(-drawn / np.sqrt(1 + math.pi / 8 * apart))) - found.rate
+    flatter = np.sqrt((1 + math.pi / 8 * shown) / (1 + math.pi / 8 * apart))
+    middle = math.log(found.rate / (1 - found.rate)) * flatter
+    return 1 / (1 + np.exp(-middle - np.sqrt(apart / found.seeds) * normal)) - found.rate
 
 
 def error_alone(found: Spread) -> Error:
