@@ -114,6 +114,17 @@ def _text(page: Page) -> str:
     return str(page.evaluate("document.body.innerText"))
 
 
+def test_the_line_view_draws_students_over_teachers_with_the_pooled_line_and_the_diagonal(
+    pages: dict[str, str], page: Page
+) -> None:
+    page.open(pages["Transfer line"])
+    # Students, pooled tau and diagonal of two models, by margin and by rate.
+    page.settle(f"{BOXES}('path.js-line').filter(box => box[2] > 50).length >= 12")
+    _keep(page, "mlflow-line")
+    assert "students, pooled tau, diagonal" in _text(page)
+    assert _new_errors(page) == []
+
+
 def test_the_strength_view_draws_a_line_for_every_model(pages: dict[str, str], page: Page) -> None:
     page.open(pages["tau against strength"])
     # Two models in each of the four charts of shifts and rates.

@@ -396,7 +396,7 @@ def test_the_experiment_opens_on_the_seeded_views(finished: Study) -> None:
     assert max(map(len, tags.values())) < 5000
     labels = [link.label for link in links(finished.on_disk, "http://127.0.0.1:5000/")]
     assert labels == [*(view.name for view in views()), "All runs"]
-    assert labels[:3] == ["tau against strength", "Cells compared", "Recipes compared"]
+    assert labels[:3] == ["Transfer line", "tau against strength", "Cells compared"]
 
 
 def test_a_view_that_was_edited_in_the_ui_survives_a_sync(study: Study) -> None:
@@ -412,7 +412,7 @@ def test_the_charts_ask_for_metrics_that_are_logged(finished: Study) -> None:
     for view in views():
         if view.id == "undertow-recipes":
             continue  # this study has plain students alone: test_tracking_recipes.py
-        kind = "curve" if view.id == "undertow-tau" else "cell"
+        kind = "curve" if "tags.kind = 'curve'" in view.state["searchFilter"] else "cell"
         logged = {
             name for run in runs(finished, f"tags.kind = '{kind}'") for name in run.data.metrics
         }

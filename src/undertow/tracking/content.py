@@ -22,6 +22,7 @@ from undertow.texts.addresses import public
 from undertow.tracking.metrics import (
     along,
     costs,
+    on_line,
     pooled,
     readouts,
     side_effects,
@@ -168,7 +169,8 @@ def _curve(
     points = [
         point
         for arm, step in zip(ordered, steps, strict=True)
-        for point in points_of(along(arm.alpha, readouts(_of_seed(arm, seed))), step)
+        for cell in [_of_seed(arm, seed)]
+        for point in points_of(along(arm.alpha, readouts(cell)) | on_line(view, cell), step)
     ]
     described = logged_params(params, model) | {"seed": str(seed)}
     results = [

@@ -162,6 +162,17 @@ def pooled(view: ModelView) -> Metrics:
     return _known(**{names[readout]: line.tau.value for readout, line in view.lines.items()})
 
 
+def on_line(view: ModelView, arm: CellSummary) -> Metrics:
+    """Where the transfer line lies at this teacher's shift; nothing without a pooled tau."""
+    names: dict[ReadoutName, str] = {"rate": "line", "margin": "margin_line"}
+    found: dict[str, float | None] = {}
+    for readout, line in view.lines.items():
+        shift = arm.by(readout).teacher_shift.value
+        if line.tau.value is not None and shift is not None:
+            found[names[readout]] = line.tau.value * shift
+    return _known(**found)
+
+
 def thresholds(dose: DoseRecord | None) -> Metrics:
     """The threshold of the students of all seeds, where the verdict says that there is one."""
     threshold = dose.stated_threshold if dose else None

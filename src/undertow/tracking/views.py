@@ -37,6 +37,8 @@ How to read this:
 
 Saved views (`python cli.py ui` prints their links):
 
+- *Transfer line*: the student's shift over the teacher's, a line per model; beside it the line of \
+the pooled tau (`margin_line`) and the diagonal (`margin_teacher_shift`), on which all came across.
 - *tau against strength*: a line per model, the mean over seeds, with their range as a band. The \
 band is no interval: look that up in the report before two lines are called apart.
 - *Cells compared*: teacher shift against student shift, a point per cell (on the diagonal all \
@@ -63,7 +65,7 @@ class Link(NamedTuple):
 
 
 def views() -> list[View]:
-    return [_tau_view(), _cells_view(), _recipes_view(), _table_view()]
+    return [_transfer_view(), _tau_view(), _cells_view(), _recipes_view(), _table_view()]
 
 
 def seed_experiment(store: Store) -> None:
@@ -107,15 +109,30 @@ def links(study: Study, base_url: str) -> list[Link]:
     return [*found, Link("All runs", runs)]
 
 
+def _transfer_view() -> View:
+    charts = [
+        _line(
+            ["margin_student_shift", "margin_line", "margin_teacher_shift"], "margin_teacher_shift"
+        ),
+        _line(["student_shift", "line", "teacher_shift"], "teacher_shift"),
+    ]
+    state = _charts("Student's shift over the teacher's: students, pooled tau, diagonal", charts)
+    return View("undertow-line", "Transfer line", "CHART", state | _by_model())
+
+
 def _tau_view() -> View:
-    charts = [_line(metric) for metric in OVER_STRENGTH]
+    charts = [_line([metric], x_of(metric)) for metric in OVER_STRENGTH]
+    state = _charts("Transfer against strength (mean and range over seeds)", charts)
+    return View("undertow-tau", "tau against strength", "CHART", state | _by_model())
+
+
+def _by_model() -> dict[str, Any]:
+    """Curves, those of a model's seeds as their mean."""
     grouping = {
         "aggregateFunction": "average",
         "groupByKeys": [{"mode": "tag", "groupByData": "model"}],
     }
-    state = _charts("Transfer against strength (mean and range over seeds)", charts)
-    state |= {"groupBy": grouping, **_current("curve")}
-    return View("undertow-tau", "tau against strength", "CHART", state)
+    return {"groupBy": grouping, **_current("curve")}
 
 
 def _cells_view() -> View:
@@ -230,12 +247,12 @@ def _card(kind: str, subject: str) -> dict[str, Any]:
     }
 
 
-def _line(metric: str) -> dict[str, Any]:
-    return _card("LINE", metric) | {
-        "metricKey": metric,
-        "selectedMetricKeys": [metric],
+def _line(metrics: list[str], x: str) -> dict[str, Any]:
+    return _card("LINE", f"{metrics[0]}-over-{x}") | {
+        "metricKey": metrics[0],
+        "selectedMetricKeys": metrics,
         "xAxisKey": "metric",
-        "selectedXAxisMetricKey": x_of(metric),
+        "selectedXAxisMetricKey": x,
         "useGlobalXaxisKey": False,
         "xAxisScaleType": "linear",
         "scaleType": "linear",
