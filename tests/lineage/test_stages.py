@@ -117,7 +117,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None
     names = "\n".join(
         ["echo 'stages:' > dvc.lock", 'for name in "$@"; do echo "  $name: {}" >> dvc.lock; done']
     )
-    write_text(dvc, f"#!/bin/sh\nshift 4\n{script}\n{names}\n")
+    write_text(dvc, f"#!/bin/sh\nshift 5\n{script}\n{names}\n")
     dvc.chmod(dvc.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{dvc.parent}{os.pathsep}{os.environ['PATH']}")
 

@@ -38,6 +38,13 @@ def produced(root: Path) -> dict[str, Any]:
     return found
 
 
+def places(root: Path) -> dict[Path, int]:
+    """When every result was last put where it is."""
+    return {
+        path: path.stat().st_ctime_ns for path in (root / "results").rglob("*") if path.is_file()
+    }
+
+
 def status(repository: Repository) -> dict[str, Any]:
     found = json.loads(repository.dvc("status", "--json"))
     # What is made of all cells together is not run with them.
@@ -92,8 +99,11 @@ def test_without_dvc_it_runs_and_a_later_run_with_dvc_only_records(tmp_path: Pat
     assert "1 stages run" in repository.cli(*RUN).stdout
 
     repository.extra_environment = {}
+    before = places(repository.root)
     assert "0 stages run, 8 recorded" in repository.cli(*RUN).stdout
     assert status(repository) == {}
+    # A stage that reads while its neighbour is recorded never finds a file away.
+    assert places(repository.root) == before
 
 
 def test_an_edit_during_the_run_is_neither_recorded_nor_run_with(tmp_path: Path):

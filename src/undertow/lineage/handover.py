@@ -62,7 +62,9 @@ def record(root: Path, nodes: Sequence[Node]) -> Recorded:
         stale = _stale(root, nodes)
         fresh = [node for node in nodes if node.name not in stale]
         if fresh:
-            _dvc(root, "commit", "--force", "--quiet", *(node.name for node in fresh))
+            names = [node.name for node in fresh]
+            # Another thread may be reading a file that DVC would put back from its cache.
+            _dvc(root, "commit", "--force", "--quiet", "--no-relink", *names)
             late = _stale(root, fresh)
             if late:
                 _withdraw(root / "dvc.lock", late)
