@@ -281,9 +281,13 @@ def sentence() -> str:
     said = "; ".join(
         _of_defences(study(name), model) for model, name in studies_of_defences().items()
     )
+    again = next(each for each in answers() if each.letter == "f, again").said[QWEN]
+    again = again.partition("; draws the line")[0].removeprefix("removes transfer: ")
     return fill(
-        "By margin and at the largest strength, beyond what learning less removes, and beyond the "
-        f"[placebo](docs/defences.md) where there is one: {said} (row f).",
+        "By margin and at the largest strength, beside what learning less removes and beside the "
+        f"[placebo](docs/defences.md) where there is one: {said} (row f). At strength 1, where "
+        "what is learned is known, and with eight control students a recipe, these remove it in "
+        f"{SHORT[QWEN]}: {again} (eight-controls/summary.json).",
         width=118,
         break_long_words=False,
         break_on_hyphens=False,
@@ -298,15 +302,19 @@ def _of_defences(summary: Summary, model: str) -> str:
         by_verdict.setdefault(judged(summary, arm, "margin").verdict, []).append(name)
     removed = by_verdict.get("removes transfer", [])
     unknown = by_verdict.get("removes transfer at an unknown cost", [])
-    less = len(by_verdict.get("removes transfer by not learning", []))
-    text = f"in {SHORT[model]} {len(removed) or 'none'} of {len(arms)} defences remove transfer"
-    text += f" ({', '.join(removed)})" if removed else ""
+    less = by_verdict.get("removes transfer by not learning", [])
+    parts = []
+    if removed:
+        parts.append(f"{len(removed)} remove transfer ({', '.join(removed)})")
     if less:
-        text += f", {less} do so by not learning"
+        parts.append(f"{len(less)} remove it by not learning")
     if unknown:
-        text += f", {len(unknown)} do so at a cost in learning that is not known"
-        text += f" ({', '.join(unknown)})"
-    return text
+        cost = "remove it at a cost in learning that is not known"
+        parts.append(f"{len(unknown)} {cost} ({', '.join(unknown)})")
+    rest = f"none {'removes it otherwise' if parts else 'removes any of it'}"
+    return f"of {len(arms)} defences in {SHORT[model]} " + ", ".join(
+        parts if removed else [*parts, rest]
+    )
 
 
 def page(path: Path, parts: dict[str, str]) -> str:
