@@ -30,9 +30,12 @@ HOLDS_IT = re.compile(r"results/cells/.*/(cell\.json|[^/.]+)")  # and so hashes 
 
 
 def make(folder: Path, models: Path) -> Repository:
-    """Two models; a plain student, one of the other model, and one more round: 20 stages."""
+    """Two models, two arms; a plain student, one of the other model, and one more round.
+
+    24 of the stages are a worker's: enough for something to be finished between any two kills.
+    """
     params = tiny_params(models)
-    params["grid"] |= {"arms": ["trait_0"], "students": ["plain", "cross"]}
+    params["grid"] |= {"arms": ["trait_0", "trait_1"], "students": ["plain", "cross"]}
     params["grid"]["rounds"] = [{"student": "second", "after": "plain"}]
     other = dict(zip(MODELS, reversed(MODELS), strict=True))
     params["recipes"] = {
@@ -122,24 +125,37 @@ def alone(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 def killed(process: Any, cluster: Any, draws: random.Random) -> list[str]:
-    """Kill nodes while it runs, then the driver itself; what it had said until then."""
+    """Kill nodes while it runs, then the driver itself; what it had said until then.
+
+    A node is killed after something was finished since the last one. What has been lost twice is
+    spared: a third time would be the end of it, which another test looks at.
+    """
     said: list[str] = []
     Thread(target=process.stderr.read, daemon=True).start()  # or it would wait for a reader
-    kills, finished, next_kill = 0, 0, 1
+    kills, killed_at = 0, 0.0
+    lost: Counter[str] = Counter()
+    works: dict[str, str] = {}
     for line in process.stdout:
         said.append(line)
-        finished += json.loads(line)["event"] == "finished"
-        if finished < next_kill:
+        event = json.loads(line)
+        lost[event.get("stage", "")] += event["event"] == "lost"
+        if event["event"] == "started":
+            works[event["node"][-4:]] = event["stage"]
+        if event["event"] != "finished" or event["time"] < killed_at:
             continue
         if kills == KILLS:
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(draws.uniform(0, 2))
-        cluster.remove_node(cluster.nodes.pop(draws.randrange(2)), allow_graceful=False)
-        cluster.nodes.append(cluster.add_node(wait=False, **NODE))
-        kills, next_kill = kills + 1, finished + 1
+        may_go = [node for node in cluster.nodes if lost[works.get(node.node_id[:4], "")] < 2]
+        if may_go:
+            node = draws.choice(may_go)
+            cluster.nodes.remove(node)
+            cluster.remove_node(node, allow_graceful=False)
+            cluster.nodes.append(cluster.add_node(wait=False, **NODE))
+            kills, killed_at = kills + 1, time.time()
     process.wait()
-    assert kills == KILLS
+    assert kills == KILLS, "".join(said)
     return said
 
 
@@ -178,7 +194,7 @@ def test_what_fails_for_its_own_reasons_or_for_want_of_memory_is_named_and_the_r
 ):
     repository = make(tmp_path / "checkout", models)
     params = repository.params
-    params["grid"] |= {"students": ["plain"], "rounds": []}
+    params["grid"] |= {"arms": ["trait_0"], "students": ["plain"], "rounds": []}
     params["recipes"] = {"plain": {}}
     params["distillation"]["lora"]["rank"] = 10**13  # no address space holds it
     empty = tmp_path / "empty"
@@ -264,6 +280,7 @@ def test_groups_are_dealt_out_and_give_the_bytes_of_one_process(
         runtime = made.params["runtime"] | {"training": "together"}
         grid = made.params["grid"] | {
             "models": [MODELS[1]],
+            "arms": ["trait_0"],
             "seeds": list(range(8)),
             "students": ["plain"],
             "rounds": [],
