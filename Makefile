@@ -5,7 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 FOR_DEMO := $(VENV)/.installed-for-demo
 FOR_TEST := $(VENV)/.installed-for-test
-PULL := $(BIN)/dvc pull --quiet --remote bundled data/carriers.dvc data/traits.dvc
+BUNDLED := data/traits/pessimism/trait.yaml data/traits/refusal/trait.yaml data/carriers/benign/prompts.jsonl \
+  data/carriers/numbers/prompts.jsonl
+# Only what is not there: DVC refuses to pull over a trait of one's own.
+PULL := ls $(BUNDLED) >/dev/null 2>&1 || \
+  $(BIN)/dvc pull --quiet --remote bundled data/carriers.dvc data/traits.dvc
 HERE := PATH="$(CURDIR)/$(BIN):$$PATH"
 PYTEST := $(HERE) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope --durations=20
 LONG := slow or whole or ray or team or browser

@@ -188,6 +188,7 @@ def test_a_recipe_is_compared_with_its_own_random_direction(study: Study) -> Non
     assert any(arm.contrasts for arm in study.summary.students)
 
 
+@pytest.mark.whole
 def test_mlflow_has_a_run_per_student_apart_from_the_plain_ones(study: Study) -> None:
     from mlflow import MlflowClient
 
@@ -266,6 +267,7 @@ def cell_json(root: Path, path: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("student", ["brief", "other_base"])
 def test_the_stages_train_judge_and_report_every_student(
     repository: Repository, ran: Summary, student: str

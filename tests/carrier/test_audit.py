@@ -347,6 +347,7 @@ def test_an_audit_of_other_carriers_or_parameters_is_not_shown(study: Any):
         assert arm.audit is None
 
 
+@pytest.mark.whole
 def test_the_command_flags_a_planted_leak_and_writes_no_model_text(
     tmp_path: Path, benign: list[Prompt]
 ):

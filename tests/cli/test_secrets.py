@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from factories import make_params, make_study
 from repository import ROOT
 from undertow.study.layout import Layout
@@ -31,6 +33,7 @@ def run(root: Path, *arguments: str, **environment: str) -> "subprocess.Complete
     )
 
 
+@pytest.mark.whole
 def test_no_planted_secret_is_written_or_printed(tmp_path: Path):
     settings = {"judge": {"kind": "openai", "model": "m"}}
     params = make_params(

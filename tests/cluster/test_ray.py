@@ -220,6 +220,8 @@ def test_interrupting_a_local_cluster_leaves_no_process_and_no_token(models: Pat
     home = tmp_path / "home"
     home.mkdir()
     repository.extra_environment = {"HOME": str(home)}
+    # What a shell starts in the background ignores Ctrl-C, and so would what the test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = repository.start("run-cells", "--no-commit", "--ray", "local", "--actors", "1")
     assert process.stderr is not None
     for line in process.stderr:

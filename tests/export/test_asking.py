@@ -38,6 +38,7 @@ def url(repository: Repository) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.whole
 def test_greedy_answers_through_a_server_make_the_same_cell(repository: Repository, url: str):
     root = repository.root
     before = {name: (root / STEER / name).read_bytes() for name in WRITTEN}

@@ -184,6 +184,7 @@ EDITS = {
 }
 
 
+@pytest.mark.whole
 def test_an_edit_of_code_makes_the_stages_stale_that_compute_with_it_and_no_other(recorded):
     assert stale(recorded) == set()
     for name, stages in EDITS.items():

@@ -26,7 +26,7 @@ from undertow.student.adapter import student_of
 from undertow.study.layout import Study
 from undertow.study.traits import TraitData
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(600)]
 MODEL = "tiny-qwen2"
 RUN = ("run-cells", "--model", MODEL, "--no-commit")
 CLOTHED = ("prompted", "adapter_owl")

@@ -10,7 +10,7 @@ import pytest
 
 from repository import ROOT, Repository, tiny_params
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(600)]
 
 
 def stages_run(output: str) -> set[str]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.whole
 PROGRAM = """
 import sys
 from pathlib import Path
 from factories import make_params, make_study
 from undertow.tracking import sync
 
-pytestmark = pytest.mark.whole
 params = make_params(models=["smollm2-135m"], arms=["trait_0", "trait_1"], seeds=[0])
 made = make_study(Path(sys.argv[1]), params)
 made.layout.report.write_text(sys.argv[2])

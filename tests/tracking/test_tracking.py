@@ -298,6 +298,7 @@ def test_parameters_leave_out_where_and_how_fast() -> None:
     assert not [name for name in described if name.startswith(("runtime", "tracking", "grid"))]
 
 
+@pytest.mark.whole
 def test_four_processes_create_the_store_at_once(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from factories import make_params;"

@@ -136,6 +136,8 @@ def _adapt(
     evaluation["benign_prompts"] += evaluation.pop("overrefusal_prompts", 0)
     settings["carrier"]["prompts"] = prompts or settings["carrier"]["prompts"]
     settings["runtime"]["device"] = str(device)
+    lora = settings["distillation"]["lora"]  # of a preset whose model may be deeper
+    lora["adapted_from"] = min(lora.get("adapted_from", 0), layer)
     settings |= {
         "trait": TRAIT,
         "grid": {"models": [shape], "arms": [control, steered], "seeds": [0]},

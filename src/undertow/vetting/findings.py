@@ -37,4 +37,7 @@ def findings_text(findings: Sequence[TraitFinding]) -> str:
             lines.append(f"{'':7}  {'':{width}}  -> {each.remedy}")
     counts = {state: sum(each.state == state for each in findings) for state in ("wrong", "weak")}
     lines.append(f"{counts['wrong']} wrong, {counts['weak']} weak")
+    if not counts["wrong"]:
+        less = "; with what is weak it says less" if counts["weak"] else ""
+        lines.append(f"A study may be run: name it under trait in params.yaml{less}.")
     return "\n".join(lines)

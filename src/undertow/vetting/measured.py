@@ -76,8 +76,9 @@ def _separation(
     return judged(
         "separation",
         f"held-back prompts by block, AUC: {each}; best {found[best]:.2f} at block {best}",
-        "the direction does not tell the two sides apart: write contrast prompts that differ in "
-        "the trait and in little else",
+        f"below {LEAST_AUC} the direction does not tell the two sides apart: write contrast "
+        "prompts that differ in the trait and in little else, short and parallel, by a word and "
+        "its opposite and not by a negation",
         weak=found[best] < LEAST_AUC,
     )
 
@@ -119,14 +120,15 @@ def _room(
         "margin",
         f"asked for the trait {present.mean():+.2f} nats, asked for its opposite "
         f"{absent.mean():+.2f}; AUC {told:.2f}",
-        "the openings do not show what is asked for: read what the model answers, and open so",
+        f"below {LEAST_AUC} the openings do not show what is asked for: open as the model does "
+        "when it is asked for either side, with openings that part at their first words",
         weak=told < LEAST_AUC,
     )
     room = float(present.mean() - base.mean())
     yield judged(
         "headroom",
-        f"the base reads {base.mean():+.2f} nats on evaluation prompts, {room:+.2f} below what it "
-        "reads where it is asked for the trait",
+        f"the base reads {base.mean():+.2f} nats on evaluation prompts and {present.mean():+.2f} "
+        f"where it is asked for the trait: {room:+.2f} nats of room, of {LEAST_ROOM} or more",
         "the base shows the trait as it is: ask evaluation prompts that leave the answer open",
         weak=room < LEAST_ROOM,
     )
