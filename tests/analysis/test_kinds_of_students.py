@@ -290,6 +290,7 @@ def test_the_stages_train_judge_and_report_every_student(
     assert "Students of other recipes" in html
 
 
+@pytest.mark.whole
 def test_a_student_of_another_base_learns_the_same_text(
     repository: Repository, ran: Summary
 ) -> None:
@@ -314,6 +315,7 @@ def provenance(root: Path, student: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.whole
 def test_epochs_and_learning_rate_of_a_recipe_reach_the_trainer(
     repository: Repository, ran: Summary
 ) -> None:
@@ -327,6 +329,7 @@ def test_epochs_and_learning_rate_of_a_recipe_reach_the_trainer(
     assert list(told["recipe"]) == ["brief"]
 
 
+@pytest.mark.whole
 def test_a_student_that_was_killed_after_training_is_not_trained_again(
     repository: Repository, ran: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +352,7 @@ def test_a_student_that_was_killed_after_training_is_not_trained_again(
     assert (study.layout.stage(cell, "distill") / "student.jsonl").read_bytes() == before
 
 
+@pytest.mark.whole
 def test_judging_is_estimated_with_all_students_and_their_teachers_once(
     repository: Repository, ran: Summary
 ) -> None:
