@@ -7,9 +7,10 @@ FOR_DEMO := $(VENV)/.installed-for-demo
 FOR_TEST := $(VENV)/.installed-for-test
 BUNDLED := data/traits/pessimism/trait.yaml data/traits/refusal/trait.yaml data/carriers/benign/prompts.jsonl \
   data/carriers/numbers/prompts.jsonl
-# Only what is not there: DVC refuses to pull over a trait of one's own.
-PULL := ls $(BUNDLED) >/dev/null 2>&1 || \
-  $(BIN)/dvc pull --quiet --remote bundled data/carriers.dvc data/traits.dvc
+# DVC refuses to pull over a trait of one's own, which is no reason to stop where all else is there.
+OWN := data/traits or data/carriers has changes of your own, so nothing was pulled over them
+PULL := $(BIN)/dvc pull --quiet --remote bundled data/carriers.dvc data/traits.dvc || \
+  { ls $(BUNDLED) >/dev/null && echo "$(OWN)" >&2; }
 HERE := PATH="$(CURDIR)/$(BIN):$$PATH"
 PYTEST := $(HERE) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope --durations=20
 LONG := slow or whole or ray or team or browser
