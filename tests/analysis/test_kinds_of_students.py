@@ -362,8 +362,9 @@ def test_judging_is_estimated_with_all_students_and_their_teachers_once(
     assert (found.cells, found.rows) == (12, 12 * (4 + 3 * 4))
 
 
+@pytest.mark.whole
 def test_dvc_s_students_wait_for_their_own_base_and_no_other_student(
-    repository: Repository,
+    repository: Repository, ran: Summary
 ) -> None:
     planned = repository.dvc(
         "repro", "--dry", "--allow-missing", "judge@tiny-llama2-trait_1-other_base-0"
