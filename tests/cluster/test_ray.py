@@ -184,7 +184,9 @@ def test_ten_killed_nodes_and_a_killed_driver_lose_nothing_and_change_nothing(
 
     workers = events(done.stdout, "worker")
     assert sum(one["jobs"] for one in workers) == second.total()
-    assert all(0 < one["busy_seconds"] <= one["span_seconds"] for one in workers)
+    at_work = [one for one in workers if one["jobs"]]  # one stage may be all that was left
+    assert all(0 < one["busy_seconds"] <= one["span_seconds"] for one in at_work)
+    assert all(one["busy_share"] is None for one in workers if not one["jobs"])
     kept = json.loads((repository.root / ".undertow" / "cluster" / "usage.json").read_text())
     assert kept["cells_seconds"] >= max(one["cells_busy_seconds"] for one in workers) > 0
 
