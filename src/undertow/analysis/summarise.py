@@ -191,7 +191,7 @@ def diverged_of(results: Sequence[CellResult]) -> str | None:
     if not reasons:
         return None
     seeds = ", ".join(map(str, reasons))
-    return f"{next(iter(reasons.values()))} (seed {seeds}); see distillation.learning_rate"
+    return f"{next(iter(reasons.values()))} (seed {seeds})"
 
 
 def _side_effects(params: Params, grid: Mapping[Cell, CellResult], chosen: Chosen) -> SideEffects:

@@ -17,7 +17,7 @@ from undertow.pipeline.pupils import Pupil, answering
 from undertow.pipeline.reading import Reader, Subject, scored
 from undertow.pipeline.readings import Read, Reading
 from undertow.readouts.activations import save_activations
-from undertow.student.divergence import check_readable, diverged
+from undertow.student.divergence import check_readable, untrained
 from undertow.study.files import (
     atomic_file,
     copy_folder,
@@ -56,8 +56,8 @@ def run(
         return
 
     check_readable(trained.losses, cell.key)
-    if (problem := diverged(trained.losses)) is not None:
-        say(f"{cell.key}: {problem}; lower distillation.learning_rate in params.yaml")
+    if (problem := untrained(trained.losses)) is not None:
+        say(f"{cell.key}: {problem}")
     loaded = shelf.load(study, study.params.student_base(cell))
     loaded.meter.after(trained.costs)
     adapter = checkpoint / "adapter"

@@ -129,7 +129,7 @@ class Manifest(Record):
         {}, description="SHA-256 of the command, parameters and files that it read; null: absent"
     )
     outputs: dict[str, str | None] = Field({}, description="SHA-256 of the files it wrote")
-    diverged: str | None = Field(None, description="distill only: why nothing was learnt")
+    diverged: str | None = Field(None, description="distill only: why it counts as not trained")
     shift: ShiftRecord | None = Field(
         None, description="how the model was steered; null where the stage steers nothing"
     )
