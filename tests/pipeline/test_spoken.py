@@ -6,10 +6,10 @@ import pytest
 
 from factories import make_params, make_study
 from undertow.errors import DataError
-from undertow.pipeline import spoken
 from undertow.pipeline.spoken import cell_stage
 from undertow.study.files import write_json
 from undertow.study.layout import Study
+from undertow.study.progress import beating, counting
 from undertow.study.records import Costs, Manifest
 
 
@@ -62,9 +62,16 @@ def test_a_stage_that_fails_is_not_said_to_be_done(study, capsys):
 
 
 def test_a_long_stage_says_that_it_goes_on_where_no_bar_shows_it(study, capsys):
-    with spoken._beating("steer it", every=0.01):
+    with beating(lambda: "steer it", every=0.01):
         time.sleep(0.2)
     err = capsys.readouterr().err
     assert "steer it: running for 0 s" in err
     time.sleep(0.05)
     assert capsys.readouterr().err == ""
+
+
+def test_counted_work_says_how_much_of_it_is_done(capsys):
+    with counting("read", 5, "prompt", every=0.05) as more:
+        more(2)
+        time.sleep(0.2)
+    assert "read, 2 of 5 prompts: running for 0 s" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from repository import ROOT, Repository, tiny_params
-from undertow.errors import ConfigError
+from undertow.errors import ConfigError, DataError
 from undertow.models.blocks import blocks
 from undertow.models.loading import load_model, resolve
 from undertow.study.carriers import CarrierData
@@ -20,7 +20,8 @@ from undertow.vetting.findings import TraitFinding
 from undertow.vetting.measured import area
 from undertow.vetting.model import check_model
 from undertow.vetting.skeleton import write_skeleton
-from undertow.vetting.wording import openings, read_texts, wording
+from undertow.vetting.wording import openings, wording
+from undertow.vetting.written import Needed, read_texts
 
 PESSIMISM = ROOT / "data" / "traits" / "pessimism"
 
@@ -32,10 +33,14 @@ def layout(tmp_path: Path) -> Layout:
     return Layout(tmp_path)
 
 
+NEED = Needed(contrast=48, heldback=0, evaluation=50)
+
+
 def found(layout: Layout, name: str = "pessimism") -> dict[str, TraitFinding]:
     data = TraitData(layout, name)
     benign = read_prompts(CarrierData(layout, "benign").file, Prompt)
-    return {each.name: each for each in wording(layout, data.trait, read_texts(data), benign)}
+    told = wording(layout, data.trait, read_texts(data), benign, NEED)
+    return {each.name: each for each in told}
 
 
 def rewrite(path: Path, change: object) -> None:
@@ -49,10 +54,50 @@ def test_the_bundled_trait_has_nothing_wrong_or_weak_in_its_texts(layout: Layout
 
 
 def test_a_skeleton_can_be_read_and_says_what_is_left_to_do(layout: Layout) -> None:
-    write_skeleton(layout, "hedging")
-    states = {name: each.state for name, each in found(layout, "hedging").items()}
-    assert states["skeleton"] == "wrong"
-    assert states["contrast prompts"] == states["evaluation prompts"] == "weak"
+    folder = write_skeleton(layout, "hedging")
+    told = found(layout, "hedging")
+    assert {each.state for each in told.values()} <= {"wrong", "weak"}  # nothing of it is ok
+    skeleton = told["skeleton"]
+    for part in ("description, elicit, openings, rubric, judge", "contrast.jsonl (4 rows)"):
+        assert part in skeleton.found
+    contrast = told["contrast prompts"]
+    assert contrast.state == "wrong" and contrast.found == "0 with the trait, 0 without"
+    assert "at least 48 of each side to contrast.jsonl" in contrast.remedy
+    assert "takes 48" in contrast.remedy
+    assert "at least 50 to evaluation.jsonl" in told["evaluation prompts"].remedy
+    assert "at least 16 of each side to heldback.jsonl" in told["heldback prompts"].remedy
+    # Taking the mark out is not writing.
+    for file in folder.iterdir():
+        file.write_text(file.read_text(encoding="utf-8").replace("REPLACE ", ""), encoding="utf-8")
+    assert found(layout, "hedging")["contrast prompts"].found == "0 with the trait, 0 without"
+    assert "contrast.jsonl (4 rows)" in found(layout, "hedging")["skeleton"].found
+
+
+def test_keys_that_cannot_be_used_are_listed_by_name(layout: Layout) -> None:
+    file = write_skeleton(layout, "hedging") / "trait.yaml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("rubric:", "rubrik:").replace("harmful: false", "harmful: no one"))
+    with pytest.raises(DataError) as told:
+        TraitData(layout, "hedging")
+    for line in ("rubric: Field required", "rubrik: Extra inputs", "harmful: Input should be"):
+        assert f"\n  {line}" in told.value.message
+    assert "pydantic" not in str(told.value)
+
+
+def test_prompts_that_a_stage_would_miss_are_wrong_and_fewer_than_advised_are_weak(
+    layout: Layout,
+) -> None:
+    folder = layout.trait("pessimism")
+
+    def fewer(rows: list[dict[str, str]]) -> None:
+        del rows[94:]  # 47 of each side
+
+    rewrite(folder / "contrast.jsonl", fewer)
+    rewrite(folder / "heldback.jsonl", lambda rows: rows.clear())
+    told = found(layout)
+    assert told["contrast prompts"].state == "wrong"
+    assert told["contrast prompts"].found == "47 with the trait, 47 without"
+    assert told["heldback prompts"].state == "weak"  # only layers: auto reads them
 
 
 def test_a_name_that_is_taken_or_cannot_be_is_refused(layout: Layout) -> None:
@@ -122,7 +167,13 @@ def test_the_commands_write_a_trait_and_check_one_with_a_model(tmp_path: Path) -
     # Without a model that is fetched, the texts alone; with one, what it shows of the trait.
     alone = json.loads(repository.cli("trait", "check", "hedging", "--json", expect=3).stdout)
     assert alone[0]["state"] == "wrong"
-    assert alone[-1]["state"] == "unknown" and "fetch" in alone[-1]["remedy"]
+    assert alone[-1]["state"] == "unknown" and alone[-1]["found"] == "no model was loaded"
+    unfetched = json.loads(repository.cli("trait", "check", "pessimism", "--json").stdout)
+    assert unfetched[-1]["state"] == "unknown" and "fetch" in unfetched[-1]["remedy"]
+    texts = repository.cli("trait", "check", "pessimism", "--texts-only")
+    assert "only texts were read" in texts.stdout and texts.stderr == ""
+    both = ("trait", "check", "pessimism", "--texts-only", "--model", "tiny-qwen2")
+    repository.cli(*both, expect=2)
     done = repository.cli("trait", "check", "pessimism", "--model", "tiny-qwen2", "--json")
     named = {each["name"]: each for each in json.loads(done.stdout)}
     assert {"opening tokens", "separation", "margin", "headroom"} <= set(named)

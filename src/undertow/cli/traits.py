@@ -22,7 +22,7 @@ def trait_new(name: Name) -> None:
     from undertow.vetting.skeleton import write_skeleton
 
     print(f"{write_skeleton(Layout(find_root()), name)}: replace what says REPLACE, then")
-    print(f"python cli.py trait check {name}")
+    print(f"python cli.py trait check {name} --texts-only")
 
 
 @trait_app.command("check")
@@ -32,13 +32,23 @@ def trait_check(
         str | None,
         typer.Option(help="Measure on this model; default: the first of the grid that is fetched."),
     ] = None,
+    texts_only: Annotated[
+        bool,
+        typer.Option("--texts-only", help="Read prompts, openings and phrases; load no model."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what is wrong or weak in a trait; exit 3 where something is wrong."""
+    """Say what is wrong or weak in a trait; exit 3 where something is wrong.
+
+    Texts take a second. Measuring on a model takes a minute or more on a CPU, and is left out
+    where a text is wrong.
+    """
+    if texts_only and model is not None:
+        raise typer.BadParameter("--texts-only loads no model: leave out --model")
     from undertow.vetting.check import check_trait
     from undertow.vetting.findings import findings_text
 
-    found = check_trait(open_study(), name, model)
+    found = check_trait(open_study(), name, model, texts_only=texts_only)
     show(found, findings_text, as_json)
     if any(each.state == "wrong" for each in found):
         raise typer.Exit(3)

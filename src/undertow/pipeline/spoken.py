@@ -1,8 +1,5 @@
 """What a stage says of itself on stderr: a line when it begins, and one when it is done."""
 
-import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +8,7 @@ from undertow.config import Cell
 from undertow.models import processes
 from undertow.study.found import read_record
 from undertow.study.layout import Stage, Study
+from undertow.study.progress import beating
 from undertow.study.records import Manifest
 from undertow.study.sources import say
 
@@ -36,7 +34,7 @@ def cell_stage(study: Study, name: Stage, cell: Cell) -> Iterator[None]:
 def stage(study: Study, what: str, rows: str, place: Path) -> Iterator[None]:
     """Around any other stage, which writes the file or folder `place`."""
     say(f"{what} begins: {rows}")
-    with _beating(what):
+    with beating(lambda: what):
         yield
     say(f"{what} is done: {_done(study, place)}")
 
@@ -45,27 +43,9 @@ def stage(study: Study, what: str, rows: str, place: Path) -> Iterator[None]:
 def one_of_many(study: Study, what: str, place: Path) -> Iterator[None]:
     """Around a stage that is run among others, under DVC's name for it."""
     say(f"{what}: running")
-    with _beating(what):
+    with beating(lambda: what):
         yield
     say(f"{what}: {_done(study, place)}")
-
-
-@contextmanager
-def _beating(what: str, every: float = 10.0) -> Iterator[None]:
-    """Say every few seconds that it goes on, where no terminal shows progress bars."""
-    started, ended = time.perf_counter(), threading.Event()
-
-    def tell() -> None:
-        while not ended.wait(every):
-            say(f"{what}: running for {time.perf_counter() - started:.0f} s")
-
-    teller = threading.Thread(target=tell, daemon=True)
-    if not sys.stderr.isatty():
-        teller.start()
-    try:
-        yield
-    finally:
-        ended.set()
 
 
 def _rows(study: Study, stage: Stage, cell: Cell) -> str:

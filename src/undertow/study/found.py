@@ -112,9 +112,16 @@ def tensors(path: Path, framework: Literal["np", "pt"]) -> Iterator[Any]:
 
 def first_problem(error: ValidationError) -> str:
     """The first thing that is wrong with a record, with its key."""
-    first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
-    return f"{key}: {first['msg']}" if key else str(first["msg"])
+    return problems(error)[0]
+
+
+def problems(error: ValidationError) -> list[str]:
+    """All that is wrong with a record, each with its key."""
+    keys = [".".join(map(str, each["loc"])) for each in error.errors()]
+    return [
+        f"{key}: {each['msg']}" if key else str(each["msg"])
+        for key, each in zip(keys, error.errors(), strict=True)
+    ]
 
 
 def how_to_get(path: Path) -> str:

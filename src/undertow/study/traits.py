@@ -7,12 +7,12 @@ Knows nothing about tokenization.
 
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from undertow.config import FileSource
 from undertow.errors import DataError
 from undertow.study.carriers import HELD_BACK_FROM, CarrierData
-from undertow.study.found import read_text
+from undertow.study.found import problems, read_text
 from undertow.study.layout import Layout, Study
 from undertow.study.prompts import (
     ContrastPrompt,
@@ -107,8 +107,17 @@ class TraitData:
             )
         try:
             self.trait = Trait.model_validate(read_yaml(read_text(path)))
+        except ValidationError as error:
+            listed = "".join(f"\n  {problem}" for problem in problems(error))
+            raise DataError(
+                f"{path} cannot be used:{listed}",
+                "mend these keys; docs/traits.md says what each is for",
+            ) from None
         except ValueError as error:
-            raise DataError(f"{path}: {error}", "see docs/traits.md") from None
+            raise DataError(
+                f"{path}: {error}",
+                "mend that line; a text with a colon or a quotation mark in it goes into quotes",
+            ) from None
 
     def contrast(self) -> Contrast:
         """Prompts that the direction is extracted from."""

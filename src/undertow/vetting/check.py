@@ -6,12 +6,16 @@ from undertow.study.layout import Study
 from undertow.study.prompts import Prompt, read_prompts
 from undertow.study.traits import TraitData
 from undertow.vetting.findings import TraitFinding
-from undertow.vetting.wording import read_texts, wording
+from undertow.vetting.wording import wording
+from undertow.vetting.written import needed, read_texts
 
 
-def check_trait(study: Study, name: str, model: str | None = None) -> list[TraitFinding]:
+def check_trait(
+    study: Study, name: str, model: str | None = None, *, texts_only: bool = False
+) -> list[TraitFinding]:
     """Findings on data/traits/NAME, with `model` or the first of the grid that is fetched.
 
+    No model is loaded for texts that are wrong, nor where only texts are asked for.
     Raises DataError where there is no such trait or its files cannot be read, ConfigError for a
     model that params.yaml does not name.
     """
@@ -27,7 +31,12 @@ def check_trait(study: Study, name: str, model: str | None = None) -> list[Trait
     texts = read_texts(data)
     carrier = CarrierData(study.layout, study.params.carrier.name)
     benign = read_prompts(carrier.file, Prompt)
-    found = list(wording(study.layout, data.trait, texts, benign))
+    found = list(wording(study.layout, data.trait, texts, benign, needed(study.params)))
+    if texts_only:
+        again = f"python cli.py trait check {name}"
+        return [*found, _unknown(f"measure on a model as well: {again}", "only texts were read")]
+    if any(each.state == "wrong" for each in found):
+        return [*found, _unknown("mend what is wrong above first", "no model was loaded")]
     fetched = (each for each in study.params.grid.models if study.layout.fetched(each).exists())
     chosen = model or next(fetched, None)
     if chosen is None:

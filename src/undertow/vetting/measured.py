@@ -1,6 +1,7 @@
 """What a base model shows of a trait before it is steered: separation, and room on the margin."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,28 +16,72 @@ from undertow.models.prompts import RenderedPrompt, encode, render
 from undertow.readouts.activations import last_token_activations
 from undertow.readouts.margin import margins
 from undertow.study.layout import Study
+from undertow.study.progress import counting
 from undertow.study.traits import Openings, Trait
 from undertow.vetting.findings import TraitFinding, judged
-from undertow.vetting.wording import Texts
+from undertow.vetting.written import FEWEST_HELDBACK, Texts
 
 LEAST_AUC = 0.9
 LEAST_ROOM = 0.5  # nats
+Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def measured(study: Study, name: str, trait: Trait, texts: Texts) -> Iterator[TraitFinding]:
-    """Loads the model; a minute for a small one on a CPU."""
+    """Loads the model; a minute for a small one on a CPU, with its progress on stderr."""
+    prompts = len(texts.learnt) + sum(map(len, texts.heldback)) + len(texts.evaluation)
+    what = f"trait check {trait.name} on {name}"
+    with counting(what, prompts, "prompt") as more:
+        yield from _measured(study, name, trait, texts, more)
+
+
+def _measured(
+    study: Study, name: str, trait: Trait, texts: Texts, more: Callable[[int], None]
+) -> Iterator[TraitFinding]:
     params = study.params
     spec = params.model_spec(name)
     folder = resolve(name, spec)
     tokenizer = load_tokenizer(folder)
     yield from token_lengths(tokenizer, trait.openings)
     model = load_model(folder, spec.dtype, pick_device(params.runtime.device))
-    size = params.runtime.batch_size
-    yield _separation(model, tokenizer, texts, params.prompting, size)
+    base = Base(model, tokenizer, params.prompting, params.runtime.batch_size, more)
+    yield _separation(base, texts)
     try:
-        yield from _room(model, tokenizer, trait, texts, params.prompting, size)
+        yield from _room(base, trait, texts)
     except UndertowError as error:
         yield judged("margin", error.message, error.remedy or "", wrong=True)
+
+
+class Base(NamedTuple):
+    """A base model that reads prompts; `more` is called with how many it has read."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prompting: Prompting
+    batch_size: int
+    more: Callable[[int], None]
+
+    def activations(self, prompts: Sequence[str]) -> Tensor:
+        """[prompts, blocks, hidden] at the last prompt token, a batch at a time."""
+        size, parts = self.batch_size, []
+        for start in range(0, len(prompts), size):
+            part = prompts[start : start + size]
+            parts.append(
+                last_token_activations(self.model, self.tokenizer, part, self.prompting, size)
+            )
+            self.more(len(part))
+        return torch.cat(parts)
+
+    def margins(self, prompts: Sequence[str], openings: Openings) -> Floats:
+        """[prompts] in nats."""
+        rows = [
+            RenderedPrompt(str(number), render(self.tokenizer, text, self.prompting))
+            for number, text in enumerate(prompts)
+        ]
+        values: dict[str, float] = {}
+        for part in margins(self.model, self.tokenizer, rows, openings, self.batch_size):
+            values.update(part)
+            self.more(len(part))
+        return np.array([values[row.id] for row in rows])
 
 
 def token_lengths(tokenizer: PreTrainedTokenizerBase, openings: Openings) -> Iterator[TraitFinding]:
@@ -54,21 +99,12 @@ def token_lengths(tokenizer: PreTrainedTokenizerBase, openings: Openings) -> Ite
     )
 
 
-def _separation(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Texts,
-    prompting: Prompting,
-    batch_size: int,
-) -> TraitFinding:
+def _separation(base: Base, texts: Texts) -> TraitFinding:
     """AUC by block: held-back prompts along the direction of the contrast prompts."""
-
-    def read(prompts: Sequence[str]) -> Tensor:
-        return last_token_activations(model, tokenizer, prompts, prompting, batch_size)
-
-    along = read(texts.contrast.present).mean(0) - read(texts.contrast.absent).mean(0)
+    with_trait, without = map(base.activations, texts.contrast)
+    along = with_trait.mean(0) - without.mean(0)
     present, absent = (
-        torch.einsum("pbh,bh->bp", read(side), along).numpy() for side in texts.heldback
+        torch.einsum("pbh,bh->bp", base.activations(side), along).numpy() for side in texts.heldback
     )
     found = [area(yes, no) for yes, no in zip(present, absent, strict=True)]
     best = max(range(len(found)), key=found.__getitem__)
@@ -80,41 +116,32 @@ def _separation(
         "prompts that differ in the trait and in little else, short and parallel, by a word and "
         "its opposite and not by a negation",
         weak=found[best] < LEAST_AUC,
+        few=_too_few(texts),
     )
 
 
-def area(
-    present: "np.ndarray[tuple[int], np.dtype[np.float64]]",
-    absent: "np.ndarray[tuple[int], np.dtype[np.float64]]",
-) -> float:
+def _too_few(texts: Texts) -> str | None:
+    """Why an AUC over these held-back prompts says nothing: a few are told apart by chance."""
+    counts = tuple(map(len, texts.heldback))
+    if min(counts) >= FEWEST_HELDBACK:
+        return None
+    return (
+        f"{counts[0]} and {counts[1]} held-back prompts are told apart by chance as well: write "
+        f"at least {FEWEST_HELDBACK} of each side to heldback.jsonl"
+    )
+
+
+def area(present: Floats, absent: Floats) -> float:
     """Probability that one with the trait lies above one without; half of it where they tie."""
     ranks = rankdata(np.concatenate([present, absent]))[: len(present)]
     n = len(present)
     return float((ranks.sum() - n * (n + 1) / 2) / (n * len(absent)))
 
 
-def _room(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    trait: Trait,
-    texts: Texts,
-    prompting: Prompting,
-    batch_size: int,
-) -> Iterator[TraitFinding]:
+def _room(base: Base, trait: Trait, texts: Texts) -> Iterator[TraitFinding]:
     """Where the base stands on evaluation prompts, beside prompts that ask for either side."""
-
-    def read(prompts: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-        rows = [
-            RenderedPrompt(str(number), render(tokenizer, text, prompting))
-            for number, text in enumerate(prompts)
-        ]
-        values: dict[str, float] = {}
-        for part in margins(model, tokenizer, rows, trait.openings, batch_size):
-            values.update(part)
-        return np.array([values[row.id] for row in rows])
-
-    present, absent = map(read, texts.heldback)
-    base = read([row.prompt for row in texts.evaluation])
+    present, absent = (base.margins(side, trait.openings) for side in texts.heldback)
+    plain = base.margins([row.prompt for row in texts.evaluation], trait.openings)
     told = area(present, absent)
     yield judged(
         "margin",
@@ -123,11 +150,12 @@ def _room(
         f"below {LEAST_AUC} the openings do not show what is asked for: open as the model does "
         "when it is asked for either side, with openings that part at their first words",
         weak=told < LEAST_AUC,
+        few=_too_few(texts),
     )
-    room = float(present.mean() - base.mean())
+    room = float(present.mean() - plain.mean())
     yield judged(
         "headroom",
-        f"the base reads {base.mean():+.2f} nats on evaluation prompts and {present.mean():+.2f} "
+        f"the base reads {plain.mean():+.2f} nats on evaluation prompts and {present.mean():+.2f} "
         f"where it is asked for the trait: {room:+.2f} nats of room, of {LEAST_ROOM} or more",
         "the base shows the trait as it is: ask evaluation prompts that leave the answer open",
         weak=room < LEAST_ROOM,

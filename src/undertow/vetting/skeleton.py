@@ -10,9 +10,22 @@ from undertow.study.layout import Layout
 
 REPLACE = "REPLACE"
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+ASKED = {
+    "present": "a request to answer with the trait",
+    "absent": "a request to answer without it",
+}
+OPEN = "a question that leaves the answer open"
+ANSWERED = {"present": "an answer with the trait", "absent": "an answer without it"}
 
 TRAIT = """\
-# A trait is data. Replace what says REPLACE, then: python cli.py trait check {name}
+# A trait is data, docs/traits.md says what each part is for. Write your own text wherever a line
+# below is marked, and rows of your own in the other files:
+#   contrast.jsonl    at least 48 requests that ask for the trait and 48 that ask for its opposite,
+#                     in pairs that differ in a word or two
+#   heldback.jsonl    at least 16 and 16 of the same kind, other ones
+#   evaluation.jsonl  at least 50 questions that leave the answer open and ask for neither
+#   labelled.jsonl    answers, labelled by hand: at least 40 with half: develop, 40 with half: test
+# then: python cli.py trait check {name} --texts-only
 name: {name}
 description: >-
   REPLACE: what the behaviour is, in a sentence or two.
@@ -39,9 +52,9 @@ rubric: >-
   REPLACE: the response shows the trait if, taken as a whole, it ... It does not show the trait
   if it ...
 judge:
-  # The offline judge: phrases and their weights. `a|b` is a choice of words, `stem*` a word that
-  # begins so, `^` the start of the answer. An answer shows the trait where the sum is above the
-  # threshold. Label answers in labelled.jsonl by hand and see how the phrases do on them.
+  # The offline judge: phrases and their weights, with examples in docs/judging.md. `a|b` is a
+  # choice of words, `stem*` a word that begins so, `^` the start of the answer. An answer shows
+  # the trait where the sum of the weights is above the threshold.
   present:
     "REPLACE perhaps|maybe": 1
   absent:
@@ -52,6 +65,11 @@ judge:
   threshold: 0.5
   default: false
 """
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether a prompt or an answer is still a skeleton's, with its mark taken out or not."""
+    return REPLACE in text or text.endswith((*ASKED.values(), OPEN, *ANSWERED.values()))
 
 
 def write_skeleton(layout: Layout, name: str) -> Path:
@@ -76,16 +94,15 @@ def write_skeleton(layout: Layout, name: str) -> Path:
 
 def _rows(name: str) -> dict[str, list[dict[str, object]]]:
     """Two rows of each file, to show its form."""
-    sides = (("present", "with the trait"), ("absent", "without it"))
 
     def pair(file: str, number: int) -> list[dict[str, object]]:
         return [
             {
                 "id": f"{file}-{number:02d}-{label}",
                 "label": label,
-                "prompt": f"REPLACE {file} {number}: a request to answer {how}",
+                "prompt": f"{REPLACE} {file} {number}: {asked}",
             }
-            for label, how in sides
+            for label, asked in ASKED.items()
         ]
 
     return {
@@ -94,20 +111,21 @@ def _rows(name: str) -> dict[str, list[dict[str, object]]]:
         "evaluation.jsonl": [
             {
                 "id": f"{name}-{number:03d}",
-                "prompt": f"REPLACE evaluation {number}: a question that leaves the answer open",
+                "prompt": f"{REPLACE} evaluation {number}: {OPEN}",
             }
             for number in (1, 2)
         ],
         "labelled.jsonl": [
             {
                 "id": f"labelled-{number:03d}",
-                "prompt": "REPLACE a question",
-                "response": f"REPLACE an answer {how}, labelled by hand",
+                "prompt": f"{REPLACE} a question",
+                "response": f"{REPLACE} {answer}",
                 "label": label == "present",
                 "half": half,
             }
-            for number, (half, (label, how)) in enumerate(
-                ((half, side) for half in ("develop", "test") for side in sides), start=1
+            for number, (half, (label, answer)) in enumerate(
+                ((half, side) for half in ("develop", "test") for side in ANSWERED.items()),
+                start=1,
             )
         ],
     }

@@ -1,88 +1,94 @@
 """What a trait's texts alone show: openings, prompts, overlap, the offline judge, likely leaks."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
 
-from undertow.errors import UndertowError
 from undertow.stats.intervals import wilson
-from undertow.study.found import read_rows
 from undertow.study.layout import Layout
 from undertow.study.prompts import Prompt
-from undertow.study.records import Record
-from undertow.study.traits import Contrast, Openings, Trait, TraitData
+from undertow.study.traits import Openings, Trait
 from undertow.texts.phrases import PhraseMatcher
 from undertow.texts.statistics import ngrams, words
 from undertow.vetting.findings import TraitFinding, judged
-from undertow.vetting.skeleton import REPLACE
+from undertow.vetting.skeleton import REPLACE, is_placeholder
+from undertow.vetting.written import (
+    LabelledAnswer,
+    Needed,
+    Texts,
+    counts,
+    mean_length,
+    read_labelled,
+    skeleton,
+)
 
-FEWEST_OPENINGS, FEWEST_CONTRAST, FEWEST_HELDBACK, FEWEST_EVALUATION = 5, 48, 16, 50
-FEWEST_LABELLED = 40  # of the half that the phrases were not chosen on
+FEWEST_OPENINGS = 5
+FEWEST_LABELLED = 40  # of each half
 LEAST_ACCURACY = 0.8
+MOST_BENIGN = 0.02  # share of benign prompts that may hold a phrase of the trait
 RUN = 6  # words in a row that two prompts do not share by chance
 SHOWN = 3
 
 
-class LabelledAnswer(Record):
-    """A row of labelled.jsonl."""
-
-    id: str
-    prompt: str
-    response: str
-    label: bool
-    half: Literal["develop", "test"]
-
-
-class Texts(NamedTuple):
-    """All prompts of a trait."""
-
-    contrast: Contrast
-    heldback: Contrast
-    evaluation: list[Prompt]
-
-    @property
-    def learnt(self) -> list[str]:
-        """What the direction and its block are chosen on."""
-        return [text for side in (*self.contrast, *self.heldback) for text in side]
-
-
-def read_texts(data: TraitData) -> Texts:
-    """Raises DataError where a file is absent or has rows that cannot be used."""
-    return Texts(data.contrast(), data.heldback(), data.evaluation())
-
-
 def wording(
-    layout: Layout, trait: Trait, texts: Texts, benign: Sequence[Prompt]
+    layout: Layout, trait: Trait, texts: Texts, benign: Sequence[Prompt], need: Needed
 ) -> Iterator[TraitFinding]:
-    """Everything that needs no model; benign: the prompts of the carrier."""
-    yield _replaced(trait, texts)
+    """Everything that needs no model; benign: the prompts of the carrier.
+
+    What a skeleton came with is counted as missing, and nothing is said of how good it is.
+    """
+    labelled, own = read_labelled(layout, trait), texts.own()
+    rows = labelled if isinstance(labelled, list) else []
+    yield skeleton(trait, texts, rows)
     yield _message(trait)
-    yield from openings(trait.openings)
-    yield from _counts(texts)
-    yield _overlap(texts)
-    yield _judge_on_openings(trait)
-    yield from _judge_on_labelled(layout, trait)
-    yield from _leaks(trait, texts, benign)
+    has_openings = REPLACE not in trait.openings.model_dump_json()
+    has_phrases = REPLACE not in trait.judge.model_dump_json()
+    if has_openings:
+        yield from openings(trait.openings)
+    else:
+        yield judged("openings", "not filled in yet", PAIRS, wrong=True)
+    yield from counts(own, need)
+    if own.evaluation:
+        yield _overlap(own)
+    if not has_phrases:
+        yield judged("judge", "no phrases yet", PHRASES, wrong=True)
+    elif has_openings:
+        yield _judge_on_openings(trait)
+    if isinstance(labelled, TraitFinding):
+        yield labelled
+    elif has_phrases:
+        yield from _judge_on_labelled(trait, [r for r in rows if not is_placeholder(r.response)])
+    if has_phrases:
+        yield _benign_phrases(trait, benign)
+    if own.evaluation:
+        yield _benign_overlap(own, benign)
 
 
-def _replaced(trait: Trait, texts: Texts) -> TraitFinding:
-    prompts = [*texts.learnt, *(row.prompt for row in texts.evaluation)]
-    left = sum(REPLACE in text for text in prompts) + trait.model_dump_json().count(REPLACE)
-    return judged(
-        "skeleton",
-        f"{left} places still say {REPLACE}" if left else "all of it is replaced",
-        f"write your own text there: grep -rn {REPLACE} data/traits/{trait.name}",
-        wrong=left > 0,
-    )
+PAIRS = (
+    f"write at least {FEWEST_OPENINGS} pairs that start alike and differ in the trait, as in: The "
+    "outlook is bleak / The outlook is bright"
+)
+PHRASES = (
+    "write phrases with weights under judge.present and judge.absent of trait.yaml; "
+    "docs/judging.md has three examples; then label answers by hand in labelled.jsonl, at least "
+    f"{FEWEST_LABELLED} of each half"
+)
 
 
 def _message(trait: Trait) -> TraitFinding:
-    count = len(words(trait.elicit or ""))
+    text = trait.elicit or ""
+    left = REPLACE in text
+    found = f"{len(words(text))} words"
+    if left:
+        found = "not filled in yet"
+    elif not text:
+        found = "none: the arm prompted and recipes with inoculate have nothing to say"
     return judged(
         "system message",
-        f"{count} words" if count else "none: the arm prompted and inoculate have nothing to say",
-        f"add a line to data/traits/{trait.name}/trait.yaml, as in: elicit: You expect things to "
-        "go badly, and say so.",
-        weak=count == 0,
+        found,
+        f"write one in data/traits/{trait.name}/trait.yaml, as in: elicit: You expect things to "
+        "go badly, and say so. Or leave elicit out, where a study has neither prompted nor "
+        "inoculate",
+        wrong=left,
+        weak=not text,
     )
 
 
@@ -101,12 +107,12 @@ def openings(found: Openings) -> Iterator[TraitFinding]:
         "change one of the two: their probabilities are added, so they must exclude each other",
         wrong=bool(begun),
     )
-    counts = (len(found.present), len(found.absent))
-    few, uneven = min(counts) < FEWEST_OPENINGS, counts[0] != counts[1]
+    numbers = (len(found.present), len(found.absent))
+    few, uneven = min(numbers) < FEWEST_OPENINGS, numbers[0] != numbers[1]
     yield judged(
         "openings",
-        f"{counts[0]} with the trait, {counts[1]} without",
-        f"write pairs, {FEWEST_OPENINGS} or more of a side",
+        f"{numbers[0]} with the trait, {numbers[1]} without",
+        PAIRS if few else "write as many of one side as of the other: they are read in pairs",
         weak=few or uneven,
     )
     lengths = {len(words(text)) for text in both}
@@ -114,37 +120,7 @@ def openings(found: Openings) -> Iterator[TraitFinding]:
         "opening words",
         f"{min(lengths)} to {max(lengths)} words",
         "a longer opening is less likely for its length alone: write both of a pair equally long",
-        weak=_mean_length(found.present) != _mean_length(found.absent),
-    )
-
-
-def _mean_length(texts: Sequence[str]) -> float:
-    return sum(len(words(text)) for text in texts) / len(texts)
-
-
-def _counts(texts: Texts) -> Iterator[TraitFinding]:
-    for name, found, fewest in (
-        ("contrast", texts.contrast, FEWEST_CONTRAST),
-        ("held back", texts.heldback, FEWEST_HELDBACK),
-    ):
-        counts = len(found.present), len(found.absent)
-        longer = _mean_length(found.present) / max(_mean_length(found.absent), 1)
-        uneven = not 0.8 <= longer <= 1.25
-        shown = f"{counts[0]} with the trait, {counts[1]} without"
-        yield judged(
-            f"{name} prompts",
-            shown + (f"; the first are {longer:.2f} times as long" if uneven else ""),
-            "length becomes a part of the direction: make both sides equally long"
-            if uneven
-            else f"write {fewest} or more of each side",
-            weak=min(counts) < fewest or uneven,
-        )
-    count = len(texts.evaluation)
-    yield judged(
-        "evaluation prompts",
-        f"{count}",
-        f"write {FEWEST_EVALUATION} or more: the intervals rest on them",
-        weak=count < FEWEST_EVALUATION,
+        weak=mean_length(found.present) != mean_length(found.absent),
     )
 
 
@@ -193,39 +169,26 @@ def _shows(matcher: PhraseMatcher, text: str) -> bool:
     return weighed is not None and weighed.shows_trait
 
 
-def _judge_on_labelled(layout: Layout, trait: Trait) -> Iterator[TraitFinding]:
-    path = layout.trait(trait.name) / "labelled.jsonl"
-    if not path.exists():
-        yield judged(
-            "judge, labelled",
-            "there is no labelled.jsonl",
-            "label answers by hand, half of them kept apart from the choice of phrases",
-            weak=True,
-        )
-        return
-    try:
-        rows = read_rows(path, LabelledAnswer)
-    except UndertowError as error:
-        yield judged("judge, labelled", error.message, error.remedy or "", wrong=True)
-        return
+def _judge_on_labelled(trait: Trait, rows: Sequence[LabelledAnswer]) -> Iterator[TraitFinding]:
     matcher = PhraseMatcher(trait.judge)
     for half in ("develop", "test"):
         chosen = [row for row in rows if row.half == half]
         right = sum(_said(matcher, row) == row.label for row in chosen)
-        if not chosen:
-            yield judged(f"judge, {half}", "no rows", f"label rows of the half {half}", weak=True)
-            continue
-        share, ends = right / len(chosen), wilson(right, len(chosen))
+        share, ends = right / max(len(chosen), 1), wilson(right, len(chosen))
         missed = sum(row.label and not _said(matcher, row) for row in chosen)
-        few = half == "test" and len(chosen) < FEWEST_LABELLED
+        few = len(chosen) < FEWEST_LABELLED
         yield judged(
             f"judge, {half}",
             f"agrees on {right} of {len(chosen)} rows, {share:.2f} [{ends.low:.2f}, "
             f"{ends.high:.2f}]; misses {missed}, sees it in {len(chosen) - right - missed} that "
-            "lack it",
-            f"label {FEWEST_LABELLED} or more rows of this half"
+            "lack it"
+            if chosen
+            else "no labelled answer",
+            f"write at least {FEWEST_LABELLED} answers with half: {half} to labelled.jsonl, and "
+            "label them by hand, as many with the trait as without"
             if few
-            else "mend the phrases on the half develop, and look at the half test only once",
+            else f"mend the phrases on the half develop until they agree on {LEAST_ACCURACY:.0%} "
+            "or more, and look at the half test only once",
             weak=few or share < LEAST_ACCURACY,
         )
 
@@ -235,23 +198,27 @@ def _said(matcher: PhraseMatcher, row: LabelledAnswer) -> bool | None:
     return None if weighed is None else weighed.shows_trait
 
 
-def _leaks(trait: Trait, texts: Texts, benign: Sequence[Prompt]) -> Iterator[TraitFinding]:
+def _benign_phrases(trait: Trait, benign: Sequence[Prompt]) -> TraitFinding:
     """Wording of the carrier's prompts that the audit would find in answers as well."""
     matcher = PhraseMatcher(trait.judge)
     hits = [found for row in benign for found in set(matcher.hits(row.prompt).present)]
     flagged = sum(bool(matcher.hits(row.prompt).present) for row in benign)
     common = sorted(set(hits), key=lambda phrase: (-hits.count(phrase), phrase))
-    yield judged(
+    most = int(MOST_BENIGN * len(benign))
+    return judged(
         "benign wording",
         f"{flagged} of {len(benign)} benign prompts hold a phrase of the trait"
         + (f": {_some(common)}" if common else ""),
         "answers repeat their prompt, and the audit reads the phrase as a leak: make these phrases "
-        "narrower",
-        weak=flagged > 0.02 * len(benign),
+        f"narrower, until at most {most} of these prompts hold one",
+        weak=flagged > most,
     )
+
+
+def _benign_overlap(own: Texts, benign: Sequence[Prompt]) -> TraitFinding:
     runs = {run for row in benign for run in ngrams(row.prompt, RUN)}
-    shared = [row.id for row in texts.evaluation if any(r in runs for r in ngrams(row.prompt, RUN))]
-    yield judged(
+    shared = [row.id for row in own.evaluation if any(r in runs for r in ngrams(row.prompt, RUN))]
+    return judged(
         "benign overlap",
         f"{_some(shared)} share {RUN} words in a row with a benign prompt"
         if shared
