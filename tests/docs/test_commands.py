@@ -17,7 +17,11 @@ SHOWN, NAMED = list(shown()), list(named())
 MODELS = {"smollm2-135m-instruct": "tiny-llama2", "qwen25-coder-05b-instruct": "tiny-qwen2"}
 WORDS = {"NAME": "gloom", "FOLDER": "published"}
 # Exit codes that mean no more than that a machine or a trait is not ready for a study yet.
-FOUND_SOMETHING = {"python cli.py doctor": 3, "python cli.py trait check NAME": 3}
+FOUND_SOMETHING = {
+    "python cli.py doctor": 3,
+    "python cli.py trait check NAME": 3,
+    "python cli.py trait check NAME --texts-only": 3,
+}
 
 
 def title(command: Command) -> str:
