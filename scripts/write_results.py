@@ -2,8 +2,8 @@
 
 What stands between the marks of a page is made here and nowhere else, and so is the figure of
 defences, docs/results/defences.svg; a test holds pages and figure to it. Each answer names the
-file and the entry that it rests on. The figures and
-metrics.json of every folder are made again, too.
+file and the entry that it rests on. The figures, the table and metrics.json of every folder are
+made again, too.
 """
 
 import json
@@ -19,6 +19,7 @@ from undertow.findings.defences import judged, told
 from undertow.findings.rounds import course_of
 from undertow.report.charts.kept_out import Shown, kept_out
 from undertow.report.publish import pictures
+from undertow.report.terminal import strength_table
 from undertow.stats.intervals import Estimate
 from undertow.study.found import read_record
 from undertow.texts.numbers import RATIO, Scale
@@ -339,11 +340,13 @@ def pages() -> dict[Path, str]:
 
 
 def drawn() -> dict[Path, str]:
-    """Every folder's own figures and metrics.json as this version makes them of its numbers."""
+    """Every folder's figures, table and metrics.json as this version makes them of its numbers."""
     found: dict[Path, str] = {}
     for path in sorted((ROOT / "docs" / "results").glob("*/summary.json")):
         summary = study(path.parent.name)
         found |= {path.parent / name: text for name, text in pictures(summary).items()}
+        if any(arm.audit for arm in summary.arms):  # refusal's table knows more than its summary
+            found[path.parent / "table.txt"] = strength_table(summary) + "\n"
         found[path.parent / "metrics.json"] = json.dumps(headline(summary), indent=2) + "\n"
     return found
 

@@ -1,10 +1,14 @@
 """The first screen's marks are the verdicts of the summary, and nothing firmer."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from defended import defended, summarised
 from factories import Study, make_params, make_study
+from undertow.findings.defences import judged, told
+from undertow.findings.numbers import seeds_text
 from undertow.report.page import Card, Cards
 from undertow.report.sections.answer import answer_section
 from undertow.study.audit_records import ArmAudit
@@ -57,3 +61,27 @@ def test_a_study_without_a_trait_arm_says_so(tmp_path: Path) -> None:
     params = make_params(models=("smollm2-135m",), arms=("trait_0", "random_1"))
     [card] = cards(make_study(tmp_path, params, loss_points=2)).values()
     assert card.text == "No trait arm was run, so there is nothing to say." and card.rows == ()
+
+
+def test_how_many_defences_have_which_verdict_stands_on_the_card() -> None:
+    summary = summarised(*defended())
+    section = answer_section(summary)
+    [found] = [part for part in section.parts if isinstance(part, Cards)]
+    [row] = [row for row in found.items[0].rows if row.name == "Defences"]
+    verdicts = [judged(summary, arm, "margin").verdict for arm in told(summary, summary.models[0])]
+    assert "1 removing transfer" in [mark.text for mark in row.marks]
+    assert verdicts.count("removes transfer") == 1
+    told_of = sum(int(mark.text.split()[0]) for mark in row.marks)
+    assert told_of == len(verdicts) - verdicts.count("draws the line")
+
+
+def test_seeds_of_control_and_random_arms_are_said_where_they_are_others(study: Study) -> None:
+    arms = study.summary.arms
+    view = study.summary.views[arms[0].model]
+    assert seeds_text(view) == "2 seeds"
+    more = tuple(
+        arm.model_copy(update={"margin": dataclasses.replace(arm.margin, seeds=seeds)})
+        for arm in view.arms
+        for seeds in [12 if arm.is_control else 8 if arm.direction == "random" else 5]
+    )
+    assert seeds_text(view._replace(arms=more)) == "5 seeds, control 12, random 8"

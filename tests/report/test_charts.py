@@ -212,3 +212,37 @@ def test_what_is_drawn_has_a_line_of_its_own_under_the_title(study: Study) -> No
     title = next(iter(panel.root)).text
     assert title is not None
     assert title.endswith(": student shift, nats")
+
+
+def test_many_random_draws_are_small_and_without_intervals_that_would_hide_each_other(study: Study):
+    def panels(draws: int) -> list[Drawn]:
+        lines = []
+        for each in study.summary.lines:
+            arms = [point for point in each.points if point.arm.startswith("trait")]
+            one = arms[-1].model_copy(update={"arm": "random_1"})
+            more = [one.model_copy(update={"seed": seed}) for seed in range(draws)]
+            lines.append(each.model_copy(update={"points": (*arms, *more)}))
+        figure = line_figure(study.summary.model_copy(update={"lines": tuple(lines)}))
+        assert figure is not None
+        return [Drawn(str(panel)) for panel in figure.panels]
+
+    for few, many in zip(panels(20), panels(40), strict=True):
+        assert len(many.marks("points")) == len(few.marks("points")) + 20
+        assert len(few.marks("bars_y")) == len(many.marks("bars_y")) + 20
+        assert len(many.marks("bars_y")) == 3
+        assert few.texts("role-legend") == ["traitrandom draw"]
+
+
+def test_of_two_arms_in_one_place_one_is_named_above_and_one_below(study: Study):
+    first = study.summary.lines[0]
+    near = [p for p in first.points if p.arm in ("trait_0.25", "trait_0.5")]
+    same = [near[0], near[0].model_copy(update={"arm": "trait_0.5"})]
+    figure = line_figure(
+        study.summary.model_copy(update={"lines": (first.model_copy(update={"points": same}),)})
+    )
+    assert figure is not None
+    panel = Drawn(str(figure.panels[0]))
+    [above], [below] = panel.marks("note_labels"), panel.marks("note_unders")
+    assert {above.text, below.text} == {"0.25", "0.5"}
+    assert place(above)[1] < place(below)[1]
+    assert panel.texts("role-legend") == ["trait"]

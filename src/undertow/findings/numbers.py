@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from undertow.analysis.summary import Summary
+from undertow.analysis.summary import ModelView, Summary
 from undertow.config import Direction, parse_arm
 from undertow.stats.intervals import Estimate
 from undertow.study.records import ReadoutName
@@ -59,6 +59,21 @@ def arm_title(arm: Told) -> str:
 def titled(name: str) -> str:
     """A name at the start of a sentence; ASR stays ASR."""
     return name[:1].upper() + name[1:]
+
+
+def seeds_text(view: ModelView) -> str:
+    """How many seeds a model's arms have: '5 seeds, control 12, random 8'."""
+    most = {
+        name: max((arm.margin.seeds for arm in arms), default=0)
+        for name, arms in (
+            ("", view.teaching),
+            ("control", (view.control,) if view.control else ()),
+            ("random", tuple(arm for arm in view.arms if arm.direction == "random")),
+        )
+    }
+    usual = most.pop("") or max(most.values())
+    others = [f"{name} {seeds}" for name, seeds in most.items() if seeds not in (0, usual)]
+    return ", ".join([f"{usual} seed{'' if usual == 1 else 's'}", *others])
 
 
 def readout_title(summary: Summary, readout: ReadoutName) -> str:

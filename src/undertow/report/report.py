@@ -19,6 +19,7 @@ from undertow.findings.numbers import (
     arm_name,
     arm_strength,
     readout_title,
+    seeds_text,
     titled,
 )
 from undertow.report.charts.rates import scatter_figure
@@ -99,11 +100,12 @@ def render_report(
 
 
 def _subtitle(summary: Summary) -> str:
-    seeds = max((arm.margin.seeds for arm in summary.arms), default=0)
+    # Models of one study have the same seeds, unless some of their cells are missing.
+    seeds = "; ".join(dict.fromkeys(seeds_text(view) for view in summary.views.values()))
     prompts = max((arm.margin.prompts for arm in summary.arms), default=0)
     return (
         f"{', '.join(summary.models)}. Judge: {summary.judge}. "
-        f"{prompts} evaluation prompts, {seeds} seed{'' if seeds == 1 else 's'}; "
+        f"{prompts} evaluation prompts; {seeds}; "
         f"{100 * summary.confidence:.4g} % intervals from {summary.resamples:,} resamples. "
         "tau: how much of the teacher's shift its student has, beyond the control student."
     )

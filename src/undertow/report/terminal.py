@@ -32,6 +32,7 @@ from undertow.findings.numbers import (
     arm_name,
     arm_strength,
     readout_title,
+    seeds_text,
     shift_text,
 )
 from undertow.findings.returns import return_sentences
@@ -83,8 +84,7 @@ def strength_table(summary: Summary) -> str:
 
 def _model_block(summary: Summary, model: str, notes: dict[str, str]) -> list[str]:
     view = summary.views[model]
-    any_arm = view.arms[0].margin
-    lines = [f"{model}   {any_arm.seeds} seed{'s' if any_arm.seeds > 1 else ''}", ""]
+    lines = [f"{model}   {seeds_text(view)}", ""]
     for readout in READOUTS:
         lines += [*_readout_block(summary, view, readout, notes), ""]
     for text in line_sentences(summary, model):

@@ -1,5 +1,7 @@
 """The transfer line: every arm and random draw, teacher's shift against student's shift."""
 
+from itertools import pairwise
+
 import altair as alt
 
 from undertow.analysis.lines import LinePoint, LineRecord
@@ -7,7 +9,16 @@ from undertow.analysis.summary import Summary
 from undertow.config import parse_arm
 from undertow.findings.numbers import RATIO, READOUTS, SCALES, Scale, readout_title
 from undertow.report.charts.figure import Datum, across, described, with_data
-from undertow.report.charts.layers import Place, ink, intervals, labels, points
+from undertow.report.charts.layers import (
+    POINT_SIZE,
+    Ink,
+    Place,
+    Series,
+    ink,
+    intervals,
+    labels,
+    points,
+)
 from undertow.report.charts.picture import (
     CLOTHED,
     GROUND,
@@ -24,13 +35,18 @@ from undertow.report.tables import line_table
 from undertow.stats.intervals import Estimate
 
 NAME_WIDE, NAME_HIGH = 0.2, 0.06  # of an axis, what the name of a ray takes
+MANY, SMALL = 24, 36  # draws whose intervals would hide each other, and the size of marks then
+SIZE = alt.Size("size:Q", scale=None, legend=None)
 DRAW = RANDOM._replace(name="random draw")
+SHADED = (
+    " Shaded: where the student of one more random direction would lie, as far as these draws tell."
+)
 
 
 def line_figure(summary: Summary) -> Figure | None:
     """A panel per model and readout; None in files from before."""
     panels = []
-    others = (CLOTHED,) if any(view.clothed for view in summary.views.values()) else ()
+    kinds = _kinds(summary)
     for readout in READOUTS:
         scale = SCALES[readout]
         for index, model in enumerate(summary.models):
@@ -46,16 +62,22 @@ def line_figure(summary: Summary) -> Figure | None:
                 alt.X("x:Q", scale=scale_of(domain), title=f"teacher shift, {scale.unit}"),
                 alt.Y("y:Q", scale=scale_of(domain), title=None),
             )
-            marks, bounds = ink((TRAIT, *others, DRAW), GROUND), bounds_of(domain)
+            _labelled_apart(rows, domain[1] - domain[0])
+            marks, bounds = ink(kinds, GROUND), bounds_of(domain)
+            draws = sum(point.seed is not None for point in shown)
+            bars = "isValid(datum.y)" + (" && !datum.draw" if draws > MANY else "")
+            for row in rows:
+                row["size"] = SMALL if row["draw"] and draws > MANY else POINT_SIZE
             panels.append(
                 draw_picture(
                     [
                         _null(place),
                         *_rays(place),
-                        *intervals(place, marks, "x", bounds),
-                        *intervals(place, marks, "y", bounds),
-                        points(place, marks),
+                        *intervals(place, marks, "x", bounds, bars),
+                        *intervals(place, marks, "y", bounds, bars),
+                        points(place, Ink(marks.colour, (*marks.points, SIZE))),
                         labels(place),
+                        labels(place, 7, 12, "under"),
                     ],
                     [*_null_rows(line, domain, scale), *rows, *_ray_rows(line, domain)],
                     Words(
@@ -73,13 +95,23 @@ def line_figure(summary: Summary) -> Figure | None:
         return None
     return Figure(
         "The student's shift against its teacher's, with both intervals: every strength of the "
-        f"trait, {'every teacher in other clothes, ' if others else ''}and every random "
-        "direction with its student. Dashed: the pooled tau, and the line on which all of the "
-        "teacher's shift comes across. Shaded: where the student of one more random direction "
-        "would lie, as far as these draws tell.",
+        f"trait{', every teacher in other clothes' if CLOTHED in kinds else ''}"
+        + (", and every random direction with its student. " if DRAW in kinds else ". ")
+        + "Dashed: the pooled tau, and the line on which all of the teacher's shift comes across."
+        + (SHADED if DRAW in kinds else ""),
         tuple(panels),
         across(summary),
         *with_data("line.csv", "The points of the transfer line", line_table(summary)),
+    )
+
+
+def _kinds(summary: Summary) -> tuple[Series, ...]:
+    """What is drawn in any panel, the same for all."""
+    arms = {parse_arm(point.arm).direction for line in summary.lines for point in line.points}
+    return (
+        TRAIT,
+        *((CLOTHED,) if None in arms else ()),
+        *((DRAW,) if "random" in arms else ()),
     )
 
 
@@ -112,8 +144,17 @@ def _row(point: LinePoint, scale: Scale) -> Datum:
         f"student {scale.written(point.student_shift, signed=True)}"
     )
     series = DRAW if is_draw else CLOTHED if arm.direction is None else TRAIT
-    row |= {"series": series.name, "text": typeset(text)}
+    row |= {"series": series.name, "draw": is_draw, "text": typeset(text)}
     return row if is_draw else row | {"label": typeset(arm.strength or name)}
+
+
+def _labelled_apart(rows: list[Datum], span: float) -> None:
+    """Of two arms whose labels would lie on each other the lower one has its own below."""
+    named = sorted((row for row in rows if "label" in row), key=lambda row: float(row["y"]))
+    for low, high in pairwise(named):
+        near = high["y"] - low["y"] < NAME_HIGH * span, abs(high["x"] - low["x"]) < NAME_HIGH * span
+        if all(near) and "label" in low:
+            low["under"] = low.pop("label")
 
 
 def _null(place: Place) -> alt.Chart:

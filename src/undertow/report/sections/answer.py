@@ -1,10 +1,13 @@
 """The report's first screen: a sentence, verdict marks and the main picture; then its numbers."""
 
+from collections import Counter
+
 from undertow.analysis.contrasts import Standing
 from undertow.analysis.lines import LineRecord
 from undertow.analysis.summary import ModelView, Summary
 from undertow.findings.arms import Finding, clause, clothed_findings, findings, sentence
 from undertow.findings.audits import verdict_words
+from undertow.findings.defences import Verdict, judged, told
 from undertow.findings.engines import engine_sentences
 from undertow.findings.lines import difference_sentences
 from undertow.findings.numbers import (
@@ -48,6 +51,16 @@ DOSE_MARKS: dict[DoseVerdict, Mark] = {
     "undecided": Mark("undecided", "open"),
 }
 
+DEFENCE_MARKS: dict[Verdict, Mark] = {
+    "removes transfer": Mark("removing transfer", "yes"),
+    "removes transfer at an unknown cost": Mark("at an unknown cost", "open"),
+    "removes transfer, and so does its placebo": Mark("as its placebo does", "no"),
+    "removes transfer by not learning": Mark("by not learning", "no"),
+    "amplifies": Mark("amplifying", "no"),
+    "no effect shown": Mark("with no effect shown", "no"),
+    "undecided": Mark("undecided", "open"),
+}
+
 
 def answer_section(summary: Summary) -> Section:
     """A card per model, and under them the transfer line of every model, side by side."""
@@ -69,6 +82,8 @@ def _card(summary: Summary, view: ModelView) -> Card:
     rows = [_row(summary, view, each) for each in found]
     dose = Mark("not fitted", "open") if view.dose is None else DOSE_MARKS[view.dose.verdict]
     rows += [MarkRow("Carrier", (_carrier(found[0]),)), MarkRow("Dose-response", (dose,))]
+    defences = _defences(summary, view)
+    rows += [defences] if defences else []
     return Card(view.name, text, tuple(rows))
 
 
@@ -96,6 +111,19 @@ def _row(summary: Summary, view: ModelView, finding: Finding) -> MarkRow:
     if line is None:
         return MarkRow(f"By {name}", tuple(marks), f"tau {RATIO.written(finding.transfer.tau)}")
     return MarkRow(f"By {name}", tuple(marks), f"pooled tau {RATIO.written(line.tau)}")
+
+
+def _defences(summary: Summary, view: ModelView) -> MarkRow | None:
+    """How many recipes of the largest strength have each verdict, by margin."""
+    arms = told(summary, view.name)
+    found = Counter(judged(summary, arm, "margin").verdict for arm in arms)
+    marks = [
+        Mark(f"{found[verdict]} {words.text}", words.tone)
+        for verdict, words in DEFENCE_MARKS.items()
+        if found[verdict]
+    ]
+    said = arms[0].arm.replace("_", " ", 1) if arms else ""
+    return MarkRow("Defences", tuple(marks), f"{said}, by margin") if marks else None
 
 
 def _carrier(finding: Finding) -> Mark:
