@@ -35,7 +35,6 @@ ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = (":!docs/results", ":!tests", ":!data/store")
 DATA = ("data/carriers", "data/traits")
 MB = 1_000_000
-OLD_GLIBC = {"manylinux1": 5, "manylinux2010": 12, "manylinux2014": 17}
 
 
 class Target(NamedTuple):
@@ -46,11 +45,11 @@ class Target(NamedTuple):
     glibc: int
 
     def platforms(self) -> list[str]:
-        """Every tag that its pip would take."""
-        architecture = self.platform.removeprefix("linux_")
-        many = [f"manylinux_2_{minor}" for minor in range(self.glibc, 4, -1)]
-        many += [name for name, minor in OLD_GLIBC.items() if minor <= self.glibc]
-        return [*(f"{name}_{architecture}" for name in many), self.platform]
+        """The tags that its pip would take; with manylinux2014 pip takes the older names too."""
+        many = [
+            f"many{self.platform.replace('_', f'_2_{n}_', 1)}" for n in range(self.glibc, 4, -1)
+        ]
+        return [*many, f"many{self.platform.replace('_', '2014_', 1)}", self.platform]
 
     def environment(self) -> dict[str, str]:
         """What markers of requirements ask for."""

@@ -4,7 +4,9 @@
 # more. MANIFEST.json lies beside it. PYTHON is the interpreter to install for (python3).
 set -euo pipefail
 [ $# -eq 2 ] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
-python=$(command -v "${PYTHON:-python3}")
+manifest=$(dirname "$0")/MANIFEST.json
+[ -f "$manifest" ] || { echo "$manifest is not there: carry it beside unpack.sh" >&2; exit 2; }
+python=$(command -v "${PYTHON:-python3}") || { echo "no ${PYTHON:-python3} on the PATH" >&2; exit 2; }
 mkdir -p "$2"/{site,code,weights,cache,.parts}
 target=$(cd "$2" && pwd)
 
@@ -29,7 +31,7 @@ import sys
 from pathlib import Path
 from ruamel.yaml import YAML
 yaml = YAML()
-yaml.preserve_quotes = True
+yaml.preserve_quotes, yaml.width = True, 4096
 params = yaml.load(Path(sys.argv[1]))
 params.setdefault("tracking", {})["enabled"] = False
 yaml.dump(params, Path(sys.argv[2]))
@@ -37,7 +39,7 @@ EOP
 END
 chmod +x "$target/study"
 
-exec "$python" - "$(dirname "$0")/MANIFEST.json" "$1" "$target" <<'END'
+exec "$python" - "$manifest" "$1" "$target" <<'END'
 import hashlib, json, shutil, subprocess, sys
 from pathlib import Path
 
@@ -82,6 +84,7 @@ def install(wheels):
     shutil.rmtree(target / "site")
     command = [sys.executable, "-m", "pip", "install", "--isolated", "--quiet", "--no-index"]
     command += ["--no-deps", "--no-compile", "--disable-pip-version-check"]
+    command += ["--root-user-action", "ignore"]
     subprocess.run([*command, "--target", target / "site", *wheels], check=True)
 
 

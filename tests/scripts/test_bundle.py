@@ -14,6 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from bundle import pack_item
 from repository import ROOT, tiny_params
 from tiny import save_tiny
 
@@ -37,7 +38,7 @@ def build_wheel(folder: Path, name: str, *needs: str) -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with wheels, a tiny model of the kind hub, parameters and two bundles of them."""
+    """A folder with wheels, a tiny model of the kind hub, parameters and their bundle."""
     folder = tmp_path_factory.mktemp("bundle")
     (folder / "wheels").mkdir()
     elsewhere = 'absent; sys_platform == "win32" or python_version < "3"'
@@ -47,11 +48,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_wheel(folder / "wheels", "there", "absent")
     save_tiny(folder / "local" / "tiny", "smollm2")
     (folder / "local" / "tiny" / "pickled.bin").write_bytes(b"never carried")
-    params = tiny_params(folder / "other", models={"tiny": {"weights": HUB, "dtype": "float32"}})
+    params = tiny_params(folder / "other")
+    params["models"] = {"tiny": {"weights": HUB, "dtype": "float32"}}
     params["grid"]["models"] = ["tiny"]
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    for name in ("first", "second"):
-        pack(folder, folder / name)
+    pack(folder, folder / "bundle")
     return folder
 
 
@@ -96,11 +97,11 @@ def parts_of(bundle: Path) -> list[str]:
 def target(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Unpacked from parts that come one by one, each alone in its folder."""
     target = tmp_path_factory.mktemp("there") / "a folder"
-    names = parts_of(place / "first")
+    names = parts_of(place / "bundle")
     for count, name in enumerate(names, 1):
         parts = tmp_path_factory.mktemp("came")
-        shutil.copy(place / "first" / name, parts)
-        said = unpack(place / "first", parts, target)
+        shutil.copy(place / "bundle" / name, parts)
+        said = unpack(place / "bundle", parts, target)
         assert ("ready: " in said) == (count == len(names)), said
         assert ("waiting for " in said) == (count < len(names)), said
     return target
@@ -115,22 +116,31 @@ def there(target: Path, command: str, cwd: Path | None = None) -> str:
 
 
 def test_parts_are_no_larger_than_asked_and_are_the_files_of_the_manifest(place: Path):
-    items = manifest(place / "first")
+    items = manifest(place / "bundle")
     assert list(items) == ["code", "wheels", "weights-tiny"]
     assert len(items["code"]["parts"]) > 1
     for part in (part for item in items.values() for part in item["parts"]):
-        assert 0 < (place / "first" / part["name"]).stat().st_size == part["size"] <= 900_000
-    on_disk = {path.name for path in (place / "first").iterdir()}
-    assert on_disk == {"MANIFEST.json", "unpack.sh", *parts_of(place / "first")}
+        assert 0 < (place / "bundle" / part["name"]).stat().st_size == part["size"] <= 900_000
+    on_disk = {path.name for path in (place / "bundle").iterdir()}
+    assert on_disk == {"MANIFEST.json", "unpack.sh", *parts_of(place / "bundle")}
 
 
-def test_the_same_gives_the_same_parts(place: Path):
-    assert manifest(place / "first") == manifest(place / "second")
+def test_the_same_files_give_the_same_parts_whenever_they_were_written(tmp_path: Path):
+    packed = []
+    for moment in (1e9, 1.5e9):
+        files = {f"code/{name}": tmp_path / name for name in ("one.py", "two.py")}
+        for path in files.values():
+            path.write_text("same\n")
+            os.utime(path, (moment, moment))
+        packed.append(pack_item(tmp_path, "code", files, 4096))
+    assert packed[0] == packed[1]
+    assert len(packed[0]["parts"]) > 1
 
 
 def test_what_is_carried_is_what_is_needed_there(place: Path):
     carried = {
-        name: [f["name"] for f in item["files"]] for name, item in manifest(place / "first").items()
+        name: [f["name"] for f in item["files"]]
+        for name, item in manifest(place / "bundle").items()
     }
     assert carried["wheels"] == [
         f"wheels/{DOUBLE}{name}-1.0-py3-none-any.whl" for name in ("below", "extra", "top")
@@ -142,6 +152,7 @@ def test_what_is_carried_is_what_is_needed_there(place: Path):
     assert "weights/tiny/pickled.bin" not in carried["weights-tiny"]
 
 
+@pytest.mark.slow
 def test_a_study_runs_there_on_what_came(place: Path, target: Path, tmp_path: Path):
     """The command line is the carried one, its weights are the carried ones, nothing is asked."""
     study = tmp_path / "a study"
@@ -159,26 +170,26 @@ def test_a_study_runs_there_on_what_came(place: Path, target: Path, tmp_path: Pa
 
 def test_what_is_unpacked_is_not_unpacked_again(place: Path, target: Path, tmp_path: Path):
     (target / "code" / "mine").touch()
-    assert "unpacked" not in unpack(place / "first", tmp_path, target)
+    assert "unpacked" not in unpack(place / "bundle", tmp_path, target)
     assert (target / "code" / "mine").exists()
     assert [path.suffix for path in (target / ".parts").iterdir()] == [".unpacked"] * 3
 
 
 def test_a_damaged_part_is_named_and_nothing_of_it_unpacked(place: Path, tmp_path: Path):
-    shutil.copytree(place / "first", tmp_path / "parts")
+    shutil.copytree(place / "bundle", tmp_path / "parts")
     part = tmp_path / "parts" / "weights-tiny.001"
     part.write_bytes(part.read_bytes()[:-1] + b"x")
-    said = unpack(place / "first", tmp_path / "parts", tmp_path / "to", expect=1)
+    said = unpack(place / "bundle", tmp_path / "parts", tmp_path / "to", expect=1)
     assert "damaged: weights-tiny.001" in said
     assert "unpacked code" in said
     assert list((tmp_path / "to" / "weights").iterdir()) == []
-    shutil.copy(place / "first" / part.name, part)
-    assert "ready: " in unpack(place / "first", tmp_path / "parts", tmp_path / "to")
+    shutil.copy(place / "bundle" / part.name, part)
+    assert "ready: " in unpack(place / "bundle", tmp_path / "parts", tmp_path / "to")
 
 
 def test_another_python_is_refused(place: Path, tmp_path: Path):
     bundle = tmp_path / "bundle"
-    shutil.copytree(place / "first", bundle)
+    shutil.copytree(place / "bundle", bundle)
     text = (bundle / "MANIFEST.json").read_text().replace(f'"python": "{HERE}"', '"python": "3.1"')
     (bundle / "MANIFEST.json").write_text(text)
     assert "PYTHON=python3.1" in unpack(bundle, bundle, tmp_path / "to", expect=1)
