@@ -63,6 +63,10 @@ def test_report_table_and_terminal_show_every_round(study: Study):
     table = estimate_tables(summary)["rounds.csv"]
     assert {row[2] for row in table.rows} == {"plain", "round_2", "round_3", ""}
     assert all(len(row) == len(table.columns) for row in table.rows)
+    student, continued = (table.columns.index(name) for name in ("student", "continued"))
+    assert {(row[student], row[continued]) for row in table.rows} == {
+        ("plain", "no"), ("round_2", "no"), ("round_3", "yes"), ("", "")
+    }  # fmt: skip
     assert f"{MODEL}: rounds" in strength_table(summary)
     assert any(total.stage == "judge" and total.cells > 3 for total in summary.cost_totals)
 

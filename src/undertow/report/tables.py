@@ -23,6 +23,7 @@ from undertow.study.files import atomic_folder
 from undertow.study.records import CellResult
 
 SIX_DIGITS = ".6g"
+YES_NO = ("no", "yes")  # by a bool
 
 LossCurves = Mapping[Cell, Sequence[tuple[int, float]]]
 
@@ -112,27 +113,33 @@ def defence_table(summary: Summary) -> TidyTable:
 
 
 def round_table(summary: Summary) -> TidyTable:
-    """Every round of every chain by both readouts; `mean_step` is over all rounds."""
+    """Every round of every chain by both readouts; `mean_step` is over all rounds.
+
+    continued: whether the round's adapter is that of the round before, trained further.
+    """
     rows: list[tuple[str, ...]] = []
     for chain in summary.rounds:
         path = " ".join(chain.students)
+        places = {
+            each: (chain.model, path, each.student, str(each.round), YES_NO[each.continued])
+            for each in chain.rounds
+        }
         for readout in READOUTS:
             word = course_of(chain, readout)
-            for each in chain.rounds:
-                names = (chain.model, path, each.student, str(each.round), chain.arm, readout)
+            for each, place in places.items():
                 numbers = each.by(readout)
                 for measure in ("shift", "tau", "step"):
                     one: Estimate = getattr(numbers, measure)
-                    rows.append((*names, measure, *_estimate(one), word, one.reason or ""))
+                    names = (*place, chain.arm, readout, measure)
+                    rows.append((*names, *_estimate(one), word, one.reason or ""))
             step = chain.step(readout)
-            names = (chain.model, path, "", "", chain.arm, readout)
-            rows.append((*names, "mean_step", *_estimate(step), word, step.reason or ""))
-        for each in chain.rounds:
+            names = (chain.model, path, "", "", "", chain.arm, readout, "mean_step")
+            rows.append((*names, *_estimate(step), word, step.reason or ""))
+        for each, place in places.items():
             if (seen := each.projection) is not None:
-                place = (chain.model, path, each.student, str(each.round), chain.arm, "")
                 ends = _estimate(Estimate(seen.mean, seen.low, seen.high))
-                rows.append((*place, "projection", *ends, "", ""))
-    columns = ("model", "chain", "student", "round", "arm", "readout", "measure")
+                rows.append((*place, chain.arm, "", "projection", *ends, "", ""))
+    columns = ("model", "chain", "student", "round", "continued", "arm", "readout", "measure")
     return TidyTable((*columns, "value", "low", "high", "course", "reason"), rows)
 
 
@@ -244,7 +251,7 @@ def mechanism_table(summary: Summary) -> TidyTable:
             arm.strength or "",
             arm.against,
             str(block.block),
-            "yes" if block.steered else "no",
+            YES_NO[block.steered],
             *_seed_range(block.cosine),
             *_seed_range(block.projection),
             str(arm.seeds),

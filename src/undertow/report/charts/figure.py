@@ -82,7 +82,7 @@ def with_data(name: str, caption: str, table: TidyTable) -> tuple[Table, Downloa
 
 WORDS = {
     *("model", "arm", "direction", "readout", "subject", "reason", "against", "steered"),
-    *("student", "placebo_of", "measure", "verdict", "chain", "course"),
+    *("student", "placebo_of", "measure", "verdict", "chain", "course", "continued"),
 }
 COUNTS = {"scored", "block", "seeds", "round"}
 
