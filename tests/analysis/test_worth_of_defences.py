@@ -1,6 +1,7 @@
 """What a recipe is worth: planted effects come out as numbers, and verdicts say so."""
 
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,31 @@ def test_conclusions_leave_out_a_recipe_of_which_a_student_is_missing(tmp_path: 
     html = render_report(found, study.on_disk, responses=None, harmful=False)
     assert "python cli.py distill" in html and 'id="defences"' in html
     contents(study.on_disk, found, study.grid)
+
+
+def test_where_the_control_ended_is_told_beside_where_plain_s_did(tmp_path: Path) -> None:
+    recipes = {"slow": {"optimizer": "sgd"}, "lost": {"optimizer": "sgd", "learning_rate": 9.0}}
+    params = make_params(
+        recipes=recipes, grid={"students": ["plain", *recipes], "control_seeds": [5]}
+    )
+    study = make_study(tmp_path, params)
+    curves = dict(zip(params.seeds_of(params.control), (3.0, 2.0, 1.0), strict=True))
+    for cell in params.cells("slow"):
+        last = curves[cell.seed] if cell.arm.is_control else 9.0
+        steps = [*[9.0] * 8, last - 0.5, last + 0.5]  # the last fifth counts
+        rows = "".join(f"{step},{loss}\n" for step, loss in enumerate(steps))
+        path = study.layout.stage(cell, "distill") / "loss.csv"
+        path.write_text("step,loss\n" + rows, encoding="utf-8")
+    missing = next(cell for cell in params.cells("lost") if cell.arm.is_control)
+    (study.layout.stage(missing, "distill") / "loss.csv").unlink()
+    found = conclude(study.on_disk).summary
+    plain = {arm.loss_control_plain for arm in found.defences if arm.model == missing.model}
+    [value] = plain
+    assert value is not None and 1.1 < value < 1.3
+    by_recipe = {a.student: a.loss_control for a in found.defences if a.model == missing.model}
+    assert by_recipe == {"slow": pytest.approx(2.0), "lost": None}
+    page = unescape(render_page("Defences", "", defence_sections(found)))
+    assert "Its control's loss, nats" in page
+    rows = [row for row in defence_table(found).rows if "loss_control" in row]
+    assert {row[1] for row in rows if row[7] == "2"} == {"slow"}
+    assert all(len(row) == len(defence_table(found).columns) for row in rows)

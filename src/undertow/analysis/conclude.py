@@ -7,6 +7,7 @@ from undertow.analysis.answered import answered_elsewhere
 from undertow.analysis.audits import with_audits
 from undertow.analysis.costs import totals_of
 from undertow.analysis.defences import defended, with_defences
+from undertow.analysis.losses import control_losses
 from undertow.analysis.mechanism import SeedRange, read_mechanism, residue_of
 from undertow.analysis.rounds import chains, with_rounds
 from undertow.analysis.students import with_students
@@ -35,7 +36,8 @@ def conclude(study: Study) -> Conclusions:
     summary = summarise(params, grid, read_mechanism(study))
     summary = with_audits(summary, study, grid)
     summary = with_students(summary, params, others)
-    summary = with_defences(summary, params, grid, others, _residue(study, others))
+    losses = control_losses(study, grid | others)
+    summary = with_defences(summary, params, grid, others, _residue(study, others), losses)
     later, unfinished = found_rounds(study)
     together = grid | others | later
     summary = with_rounds(summary, params, together, _projections(study, together))

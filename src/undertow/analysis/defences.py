@@ -36,16 +36,18 @@ def with_defences(
     grid: Mapping[Cell, CellResult],
     others: Mapping[Cell, CellResult],
     residue: Mapping[tuple[str, str, str], SeedRange] | None = None,
+    losses: Mapping[tuple[str, str], float] | None = None,
 ) -> Summary:
     """The summary with what every recipe is worth; unchanged where only plain was trained.
 
     others: as students.with_students takes them; a recipe of a model whose cells are not all
-    there is left out. residue: from residue.read_residue, by model, recipe and arm.
+    there is left out. residue: along the direction, by model, recipe and arm. losses: of control
+    students (losses.control_losses), by model and recipe.
     """
     found = [
         record
         for model in params.grid.models
-        for record in _of_model(params, model, grid, others, residue or {})
+        for record in _of_model(params, model, grid, others, residue or {}, losses or {})
     ]
     return summary.model_copy(update={"defences": tuple(found)}) if found else summary
 
@@ -75,6 +77,7 @@ def _of_model(
     grid: Mapping[Cell, CellResult],
     others: Mapping[Cell, CellResult],
     residue: Mapping[tuple[str, str, str], SeedRange],
+    losses: Mapping[tuple[str, str], float],
 ) -> list[DefenceArm]:
     students = defended(params, others, model)
     arms = [arm for arm in params.arms if arm.teaches_trait]
@@ -105,6 +108,8 @@ def _of_model(
             seconds=study.cost(kind, "seconds"),
             tokens_trained=study.cost(kind, "tokens_trained"),
             residue=residue.get((model, kind.student, kind.arm.name)),
+            loss_control=losses.get((model, kind.student)),
+            loss_control_plain=losses.get((model, PLAIN)),
             returns=tuple(each for of, each in back if of == kind),
         )
         for kind in study.kinds

@@ -149,6 +149,9 @@ class DefenceArm(Record):
     seconds: float | None  # of training one student, reading included
     tokens_trained: float | None
     residue: SeedRange | None = None  # along the direction at the last steered block
+    # Of the control students, and of plain ones: nats per token at the end of training.
+    loss_control: float | None = None
+    loss_control_plain: float | None = None
     returns: tuple[Return, ...] = ()  # what of it comes back under other conditions
 
     def by(self, readout: ReadoutName) -> Worth:

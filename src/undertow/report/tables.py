@@ -100,6 +100,7 @@ def defence_table(summary: Summary) -> TidyTable:
         for measure in ("learned", "learned_control"):
             one = getattr(arm, measure)
             rows.append((*names, "", measure, *_estimate(one), "", "", "", one.reason or ""))
+        rows.append((*names, "", "loss_control", _number(arm.loss_control), *[""] * 6))
         for each in arm.returns:
             one, at_once = each.back
             told = (*_estimate(each.removed), "", "", "", each.removed.reason or "")

@@ -111,12 +111,15 @@ def _worth(summary: Summary, title: str, arms: Sequence[DefenceArm], readout: Re
 def _costs(summary: Summary, title: str, arms: Sequence[DefenceArm]) -> Table:
     plain = next(a for a in summary.arms if (a.model, a.arm) == (arms[0].model, arms[0].arm))
     seconds, tokens = _plain_costs(summary, arms[0])
-    rows = [("plain", "100.0", "100.0", *_effects(plain.student_effects), seconds, tokens, "")]
+    loss = _loss(arms[0].loss_control_plain)
+    effects = _effects(plain.student_effects)
+    rows = [("plain", "100.0", "100.0", loss, *effects, seconds, tokens, "")]
     rows += [
         (
             arm.student,
             _text(arm.learned, PERCENT),
             _text(arm.learned_control, PERCENT),
+            _loss(arm.loss_control),
             *_effects(student_of(summary, arm).student_effects),
             COUNT.number(arm.seconds),
             COUNT.number(arm.tokens_trained),
@@ -130,6 +133,7 @@ def _costs(summary: Summary, title: str, arms: Sequence[DefenceArm]) -> Table:
             Column("Recipe", numeric=False),
             Column("Learned, %"),
             Column("Its control, %"),
+            Column("Its control's loss, nats"),
             Column("Perplexity"),
             Column("Tokens"),
             Column("Repeated 4-grams, %"),
@@ -165,6 +169,10 @@ def _effects(effects: EffectsSummary | None) -> tuple[str, ...]:
         PERCENT.number(effects.repetition.value),
         PERCENT.number(effects.refusals.value),
     )
+
+
+def _loss(value: float | None) -> str:
+    return RATIO._replace(absent="unknown").number(value)
 
 
 def _text(estimate: Estimate, scale: Scale, *, signed: bool = False) -> str:
