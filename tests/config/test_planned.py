@@ -1,0 +1,76 @@
+"""The parameter files that lie beside the plans in docs/results ask for what the plans say."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from repository import ROOT
+from undertow.config import Params, load
+
+RESULTS = ROOT / "docs" / "results"
+PLANNED = sorted((RESULTS / "planned").glob("*.yaml"))
+DEFENCES = [path for path in PLANNED if path.stem.startswith("defences")]
+
+
+def raw(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return found
+
+
+def students_of_a_model(params: Params) -> int:
+    [count] = set(Counter(cell.model for cell in params.all_cells()).values())
+    return count
+
+
+@pytest.mark.parametrize("path", PLANNED, ids=lambda path: path.stem)
+def test_a_planned_study_is_complete_and_of_the_size_that_its_plan_says(path: Path):
+    params = load(path)
+    keys = ("adapters", "students", "rounds", "control_seeds", "random_arms", "random_seeds")
+    assert raw(path)["grid"].keys() >= set(keys), "dvc.yaml reads them"
+    rounds = {each.student for each in params.grid.rounds}
+    assert set(params.recipes) == {*params.grid.students, *rounds}, "nobody runs it"
+    plans = "\n".join(plan.read_text(encoding="utf-8") for plan in RESULTS.glob("PLAN-?.md"))
+    named = rf"planned/{path.name}\).*?(\d+) students a model"
+    said = re.search(named, plans, re.DOTALL)
+    assert said is not None and int(said[1]) == students_of_a_model(params)
+
+
+def test_the_planned_draws_are_main_with_more_draws_and_plain_students_alone():
+    planned, main = raw(RESULTS / "planned" / "draws.yaml"), raw(RESULTS / "main" / "params.yaml")
+    for params in (planned, main):
+        del params["grid"], params["recipes"], params["tracking"]
+    assert planned == main
+    params = load(RESULTS / "planned" / "draws.yaml")
+    counts = {arm.name: len(params.seeds_of(arm)) for arm in params.arms}
+    assert counts == {
+        "trait_0": 12, "trait_0.5": 5, "trait_1": 5, "trait_1.5": 5, "random_1.5": 128
+    }  # fmt: skip
+
+
+def test_each_planned_study_of_defences_adds_to_the_one_before_and_the_last_is_the_preset():
+    preset, found = raw(ROOT / "presets" / "defences.yaml"), [raw(path) for path in DEFENCES]
+    recipes = [each["recipes"] for each in found]
+    assert recipes[0].items() < recipes[1].items() < recipes[2].items()
+    assert recipes[2] == preset["recipes"]
+    for each in found:
+        assert len(each["grid"]["control_seeds"]) + len(each["grid"]["seeds"]) == 8
+        placebos = {r["placebo_of"] for r in each["recipes"].values() if "placebo_of" in r}
+        assert placebos < each["recipes"].keys()
+        for params in (each, preset):
+            for key in ("grid", "recipes"):
+                params.pop(key, None)
+        assert each == preset  # as one study: a later file leaves what an earlier one ran
+
+
+def test_the_planned_rounds_have_a_chain_of_new_adapters_and_one_that_is_trained_further():
+    params = load(RESULTS / "planned" / "rounds.yaml")
+    continued = {
+        each.student for each in params.grid.rounds if params.recipe(each.student).continued
+    }
+    assert continued == {"further_2", "further_3"}
+    assert params.writer("further_2") == params.writer("round_2") == "plain"
+    assert params.distillation_of("further_2") == params.distillation_of("plain")
