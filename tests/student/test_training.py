@@ -3,9 +3,12 @@
 import json
 import warnings
 from pathlib import Path
+from pickle import PicklingError
 
+import pyarrow
 import pytest
 import torch
+from datasets import Dataset
 from peft import PeftModel
 
 from tiny import Family, tiny_model, tiny_tokenizer
@@ -17,7 +20,7 @@ from undertow.models.prompts import RenderedPrompt, encode, end_of_turn, render
 from undertow.student.adapter import student_of
 from undertow.student.rows import IGNORED, training_rows
 from undertow.student.teaching import Teaching
-from undertow.student.trainer import Attempt, build_trainer
+from undertow.student.trainer import Attempt, build_trainer, dataset_of
 from undertow.student.training import train
 from undertow.study.records import Response
 
@@ -192,3 +195,12 @@ def test_training_and_reading_warn_of_nothing_that_a_user_cannot_change(tmp_path
             pass
     assert [str(one.message) for one in caught if one.category is not DeprecationWarning] == []
     assert capfd.readouterr().err == ""
+
+
+def test_rows_are_no_matter_of_where_pyarrow_lies(monkeypatch, tmp_path: Path):
+    """`pip install --target` puts it where dill takes it for somebody's own module."""
+    rows = [{"input_ids": [1, 2, 3], "labels": [IGNORED, 2, 3]}, {"input_ids": [4], "labels": [4]}]
+    monkeypatch.setattr(pyarrow, "__file__", str(tmp_path / "pyarrow" / "__init__.py"))
+    with pytest.raises(PicklingError, match="MonthDayNano"):
+        Dataset.from_list(rows)
+    assert list(dataset_of(rows)) == rows

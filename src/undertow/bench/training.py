@@ -26,6 +26,7 @@ from undertow.config import DistillationSettings, Lora
 from undertow.student.rows import IGNORED, Row
 from undertow.student.teaching import Teaching
 from undertow.student.together import Student, Together, why_alone
+from undertow.student.trainer import dataset_of
 from undertow.student.training import train
 
 PROMPT = 64  # tokens of a row that are not learned
@@ -218,8 +219,6 @@ def _with_trl(
     folder: Path,
     times: list[float],
 ) -> list[float]:
-    from datasets import Dataset
-
     set_seed(0)
     on_gpu = model.device.type == "cuda"
     trainer = SFTTrainer(
@@ -241,7 +240,7 @@ def _with_trl(
             seed=0,
             data_seed=0,
         ),
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=dataset_of(rows),
         processing_class=_tokenizer(),
         peft_config=LoraConfig(
             r=settings.lora.rank,

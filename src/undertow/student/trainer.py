@@ -3,11 +3,14 @@
 Loss falls on the answer's tokens and its end of turn alone.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
+from datasets.fingerprint import generate_random_fingerprint
+from datasets.table import InMemoryTable
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Sampler
@@ -26,7 +29,7 @@ from undertow.models.blocks import blocks
 from undertow.student import packing
 from undertow.student.adapter import lora_config, start_from
 from undertow.student.penalties import CorridorPenalty, Predicted, as_base, kl_sum
-from undertow.student.rows import IGNORED
+from undertow.student.rows import IGNORED, Row
 from undertow.student.sharding import BlanksLast, blanks
 from undertow.student.shift import Switch
 from undertow.student.teaching import KlToBase, Teaching
@@ -59,6 +62,17 @@ class Attempt(NamedTuple):
     def __str__(self) -> str:
         also = ", recomputing activations" if self.recompute else ""
         return f"{self.rows} rows at a time{also}"
+
+
+def dataset_of(rows: Sequence[Row]) -> Dataset:
+    """The rows as TRL takes them, under a name by chance.
+
+    By itself `datasets` names them by a hash of their pickle, where dill writes all of pyarrow out
+    if that lies elsewhere than in site-packages (pip's --target), which it cannot. Nothing is
+    cached under the name: the rows need no preparation.
+    """
+    table = InMemoryTable.from_pylist(list(rows))
+    return Dataset(table, fingerprint=generate_random_fingerprint())
 
 
 def build_trainer(
@@ -112,7 +126,7 @@ def build_trainer(
             report_to="none",
             disable_tqdm=True,
         ),
-        train_dataset=Dataset.from_list([*rows, *fill]),
+        train_dataset=dataset_of([*rows, *fill]),
         processing_class=tokenizer,
         peft_config=lora_config(settings.lora),
     )
