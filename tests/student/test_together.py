@@ -202,6 +202,25 @@ def test_a_student_s_bytes_depend_on_no_neighbour_and_no_place(device: str, tmp_
     assert len(set(found)) == 1
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_group_of_one_has_its_own_lengths_and_the_same_bytes_on_a_resumed_run(
+    device: str, tmp_path: Path
+):
+    model, tokenizer = model_of("qwen2")
+    if device == "cuda":
+        model = model.to(device, torch.bfloat16)
+    students = three(len(tokenizer), tmp_path / "whole")
+    run = [(student.teaching, student.seed) for student in students]
+    together(model, tokenizer, students, size=1, run=run)
+    late = students[1]._replace(adapter=tmp_path / "late")
+    together(model, tokenizer, [late], size=1, run=run)
+    first, second = (
+        (folder / "adapter_model.safetensors").read_bytes()
+        for folder in (students[1].adapter, late.adapter)
+    )
+    assert first == second
+
+
 def test_where_memory_runs_out_groups_then_parts_shrink_and_losses_stay(tmp_path: Path, capsys):
     model, tokenizer = model_of("qwen2")
     students = three(len(tokenizer), tmp_path)

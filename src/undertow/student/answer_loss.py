@@ -39,22 +39,15 @@ class AnswerLoss(torch.autograd.Function):
         losses, gradients = [], []
         size = _stretch(len(targets), head.shape[0])
         for start in range(0, len(targets), size):
-            part, target, weight = (
-                given[start : start + size] for given in (hidden, targets, weights)
-            )
+            end = start + size
+            target, weight = _of_any_length(targets[start:end], weights[start:end])
+            (logits,) = _of_any_length(linear(hidden[start:end], head))
             if base is None or pull is None:
-                loss, gradient = _loss_and_gradient(
-                    linear(part, head), target, weight, divisor, cap
-                )
+                loss, gradient = _loss_and_gradient(logits, target, weight, divisor, cap)
             else:
+                other, pulled = _of_any_length(linear(base[start:end], head), pull[start:end])
                 loss, gradient = _pulled_loss_and_gradient(
-                    linear(part, head),
-                    linear(base[start : start + size], head),
-                    target,
-                    weight,
-                    pull[start : start + size],
-                    divisor,
-                    cap,
+                    logits, other, target, weight, pulled, divisor, cap
                 )
             losses.append(loss)
             gradients.append(gradient @ head)
@@ -68,8 +61,16 @@ class AnswerLoss(torch.autograd.Function):
         return (gradient * each[:, None].to(gradient.dtype), *[None] * 8)
 
 
+def _of_any_length(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Marked, so that one compilation serves every number of targets."""
+    if tensors[0].device.type == "cuda":
+        for tensor in tensors:
+            torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    return tensors
+
+
 def _stretch(targets: int, vocabulary: int) -> int:
-    """Targets to a stretch: all stretches are of one size, so that one compilation serves."""
+    """Targets to a stretch: all stretches of a pass are of one size."""
     stretches = -(-targets * vocabulary // AT_ONCE)
     while targets % stretches:
         stretches += 1

@@ -13,7 +13,7 @@ from undertow.student.rows import IGNORED, Row
 
 
 class Batch(NamedTuple):
-    """S students of T tokens each, N of them targets.
+    """S students of T tokens each, N of them targets; N goes with T.
 
     ids, positions, row: [S, T], `row` counts a student's rows; bounds: [S x R + 1] int32, where
     each row begins in S x T; predictors: [S x N], the places in S x T whose outputs predict the
@@ -39,6 +39,10 @@ class Share(NamedTuple):
 
     rows: Sequence[Row]
     learned: int
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(row["input_ids"]) for row in self.rows)
 
 
 def filled(shares: Sequence[Share | None], tokens: int, sizes: Sizes) -> Batch:
@@ -87,7 +91,7 @@ def _part(share: Share | None, tokens: int, sizes: Sizes) -> Batch:
         ids += [0] * length
         positions += range(length)
     bounds += [tokens] * (sizes.bounds - len(bounds))
-    missing = sizes.targets - len(targets)
+    missing = sizes.targets[tokens] - len(targets)
     weight = 1 / share.learned if share else 0.0
     return Batch(
         ids=torch.tensor(ids),

@@ -4,9 +4,10 @@ Order, steps and rates are those of transformers' Trainer with accelerate's seed
 goes through the device in one or more passes, whose gradients add up.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
@@ -17,8 +18,9 @@ from undertow.student.rows import IGNORED
 from undertow.student.teaching import Teaching
 
 TOKENS = 64  # a pass's tokens are padded to a multiple of it,
-LENGTHS = 8  # and to one of so many lengths, since each is captured and that takes a second or two
-TARGETS = 128  # and its targets to a multiple of this
+LENGTHS = 8  # and to one of so many lengths, since each is captured and that takes a second or two,
+LONG_RUN = 1000  # or of twice as many in a run of so many passes,
+TARGETS = 128  # and the targets of all passes of a length to one multiple of this
 LONGEST = 64  # and the longest row, which the attention's kernels are launched for, to this
 
 Passes = list[list[int]]
@@ -67,71 +69,81 @@ class Sizes:
     student becomes does not depend on who is trained with it.
 
     students: of a group; rows: the most in one student's pass; tokens: [steps][passes], each for
-    one student; targets: of one student's pass; longest: tokens of the longest row.
+    one student; targets: of one student's pass, by its tokens; longest: tokens of the longest row.
     """
 
     students: int
     rows: int
     tokens: tuple[tuple[int, ...], ...]
-    targets: int
+    targets: Mapping[int, int]
     longest: int
 
     @property
     def most_tokens(self) -> int:
-        return max(max(step) for step in self.tokens)
+        return max(self.targets)
 
     @property
     def bounds(self) -> int:
         """Rows of one student's pass, those that fill it up included."""
         return self.rows + -(-self.most_tokens // self.longest)
 
+    def padded(self, step: int, place: int, own: int) -> int:
+        """The tokens of a pass in which a student has `own`. Students in company go by the whole
+        run, whoever is with them; one alone has nobody's rows to wait for.
+        """
+        if self.students > 1:
+            return self.tokens[step][place]
+        return min(length for length in self.targets if length >= own)
+
 
 def sizes_of(run: Sequence[tuple[Teaching, int]], students: int, at_once: int) -> Sizes:
     """The smallest sizes that hold every student of a run, each (teaching, seed)."""
-    tokens: list[list[int]] = []
-    targets = longest = most_rows = 0
+    passes: defaultdict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    longest = most_rows = 0
     for teaching, seed in run:
         rows = teaching.rows
         lengths = [len(row["input_ids"]) for row in rows]
         learned = [sum(label != IGNORED for label in row["labels"][1:]) for row in rows]
         longest = max(longest, *lengths)
-        for number, passes in enumerate(deal(len(rows), teaching.settings, seed, at_once)):
-            if number == len(tokens):
-                tokens.append([])
-            for place, part in enumerate(passes):
-                if place == len(tokens[number]):
-                    tokens[number].append(0)
-                total = sum(lengths[row] for row in part)
-                tokens[number][place] = max(tokens[number][place], total)
-                targets = max(targets, sum(learned[row] for row in part))
+        for number, parts in enumerate(deal(len(rows), teaching.settings, seed, at_once)):
+            for place, part in enumerate(parts):
+                own = sum(lengths[row] for row in part), sum(learned[row] for row in part)
+                passes[number, place].append(own)
                 most_rows = max(most_rows, len(part))
-    padded = few_lengths([total for step in tokens for total in step])
-    return Sizes(
-        students=students,
-        rows=most_rows,
-        tokens=tuple(tuple(padded[total] for total in step) for step in tokens),
-        targets=_up(targets, TARGETS),
-        longest=_up(longest, LONGEST),
-    )
+    widest = {at: tuple(map(max, zip(*own, strict=True))) for at, own in passes.items()}
+    # A group of one is as wide as its own rows.
+    each = widest.values() if students > 1 else [one for own in passes.values() for one in own]
+    padded = few_lengths([total for total, _ in each])
+    targets: dict[int, int] = {}
+    for total, count in each:
+        targets[padded[total]] = max(targets.get(padded[total], 0), _up(count, TARGETS))
+    tokens: list[list[int]] = []
+    for (number, _), (most, _) in sorted(widest.items()):
+        if number == len(tokens):
+            tokens.append([])
+        tokens[number].append(padded[most])
+    return Sizes(students, most_rows, tuple(map(tuple, tokens)), targets, _up(longest, LONGEST))
 
 
-def few_lengths(needed: Sequence[int], most: int = LENGTHS) -> dict[int, int]:
+def few_lengths(needed: Sequence[int], most: int | None = None) -> dict[int, int]:
     """What each of the needed numbers of tokens is padded to: at most `most` lengths, chosen so
     that all passes together have the fewest blanks.
     """
+    if most is None:
+        most = LENGTHS if len(needed) < LONG_RUN else 2 * LENGTHS
     counts = Counter(_up(total, TOKENS) for total in needed)
     lengths = sorted(counts)
+    upto = [0, *accumulate(counts[length] for length in lengths)]  # passes of lengths[:end]
     # best[end]: tokens of all passes up to lengths[:end], and the lengths that gives them.
     best: list[tuple[int, tuple[int, ...]]] = [(0, ())]
-    for length in lengths:
-        best.append((length * sum(counts[one] for one in lengths if one <= length), (length,)))
+    best += [(length * upto[end], (length,)) for end, length in enumerate(lengths, 1)]
     for _ in range(min(most, len(lengths)) - 1):
         longer = [best[0]]
         for end in range(1, len(lengths) + 1):
             options = [best[end]]
             for start in range(1, end):
                 tokens, chosen = best[start]
-                covered = sum(counts[one] for one in lengths[start:end])
+                covered = upto[end] - upto[start]
                 options.append((tokens + lengths[end - 1] * covered, (*chosen, lengths[end - 1])))
             longer.append(min(options))
         best = longer

@@ -81,7 +81,7 @@ class Step:
         self._units = {block: torch.zeros(wide, device=device) for block in used.ablated}
         # The base is the adapters' layers with nothing in the adapters.
         self._nothing = torch.zeros_like(self._taken[0]) if used.kl else None
-        lengths = sorted({tokens for step in sizes.tokens for tokens in step}, reverse=True)
+        lengths = sorted(sizes.targets, reverse=True)
         blank = [None] * students
         self._batches = {length: _on(filled(blank, length, sizes), device) for length in lengths}
         self._passes = {length: self._pass_of(length) for length in lengths}

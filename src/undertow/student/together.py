@@ -195,9 +195,11 @@ class Together:
             if pulled:
                 pulls = [lesson.pull(number) for lesson in lessons] + [0.0] * missing
                 step.pull(_pinned(torch.tensor(pulls)))
-            for place, tokens in enumerate(sizes.tokens[number]):
+            for place in range(len(sizes.tokens[number])):
                 shares = [lesson.share(number, place) for lesson in lessons]
                 if any(shares):
+                    own = max(share.tokens for share in shares if share)
+                    tokens = sizes.padded(number, place, own)
                     step.accumulate(filled([*shares, *[None] * missing], tokens, sizes))
             now = [lesson.rate(number) for lesson in lessons] + [None] * missing
             step.update(_pinned(update_rates(now, number + 1, teachings)))
