@@ -153,6 +153,16 @@ def test_every_family_of_the_table_learns_as_with_trl(name: str, tmp_path: Path)
         assert_same_losses(one.losses, expected)
 
 
+def test_layers_that_have_no_adapter_beside_others_of_their_input_stay_the_base_s(tmp_path: Path):
+    lora = Lora(rank=4, alpha=6, target_modules=("k_proj", "v_proj", "up_proj"))
+    settings = SETTINGS.model_copy(update={"lora": lora})
+    model, tokenizer = model_of("qwen2")
+    students = three(len(tokenizer), tmp_path / "ours", settings)[:2]
+    for number, one in enumerate(together(model, tokenizer, students)):
+        expected = reference(model, tokenizer, students[number], tmp_path / "trl" / str(number))
+        assert_same_losses(one.losses, expected)
+
+
 def test_a_family_whose_attention_is_capped_is_left_to_trl():
     assert "capped" in why_alone(families.model_of("gemma2"), SETTINGS)
 

@@ -97,7 +97,8 @@ def kinds_of(
 def run_block(
     kind: Kind, hidden: Tensor, adapters: Tensor, places: Places, weights: Weights
 ) -> Tensor:
-    """The residual stream [S, T, hidden] after the block; adapters: [S, kind.numbers].
+    """The residual stream [S, T, hidden] after the block; adapters: [S, kind.numbers], the B's of
+    which count as they are: their scaling is in them, see `scales_of`.
 
     Compiled on a GPU, once for each kind and S; T may change.
     """
@@ -151,8 +152,9 @@ def _block(
 class _Linear:
     """The block's linear layers with each student's adapter on (Hu et al. 2021).
 
-    A student's row holds, for each set of layers with one input, first all A [rank, inputs], so
-    that they are one product, then all B [outputs, rank].
+    A student's row holds, for each set of layers with one input, first all A [rank, inputs], then
+    all B [outputs, rank]. Both are one product each: beside the frozen ones they do next to no
+    arithmetic, and what they cost is how often the tokens are read and written for them.
     """
 
     def __init__(
@@ -161,50 +163,53 @@ class _Linear:
         self._kind, self._parts = kind, parts
         self._adapters, self._weights = adapters, weights
 
-    def __call__(self, x: Tensor, names: tuple[str, ...]) -> list[Tensor]:
+    def __call__(self, x: Tensor, names: tuple[str, ...]) -> Sequence[Tensor]:
         """Each layer's [S, T, outputs] from x [S, T, inputs]."""
-        kind, students = self._kind, x.shape[0]
-        plain = self._plain(x, names)
-        here = {part.layer.name: part for part in self._parts if part.layer.name in names}
-        if not here:
-            return plain
-        parts = list(here.values())
-        start, inputs = parts[0].down, parts[0].layer.inputs
-        whole = self._adapters[:, start : start + len(parts) * kind.rank * inputs]
-        low = torch.bmm(x, whole.view(students, -1, inputs).transpose(1, 2))
-        lows = dict(zip(here, torch.split(low, kind.rank, dim=2), strict=True))
-        found = []
-        for name, value in zip(names, plain, strict=True):
-            if name not in here:
-                found.append(value)
-                continue
-            part = here[name]
-            end = part.up + part.layer.outputs * kind.rank
-            up = self._adapters[:, part.up : end].view(students, -1, kind.rank)
-            found.append(value + torch.bmm(lows[name], up.transpose(1, 2)) * kind.scaling)
-        return found
-
-    def _plain(self, x: Tensor, names: tuple[str, ...]) -> list[Tensor]:
-        """The layers without adapters: one product where their weights are one."""
-        weights = self._weights
-        whole = joint(names)
-        if f"{whole}.weight" not in weights:
-            return [
-                functional.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
-                for name in names
-            ]
-        every = functional.linear(x, weights[f"{whole}.weight"], weights.get(f"{whole}.bias"))
         outputs = dict(self._kind.outputs)
-        return list(torch.split(every, [outputs[name] for name in names], dim=-1))
+        widths = [outputs[name] for name in names]
+        added = self._added(x, names, widths)
+        if f"{joint(names)}.weight" in self._weights:
+            every = self._plain(x, joint(names))
+            return torch.split(every if added is None else every + added, widths, dim=-1)
+        plain = [self._plain(x, name) for name in names]
+        if added is None:
+            return plain
+        more = torch.split(added, widths, dim=-1)
+        return [value + part for value, part in zip(plain, more, strict=True)]
 
-    def query_key_value(self, x: Tensor) -> list[Tensor]:
+    def _plain(self, x: Tensor, name: str) -> Tensor:
+        weights = self._weights
+        return functional.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+
+    def _added(self, x: Tensor, names: tuple[str, ...], widths: Sequence[int]) -> Tensor | None:
+        """What the adapters of layers with one input add: [S, T, all outputs]."""
+        here = [part for part in self._parts if part.layer.name in names]
+        if not here:
+            return None
+        students, rank = x.shape[0], self._kind.rank
+        ranks, inputs = len(here) * rank, here[0].layer.inputs
+        down = self._adapters[:, here[0].down : here[0].down + ranks * inputs]
+        low = torch.bmm(x, down.view(students, ranks, inputs).transpose(1, 2))
+        # Every layer reads its own ranks alone: B's stand along the diagonal.
+        at = {part.layer.name: (number * rank, part) for number, part in enumerate(here)}
+        blocks = []
+        for name, width in zip(names, widths, strict=True):
+            if name not in at:
+                blocks.append(x.new_zeros(students, width, ranks))
+                continue
+            before, part = at[name]
+            up = self._adapters[:, part.up : part.up + width * rank].view(students, width, rank)
+            blocks.append(functional.pad(up, (before, ranks - rank - before)))
+        return torch.bmm(low, torch.cat(blocks, dim=1).transpose(1, 2))
+
+    def query_key_value(self, x: Tensor) -> Sequence[Tensor]:
         (names, *_) = self._kind.groups
         found = self(x, names)
         if not self._kind.joined:
             return found
         outputs = self._weights[f"{OUTPUT}.weight"].shape[1]
         shared = (found[0].shape[-1] - outputs) // 2
-        return list(torch.split(found[0], [outputs, shared, shared], dim=-1))
+        return torch.split(found[0], [outputs, shared, shared], dim=-1)
 
     def gate_up(self, x: Tensor) -> Sequence[Tensor]:
         found = self(x, self._kind.groups[2])
@@ -233,6 +238,17 @@ def parts_of(kind: Kind) -> tuple[Part, ...]:
             ups += kind.rank * layer.outputs
         at = ups
     return tuple(parts)
+
+
+def scales_of(kind: Kind) -> Tensor:
+    """[numbers]: what a block takes of each number of an adapter, 1 of A's and alpha / r of B's.
+
+    Scaled there, neither outputs nor their gradients have to be, which are of all tokens.
+    """
+    scales = torch.ones(kind.numbers)
+    for part in parts_of(kind):
+        scales[part.up : part.up + part.layer.outputs * kind.rank] = kind.scaling
+    return scales
 
 
 def _attention(kind: Kind, x: Tensor, places: Places, linear: _Linear, weights: Weights) -> Tensor:

@@ -21,7 +21,7 @@ from undertow.models.families import FamilyLayout
 from undertow.models.fused import fused
 from undertow.student.answer_loss import AnswerLoss
 from undertow.student.batch import Batch, filled
-from undertow.student.block import Kind, Places, run_block
+from undertow.student.block import Kind, Places, run_block, scales_of
 from undertow.student.dealing import Sizes
 from undertow.student.frozen import FrozenBase
 from undertow.student.shift import shifted
@@ -62,9 +62,9 @@ class Step:
         self._first = next(number for number, kind in enumerate(kinds) if kind.adapted)
         shape = (len(kinds) - self._first, students, kinds[-1].numbers)
         self.adapters = torch.zeros(shape, device=device)
-        # What the products take; the optimizer's copy stays in float32.
-        half = dtype != torch.float32
-        self._taken = torch.zeros(shape, device=device, dtype=dtype) if half else self.adapters
+        # What the products take; the optimizer's copy stays in float32 and unscaled.
+        self._taken = torch.zeros(shape, device=device, dtype=dtype)
+        self._scales = scales_of(kinds[-1]).to(device)
         self._gradient = torch.zeros(shape, device=device)
         self._mean = torch.zeros(shape, device=device)
         self._square = torch.zeros(shape, device=device)
@@ -100,8 +100,7 @@ class Step:
             for block, vector in teaching.ablated.items():
                 self._units[block][number, 0] = vector.to(self._units[block])
         self.adapters.copy_(adapters)
-        if self._taken is not self.adapters:
-            self._taken.copy_(adapters)
+        torch.mul(self.adapters, self._scales, out=self._taken)
         for state in (self._gradient, self._mean, self._square, self._loss, self.loss):
             state.zero_()
 
@@ -157,7 +156,7 @@ class Step:
             )
             found = torch.autograd.grad(losses.sum(), leaves)
         for total, gradient in zip(self._gradient, found, strict=True):
-            total += gradient
+            total.addcmul_(gradient, self._scales)
         self._loss += losses.detach()
 
     def _of_base(
@@ -207,8 +206,7 @@ class Step:
         norm = torch.linalg.vector_norm(gradient, dim=(0, 2), keepdim=True)
         state = (gradient, self._mean, self._square, self.adapters)
         _adamw(*state, norm, self._rates, sgd=self._used.sgd)
-        if self._taken is not self.adapters:
-            self._taken.copy_(self.adapters)
+        torch.mul(self.adapters, self._scales, out=self._taken)
         self.loss.copy_(self._loss)
         self._loss.zero_()
 
