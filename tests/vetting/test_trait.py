@@ -73,6 +73,13 @@ def test_a_skeleton_can_be_read_and_says_what_is_left_to_do(layout: Layout) -> N
     assert "contrast.jsonl (4 rows)" in found(layout, "hedging")["skeleton"].found
 
 
+def test_no_trait_is_written_where_the_bundled_ones_are_still_to_be_pulled(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "traits.dvc").write_text("outs: []\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not here yet"):
+        write_skeleton(Layout(tmp_path), "hedging")
+
+
 def test_keys_that_cannot_be_used_are_listed_by_name(layout: Layout) -> None:
     file = write_skeleton(layout, "hedging") / "trait.yaml"
     text = file.read_text(encoding="utf-8")

@@ -19,15 +19,20 @@ from undertow.study.layout import Study
 from undertow.study.progress import counting
 from undertow.study.traits import Openings, Trait
 from undertow.vetting.findings import TraitFinding, judged
-from undertow.vetting.written import FEWEST_HELDBACK, Texts
+from undertow.vetting.written import FEWEST_HELDBACK, Texts, needed
 
 LEAST_AUC = 0.9
 LEAST_ROOM = 0.5  # nats
+AT_ONCE = 16  # prompts: a count that goes on every few seconds, at no cost on a CPU
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def measured(study: Study, name: str, trait: Trait, texts: Texts) -> Iterator[TraitFinding]:
-    """Loads the model; a minute for a small one on a CPU, with its progress on stderr."""
+    """Loads the model; a minute for a small one on a CPU, with its progress on stderr.
+
+    Read are the prompts that a study by params.yaml takes.
+    """
+    texts = texts.first(needed(study.params))
     prompts = len(texts.learnt) + sum(map(len, texts.heldback)) + len(texts.evaluation)
     what = f"trait check {trait.name} on {name}"
     with counting(what, prompts, "prompt") as more:
@@ -43,8 +48,9 @@ def _measured(
     tokenizer = load_tokenizer(folder)
     yield from token_lengths(tokenizer, trait.openings)
     model = load_model(folder, spec.dtype, pick_device(params.runtime.device))
-    base = Base(model, tokenizer, params.prompting, params.runtime.batch_size, more)
-    yield _separation(base, texts)
+    size = min(params.runtime.batch_size, AT_ONCE)
+    base = Base(model, tokenizer, params.prompting, size, more)
+    yield _separation(base, texts, params.direction.layers)
     try:
         yield from _room(base, trait, texts)
     except UndertowError as error:
@@ -99,7 +105,7 @@ def token_lengths(tokenizer: PreTrainedTokenizerBase, openings: Openings) -> Ite
     )
 
 
-def _separation(base: Base, texts: Texts) -> TraitFinding:
+def _separation(base: Base, texts: Texts, steered: Sequence[int] | str) -> TraitFinding:
     """AUC by block: held-back prompts along the direction of the contrast prompts."""
     with_trait, without = map(base.activations, texts.contrast)
     along = with_trait.mean(0) - without.mean(0)
@@ -109,9 +115,11 @@ def _separation(base: Base, texts: Texts) -> TraitFinding:
     found = [area(yes, no) for yes, no in zip(present, absent, strict=True)]
     best = max(range(len(found)), key=found.__getitem__)
     each = " ".join(f"{value:.2f}" for value in found)
+    named = () if isinstance(steered, str) else [n for n in steered if n < len(found)]
+    here = "".join(f"; {found[n]:.2f} at block {n} of direction.layers" for n in named)
     return judged(
         "separation",
-        f"held-back prompts by block, AUC: {each}; best {found[best]:.2f} at block {best}",
+        f"held-back prompts by block, AUC: {each}; best {found[best]:.2f} at block {best}{here}",
         f"below {LEAST_AUC} the direction does not tell the two sides apart: write contrast "
         "prompts that differ in the trait and in little else, short and parallel, by a word and "
         "its opposite and not by a negation",

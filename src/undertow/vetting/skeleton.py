@@ -73,7 +73,11 @@ def is_placeholder(text: str) -> bool:
 
 
 def write_skeleton(layout: Layout, name: str) -> Path:
-    """data/traits/NAME with its five files; ConfigError for a name that cannot be or is taken."""
+    """data/traits/NAME with its five files; ConfigError for a name that cannot be or is taken.
+
+    Also before the bundled traits are here: DVC does not pull them over a trait of one's own, and
+    what it offers instead, --force, would remove that.
+    """
     if not NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} cannot be a trait's name",
@@ -84,6 +88,13 @@ def write_skeleton(layout: Layout, name: str) -> Path:
         raise ConfigError(
             f"{folder} exists already",
             f"take another name, or see what it lacks: python cli.py trait check {name}",
+        )
+    bundled = folder.parent.with_suffix(".dvc")
+    if bundled.exists() and not any(folder.parent.glob("*/trait.yaml")):
+        raise ConfigError(
+            "the bundled traits and prompts are not here yet, and DVC does not pull them over a "
+            "trait of your own",
+            "dvc pull data/carriers.dvc data/traits.dvc, then the same command again",
         )
     write_text(folder / "trait.yaml", TRAIT.format(name=name, words=name.replace("-", " ")))
     for file, rows in _rows(name).items():

@@ -27,6 +27,14 @@ class LabelledAnswer(Record):
     half: Literal["develop", "test"]
 
 
+class Needed(NamedTuple):
+    """How many prompts the stages take by params.yaml: with fewer they stop."""
+
+    contrast: int = 1
+    heldback: int = 0
+    evaluation: int = 1
+
+
 class Texts(NamedTuple):
     """All prompts of a trait."""
 
@@ -48,13 +56,10 @@ class Texts(NamedTuple):
         evaluation = [row for row in self.evaluation if not is_placeholder(row.prompt)]
         return Texts(contrast, heldback, evaluation)
 
-
-class Needed(NamedTuple):
-    """How many prompts the stages take by params.yaml: with fewer they stop."""
-
-    contrast: int = 1
-    heldback: int = 0
-    evaluation: int = 1
+    def first(self, need: Needed) -> "Texts":
+        """What the stages take, from the start of each file; all that is held back."""
+        contrast = Contrast(*(side[: need.contrast] for side in self.contrast))
+        return Texts(contrast, self.heldback, self.evaluation[: need.evaluation])
 
 
 def needed(params: Params) -> Needed:
