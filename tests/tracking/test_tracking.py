@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from mlflow.entities import Run
 from factories import Study, loss_points_of, make_params, make_study
 from repository import ROOT
 from undertow.analysis.summarise import summarise
+from undertow.config import Cell
 from undertow.errors import ConfigError
 from undertow.study import layout as places
 from undertow.study.layout import Layout
+from undertow.study.records import CellResult
 from undertow.tracking import SyncReport, links, log_training, sync, ui_command
-from undertow.tracking.content import logged_params
+from undertow.tracking.content import contents, logged_params
 from undertow.tracking.metrics import strength_steps
 from undertow.tracking.store import TrackingError, location, open_store
 from undertow.tracking.views import SHARED_VIEW, views
@@ -87,6 +90,27 @@ def test_every_cell_has_a_run_and_every_model_and_seed_a_curve(study: Study) -> 
     kinds = Counter(run.data.tags["kind"] for run in runs(study))
     assert kinds == {"cell": CELLS, "curve": CURVES, "study": STUDIES}
     assert {run.info.status for run in runs(study)} == {"FINISHED"}
+
+
+def test_a_draw_without_a_control_of_its_seed_has_a_run_that_knows_all_controls(
+    tmp_path: Path,
+) -> None:
+    params = make_params(
+        grid={"control_seeds": [5], "random_arms": ["random_1"], "random_seeds": [5, 6]}
+    )
+    made = make_study(tmp_path, params)
+
+    def keys(grid: Mapping[Cell, CellResult]) -> dict[str, str]:
+        found = contents(made.on_disk, made.summary, grid)
+        return {run.name: run.key for run in found if run.tags["kind"] == "cell"}
+
+    changed = next(cell for cell in made.grid if cell.arm.is_control and cell.seed == 5)
+    other = made.grid[changed].model_copy(update={"student": made.grid[changed].teacher})
+    before, after = keys(made.grid), keys({**made.grid, changed: other})
+    theirs = ("trait_0 seed5", "random_1 seed5", "random_1 seed6")
+    assert {name for name in before if before[name] != after[name]} == {
+        f"{changed.model} {each}" for each in theirs
+    }
 
 
 def test_a_cell_shows_the_numbers_of_the_summary(finished: Study) -> None:

@@ -281,8 +281,14 @@ def _data_files(study: Study) -> list[DatasetInput]:
     ]
 
 
-def _control(params: Params, grid: Mapping[Cell, CellResult], cell: Cell) -> CellResult:
-    return grid[cell._replace(arm=params.control)]
+def _control(
+    params: Params, grid: Mapping[Cell, CellResult], cell: Cell
+) -> CellResult | list[CellResult]:
+    """What a cell's tau is taken against: the control of its seed, or all where there is none."""
+    own = cell._replace(arm=params.control)
+    if own in grid:
+        return grid[own]
+    return [grid[own._replace(seed=s)] for s in params.seeds_of(own.arm, own.student)]
 
 
 def _of_seed(arm: ArmSummary, seed: int) -> CellSummary:
