@@ -72,10 +72,13 @@ class Frames:
     def plot(self, name: str) -> pd.DataFrame:
         """A table of plots/ by its name, for example 'shifts'; DataError names those there are."""
         folder = self.folder / "plots" if self.study is None else self.study.layout.plots
-        path = folder / f"{name}.csv"
-        if not path.is_file():
-            there = ", ".join(sorted(each.stem for each in folder.glob("*.csv"))) or "none"
-            raise DataError(f"{path} does not exist", f"name one of these tables: {there}")
+        tables = {each.name.partition(".")[0]: each for each in folder.glob("*.csv*")}
+        path = tables.get(name)
+        if path is None:
+            there = ", ".join(sorted(tables)) or "none"
+            raise DataError(
+                f"{folder / name}.csv does not exist", f"name one of these tables: {there}"
+            )
         return pd.read_csv(path, dtype={"seed": "Int64"} if name == "line" else None)
 
     @property

@@ -1,5 +1,6 @@
 """A published study has its numbers and figures, and nothing that a model wrote."""
 
+import gzip
 import html
 import json
 import subprocess
@@ -9,14 +10,17 @@ from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+import pandas
 import pytest
 
 import factories
+import undertow
 from repository import ROOT
 from undertow.errors import ConfigError
 from undertow.report.publish import publish
 from undertow.report.report import render_report
 from undertow.report.sections.samples import read_samples
+from undertow.report.tables import readings_table
 from undertow.study.found import read_rows
 from undertow.study.records import Response
 
@@ -35,12 +39,18 @@ def folder(made: factories.Study, tmp_path_factory: pytest.TempPathFactory) -> P
     (target / "README.md").write_text("Mine.", encoding="utf-8")
     (target / "plots").mkdir()
     (target / "plots" / "mine.csv").write_text("a,b", encoding="utf-8")
+    (target / "plots" / "readings.csv").write_text("of a version before", encoding="utf-8")
     publish(made.on_disk, target)
     return target
 
 
+def text_of(path: Path) -> str:
+    data = path.read_bytes()
+    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+
+
 def found_in(wrote: set[str], files: Iterable[Path]) -> list[str]:
-    pages = [unquote(html.unescape(path.read_text(encoding="utf-8"))) for path in files]
+    pages = [unquote(html.unescape(text_of(path))) for path in files]
     return [text for text in wrote if any(text in page for page in pages)]
 
 
@@ -57,6 +67,16 @@ def test_no_word_of_a_model_is_in_it(made: factories.Study, folder: Path, tmp_pa
     page = render_report(made.summary, made.on_disk, responses=samples, harmful=False)
     revealed.write_text(page, encoding="utf-8")
     assert found_in(wrote, [revealed])
+
+
+def test_readings_are_compressed_into_the_same_bytes_and_read_as_they_are(
+    made: factories.Study, folder: Path, tmp_path: Path
+) -> None:
+    publish(made.on_disk, tmp_path / "again")
+    ours, again = (each / "plots" / "readings.csv.gz" for each in (folder, tmp_path / "again"))
+    assert ours.read_bytes() == again.read_bytes()
+    assert text_of(ours) == readings_table(made.grid).to_csv()
+    pandas.testing.assert_frame_equal(pandas.read_csv(ours), undertow.open(folder).readings())
 
 
 def test_the_study_s_own_files_are_never_replaced(made: factories.Study) -> None:
@@ -95,7 +115,7 @@ def test_it_holds_tables_and_figures_and_leaves_other_files_alone(
         *("README.md", "report.html", "table.txt", "line.svg", "tau.svg", "dose.svg"),
         *("metrics.json", "summary.json", "params.yaml"),
         *(f"plots/{table}.csv" for table in ("mine", "tau", "shifts", "rates", "mechanism")),
-        *("plots/line.csv", "plots/readings.csv"),
+        *("plots/line.csv", "plots/readings.csv.gz"),
     }
     assert (folder / "README.md").read_text(encoding="utf-8") == "Mine."
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

@@ -51,7 +51,7 @@ def test_the_picture_in_the_readme_is_what_this_version_draws(script: ModuleType
 @pytest.mark.parametrize("model", ["smollm2-135m-instruct", "qwen25-coder-05b-instruct"])
 def test_tau_is_what_pandas_makes_of_the_readings(model: str):
     """From the table of single readings alone, by the formula of docs/method.md."""
-    rows = pd.read_csv(RESULTS / "main" / "plots" / "readings.csv")
+    rows = pd.read_csv(RESULTS / "main" / "plots" / "readings.csv.gz")
     rows = rows[(rows.model == model) & (rows.readout == "margin")]
     means = rows.groupby(["arm", "subject", "seed"]).value.mean().groupby(level=[0, 1]).mean()
     shift = means["trait_1.5", "student"] - means["trait_0", "student"]

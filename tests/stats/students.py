@@ -22,7 +22,7 @@ def real_students():
 def published_students(readout):
     """Rows [seeds, prompts] of every arm along the trait, per model of the published studies."""
     found = []
-    for table in sorted(RESULTS.glob("*/plots/readings.csv")):
+    for table in sorted(RESULTS.glob("*/plots/readings.csv.gz")):
         rows = pandas.read_csv(table)
         rows = rows[(rows.readout == readout) & (rows.subject == "student")]
         for _, model in rows[rows.arm.str.startswith("trait")].groupby("model"):

@@ -1,5 +1,6 @@
 """What of a study anybody may see: its numbers and figures, and not a word that a model wrote."""
 
+import gzip
 from pathlib import Path
 
 from undertow.analysis.conclude import conclude
@@ -14,7 +15,7 @@ from undertow.report.charts.worth import worth_figure
 from undertow.report.report import render_report
 from undertow.report.tables import estimate_tables, readings_table
 from undertow.report.terminal import strength_table
-from undertow.study.files import write_json, write_text
+from undertow.study.files import atomic_file, write_json, write_text
 from undertow.study.layout import Layout, Study
 from undertow.texts.addresses import public
 
@@ -22,8 +23,9 @@ from undertow.texts.addresses import public
 def publish(study: Study, folder: Path) -> None:
     """Write report.html, table.txt, both JSON files, params.yaml, plots/ and the main figures.
 
-    Other files in the folder stay. Raises DataError where a cell of the grid has no result,
-    ConfigError for a folder whose files of these names are the study's own.
+    The table of single readings is by far the largest and is compressed; the same readings give
+    the same bytes. Other files in the folder stay. Raises DataError where a cell of the grid has
+    no result, ConfigError for a folder whose files of these names are the study's own.
     """
     layout = study.layout
     refuse_own(folder, layout)
@@ -42,9 +44,12 @@ def publish(study: Study, folder: Path) -> None:
     write_json(folder / "metrics.json", headline(summary))
     write_json(folder / "summary.json", summary)
     write_text(folder / "params.yaml", public(layout.params.read_text(encoding="utf-8")))
-    tables = estimate_tables(summary) | {"readings.csv": readings_table(grid)}
-    for name, table in tables.items():
+    for name, table in estimate_tables(summary).items():
         write_text(folder / "plots" / name, table.to_csv())
+    readings = folder / "plots" / "readings.csv.gz"
+    with atomic_file(readings) as temporary:
+        temporary.write_bytes(gzip.compress(readings_table(grid).to_csv().encode(), mtime=0))
+    readings.with_suffix("").unlink(missing_ok=True)  # as versions before this one wrote it
 
 
 def pictures(summary: Summary) -> dict[str, str]:
