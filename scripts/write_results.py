@@ -15,6 +15,7 @@ from textwrap import fill
 
 from undertow.analysis.lines import LineRecord
 from undertow.analysis.summary import ChainArm, DefenceArm, Summary, headline
+from undertow.findings import returns
 from undertow.findings.defences import judged, told
 from undertow.findings.rounds import course_of
 from undertow.report.charts.kept_out import Shown, kept_out
@@ -28,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SMOL, QWEN = "smollm2-135m-instruct", "qwen25-coder-05b-instruct"
 SHORT = {SMOL: "SmolLM2-135M", QWEN: "Qwen2.5-Coder-0.5B"}
 NATS, POINTS = Scale("nats", 1, 2), Scale("pp", 100, 0)
+CONTROLS = 8  # students of the unsteered teacher, of each recipe
+MATCHED = 1.05  # of the loss of plain's control: where SGD's ends above, it has learned less
 
 
 class Answer:
@@ -40,18 +43,43 @@ class Answer:
 @cache
 def study(name: str) -> Summary:
     """A published study."""
-    return read_record(ROOT / "docs" / "results" / name / "summary.json", Summary)
+    return read_record(_place(name), Summary)
+
+
+def _place(name: str) -> Path:
+    return ROOT / "docs" / "results" / name / "summary.json"
 
 
 @cache
 def studies_of_defences() -> dict[str, str]:
-    """By model the published folder that has recipes of it, whatever it is called."""
+    """By model the published folder that has recipes of it; `defences` where that is one."""
     found = {
         model: path.parent.name
-        for path in sorted((ROOT / "docs" / "results").glob("defences*/summary.json"))
+        for path in sorted((ROOT / "docs" / "results").glob("defences*/summary.json"), reverse=True)
         for model in {each.model for each in study(path.parent.name).defences}
     }
     return {model: found[model] for model in SHORT if model in found}
+
+
+@cache
+def studies_at_one() -> dict[str, str]:
+    """By model the published folder that has recipes of it at 1 and CONTROLS control students."""
+    folders = dict.fromkeys((*studies_of_defences().values(), "eight-controls"))
+    found: dict[str, str] = {}
+    for name in folders:
+        for model in SHORT if _place(name).exists() else ():
+            if _at_one(study(name), model) and _controls(study(name), model) >= CONTROLS:
+                found.setdefault(model, name)
+    return found
+
+
+def _at_one(summary: Summary, model: str) -> list[DefenceArm]:
+    return [arm for arm in summary.defences if (arm.model, arm.arm) == (model, "trait_1")]
+
+
+def _controls(summary: Summary, model: str) -> int:
+    control = summary.views[model].control
+    return len(control.cells) if control else 0
 
 
 def answers() -> Iterator[Answer]:
@@ -78,15 +106,17 @@ def answers() -> Iterator[Answer]:
         "filtered/summary.json, lines: tau; arms: audit, bounds.margin.simultaneous.student_shift "
         "(and main, strengths)",
     )
+    drawn_from = "draws" if _place("draws").exists() else "main"  # PLAN-2.md
+    draws = study(drawn_from)
     yield Answer(
         "c",
         "The trait, or any push? Slope of the random draws; the trait's slope minus it",
         {
-            model: f"{_push(main, model)}: {_known(_line(main, model).random_slope)}; "
-            f"{_known(_line(main, model).against_random)}"
-            for model in main.models
+            model: f"{_push(draws, model)}: {_known(_line(draws, model).random_slope)}; "
+            f"{_known(_line(draws, model).against_random)}"
+            for model in draws.models
         },
-        "main/summary.json, lines: random_slope, against_random",
+        f"{drawn_from}/summary.json, lines: random_slope, against_random",
     )
     strengths = study("strengths")
     dose = strengths.views[SMOL].dose
@@ -111,17 +141,30 @@ def answers() -> Iterator[Answer]:
         f"{'/, '.join(dict.fromkeys(studies_of_defences().values()))}/summary.json, defences: "
         "margin.removed",
     )
-    eight = study("eight-controls")
-    yield Answer(
-        "f, again",
-        "Some of them at 1, where what is learned is known, with eight control students each?",
-        {QWEN: _verdicts(eight, [a for a in eight.defences if a.arm == "trait_1"])},
-        "eight-controls/summary.json, defences: margin.removed",
-    )
+    at_one = studies_at_one()
+    if at_one:
+        yield Answer(
+            "f, again",
+            "At 1, with eight control students each?",
+            {m: _verdicts(study(name), _at_one(study(name), m)) for m, name in at_one.items()},
+            f"{'/, '.join(dict.fromkeys(at_one.values()))}/summary.json, defences: margin.removed",
+        )
+    back = {m: _back(found, m) for m, found in defences.items() if _has_returns(found, m)}
+    if back:
+        yield Answer(
+            "f, back",
+            "Does what was removed come back, with the training message on (message) or in twice "
+            "the epochs (epochs)? At 1.5, by margin",
+            back,
+            f"{'/, '.join(dict.fromkeys(studies_of_defences()[m] for m in back))}/summary.json, "
+            "defences: returns.back",
+        )
     rounds = study("rounds")
+    further = any(_is_continued(chain) for chain in rounds.rounds)
     yield Answer(
         "g",
-        "Do three rounds amplify it, at 1.5? Step ratio by margin, 3 epochs; 9 epochs",
+        "Do three rounds amplify it, at 1.5? Step ratio by margin, 3 epochs; 9 epochs"
+        + ("; 3 epochs of one adapter trained further" if further else ""),
         {model: _rounds(rounds, model) for model in rounds.models},
         "rounds/summary.json, rounds: margin_step",
     )
@@ -199,14 +242,37 @@ def _kept_out(summary: Summary, model: str) -> str:
     return _verdicts(summary, told(summary, model))
 
 
-def _verdicts(summary: Summary, arms: Sequence[DefenceArm]) -> str:
+def _by_verdict(summary: Summary, arms: Sequence[DefenceArm]) -> dict[str, list[str]]:
+    """What each defence removes, by the verdict on it; placebos left out, SGD by MATCHED."""
     found: dict[str, list[str]] = {}
     for arm in arms:
-        if arm.placebo_of:
+        if arm.placebo_of or _is_further_off(arm, arms):
             continue
-        removed = arm.margin.removed[1]
-        shown = f"{arm.student} {_percent(removed)}"
-        found.setdefault(judged(summary, arm, "margin").verdict, []).append(shown)
+        shown = f"{arm.student} {_percent(arm.margin.removed[1])}"
+        verdict = judged(summary, arm, "margin").verdict
+        found.setdefault("not matched" if _learned_less(arm) else verdict, []).append(shown)
+    return found
+
+
+def _off(arm: DefenceArm) -> float | None:
+    """How far the control of an SGD recipe ended from plain's, as a factor; None elsewhere."""
+    loss, plain = arm.loss_control, arm.loss_control_plain
+    return loss / plain if arm.student.startswith("sgd_") and loss and plain else None
+
+
+def _is_further_off(arm: DefenceArm, arms: Sequence[DefenceArm]) -> bool:
+    """Of several rates of SGD that one counts whose control ended nearest to plain's."""
+    offs = [abs(off - 1) for each in arms if (off := _off(each)) is not None]
+    own = _off(arm)
+    return own is not None and abs(own - 1) > min(offs)
+
+
+def _learned_less(arm: DefenceArm) -> bool:
+    return (_off(arm) or 1.0) > MATCHED
+
+
+def _verdicts(summary: Summary, arms: Sequence[DefenceArm]) -> str:
+    found = _by_verdict(summary, arms)
     order = (
         "removes transfer",
         "removes transfer at an unknown cost",
@@ -222,20 +288,37 @@ def _verdicts(summary: Summary, arms: Sequence[DefenceArm]) -> str:
     return "; ".join([*named, *rest])
 
 
+def _has_returns(summary: Summary, model: str) -> bool:
+    return any(arm.returns for arm in told(summary, model))
+
+
+def _back(summary: Summary, model: str) -> str:
+    found: dict[str, list[str]] = {}
+    for arm in told(summary, model):
+        for each in arm.returns:
+            if each.readout == "margin":
+                shown = f"{arm.student} ({each.condition}) {_percent(each.back[1])}"
+                found.setdefault(returns.course_of(each), []).append(shown)
+    return "; ".join(f"{course}: {', '.join(names)}" for course, names in sorted(found.items()))
+
+
 def _percent(removed: Estimate) -> str:
     return Scale("%", 100, 0).written(removed)
 
 
-def _chain(summary: Summary, model: str, first: str) -> ChainArm:
-    return next(
-        chain
-        for chain in summary.rounds
-        if (chain.model, chain.arm, chain.students[0]) == (model, "trait_1.5", first)
-    )
+def _is_continued(chain: ChainArm) -> bool:
+    return chain.rounds[-1].continued
 
 
 def _rounds(summary: Summary, model: str) -> str:
-    chains = [_chain(summary, model, first) for first in ("plain", "long")]
+    """New adapters at 3 epochs and at 9, then one adapter trained further, where it was run."""
+    known = {
+        (chain.students[0], _is_continued(chain)): chain
+        for chain in summary.rounds
+        if (chain.model, chain.arm) == (model, "trait_1.5")
+    }
+    order = (("plain", False), ("long", False), ("plain", True))
+    chains = [known[which] for which in order if which in known]
     return "; ".join(
         f"{course_of(chain, 'margin')}: {_known(chain.margin_step)}" for chain in chains
     )
@@ -282,25 +365,33 @@ def sentence() -> str:
     said = "; ".join(
         _of_defences(study(name), model) for model, name in studies_of_defences().items()
     )
-    again = next(each for each in answers() if each.letter == "f, again").said[QWEN]
-    again = again.partition("; draws the line")[0].removeprefix("removes transfer: ")
+    at_one = studies_at_one()
+    again = "; ".join(
+        f"in {SHORT[model]} {', '.join(_removing(model, name)) or 'none'}"
+        for model, name in at_one.items()
+    )
+    files = ", ".join(f"{name}/summary.json" for name in dict.fromkeys(at_one.values()))
     return fill(
         "By margin and at the largest strength, beside what learning less removes and beside the "
-        f"[placebo](docs/defences.md) where there is one: {said} (row f). At strength 1, where "
-        "what is learned is known, and with eight control students a recipe, these remove it in "
-        f"{SHORT[QWEN]}: {again} (eight-controls/summary.json).",
+        f"[placebo](docs/defences.md) where there is one: {said} (row f)."
+        + (
+            " At strength 1, with eight control students a recipe, these remove it, more than "
+            f"learning as little would: {again} ({files})."
+            if at_one
+            else ""
+        ),
         width=118,
         break_long_words=False,
         break_on_hyphens=False,
     )
 
 
+def _removing(model: str, name: str) -> list[str]:
+    return _by_verdict(study(name), _at_one(study(name), model)).get("removes transfer", [])
+
+
 def _of_defences(summary: Summary, model: str) -> str:
-    arms = [arm for arm in told(summary, model) if not arm.draws_line]
-    by_verdict: dict[str, list[str]] = {}
-    for arm in arms:
-        name = f"{arm.student} {_percent(arm.margin.removed[1])}"
-        by_verdict.setdefault(judged(summary, arm, "margin").verdict, []).append(name)
+    by_verdict = _by_verdict(summary, [arm for arm in told(summary, model) if not arm.draws_line])
     removed = by_verdict.get("removes transfer", [])
     unknown = by_verdict.get("removes transfer at an unknown cost", [])
     less = by_verdict.get("removes transfer by not learning", [])
@@ -313,7 +404,8 @@ def _of_defences(summary: Summary, model: str) -> str:
         cost = "remove it at a cost in learning that is not known"
         parts.append(f"{len(unknown)} {cost} ({', '.join(unknown)})")
     rest = f"none {'removes it otherwise' if parts else 'removes any of it'}"
-    return f"of {len(arms)} defences in {SHORT[model]} " + ", ".join(
+    many = sum(map(len, by_verdict.values()))
+    return f"of {many} defences in {SHORT[model]} " + ", ".join(
         parts if removed else [*parts, rest]
     )
 
