@@ -7,10 +7,12 @@ import pytest
 
 from defended import defended, summarised
 from factories import Study, make_params, make_study
+from undertow.findings.arms import clause, findings
 from undertow.findings.defences import judged, told
 from undertow.findings.numbers import seeds_text
 from undertow.report.page import Card, Cards
 from undertow.report.sections.answer import answer_section
+from undertow.stats.intervals import Estimate
 from undertow.study.audit_records import ArmAudit
 
 
@@ -55,6 +57,19 @@ def test_a_carrier_is_subliminal_overt_or_too_small_to_tell(
 ) -> None:
     for card in cards(study, **audit).values():
         assert marks(card)["Carrier"] == [shown]
+
+
+def test_a_teacher_that_did_not_move_is_named_before_its_student(study: Study) -> None:
+    found = findings(study.summary, "qwen-coder-500m")[0]
+    still = Estimate(value=0.1, low=-0.2, high=0.4)
+    moved = Estimate(value=0.9, low=0.6, high=1.2)
+    for shift, said in (
+        (still, "by margin the teacher did not measurably move, nor did its student"),
+        (moved, "by margin the student's shift is not distinguishable from noise"),
+    ):
+        margin = dataclasses.replace(found.transfer, teacher_shift=shift, student_shift=still)
+        arm = found.arm.model_copy(update={"margin": margin})
+        assert clause(dataclasses.replace(found, arm=arm), "margin") == said
 
 
 def test_a_study_without_a_trait_arm_says_so(tmp_path: Path) -> None:

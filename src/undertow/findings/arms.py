@@ -116,6 +116,8 @@ def clause(finding: Finding, title: str) -> str:
     if not finding.is_known:
         return f"by {title} nothing can be said ({finding.shift.reason})"
     if not finding.is_clear_of_control:
+        if not finding.shift.excludes_zero and not finding.transfer.teacher_shift.excludes_zero:
+            return f"by {title} the teacher did not measurably move, nor did its student"
         return f"by {title} the student's shift is not distinguishable from noise"
     if finding.arm.direction is None:
         return f"by {title} the student moved {finding.course}, clear of the control student"

@@ -187,7 +187,7 @@ def audit_table(found: ModelAudit) -> str:
     overlap = ", ".join(f"{arm.arm} {level(arm.pooled, 'overlap')}" for arm in arms)
     lines += ["", *wrapped(f"Rows that overlap with evaluation prompts, %: {overlap}.", hang=2)]
     for arm in arms:
-        for reason in arm.leaks + arm.gaps:
+        for reason in arm.reasons:
             lines += wrapped(f"{arm.arm}: {reason}.", hang=2)
     return "\n".join(lines) + "\n"
 
