@@ -56,7 +56,7 @@ def test_subjects_in_one_batch_find_what_each_finds_alone(batch_size):
     constants[1] = torch.randn(model.config.hidden_size, generator=torch.manual_seed(0))
     own = [responses(), responses()[::-1], []]  # nobody takes the third place
     with stacked(model, {layer: Additions(constant=constants)}):
-        found = likelihoods_together(model, tokenizer, own, Prompting(), batch_size)
+        found = likelihoods_together(model, tokenizer, own, Prompting(), batch_size, 8)
     assert found[2] == []
     for answers, constant, together in zip(own, constants, found, strict=False):
         with stacked(model, {layer: Additions(constant=constant[None])}):
@@ -66,6 +66,21 @@ def test_subjects_in_one_batch_find_what_each_finds_alone(batch_size):
             nlls = [one.nll for one in together]
             assert nlls == pytest.approx([one.nll for one in alone], rel=1e-4)
     assert found[0][0].nll != pytest.approx(found[1][-1].nll, rel=1e-3)
+
+
+@pytest.mark.parametrize("family", ["llama2", "qwen2"])
+def test_the_length_of_others_answers_changes_no_bit(family):
+    tokenizer = tiny_tokenizer(family)
+    model = tiny_model(family, len(tokenizer))
+    constants = torch.randn(2, model.config.hidden_size, generator=torch.manual_seed(0))
+    others = ["Unlikely.", "the future looks bright and", "1 2 3 4 5 6 7 8 9 + - * / = ( ) " * 9]
+    found = []
+    with stacked(model, {"model.layers.1.mlp.down_proj": Additions(constant=constants)}):
+        for text in others:
+            beside = [row.model_copy(update={"response": text}) for row in responses()]
+            own = [beside, responses()]
+            found.append(likelihoods_together(model, tokenizer, own, Prompting(), 8, 24)[1])
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("family", ["llama2", "qwen2", "smollm2"])

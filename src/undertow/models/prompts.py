@@ -200,10 +200,16 @@ class PaddedBatch(NamedTuple):
 
 
 def left_padded(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], device: torch.device
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Sequence[int]],
+    device: torch.device,
+    least: int = 0,
 ) -> PaddedBatch:
-    """Token ids padded on the left, so that every row's last prompt token is at position -1."""
-    width = max(len(row) for row in rows)
+    """Token ids padded on the left, so that every row's last prompt token is at position -1.
+
+    least: tokens of a row, blanks included.
+    """
+    width = max(least, *(len(row) for row in rows))
     pad = tokenizer.pad_token_id
     ids = [[pad] * (width - len(row)) + list(row) for row in rows]
     mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]

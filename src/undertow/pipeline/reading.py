@@ -147,7 +147,12 @@ class Reader:
         """
         params = self._study.params
         found = likelihoods_together(
-            self._model, self._tokenizer, taught, params.prompting, params.runtime.batch_size
+            self._model,
+            self._tokenizer,
+            taught,
+            params.prompting,
+            params.runtime.batch_size,
+            params.evaluation.max_new_tokens,
         )
         return [
             [

@@ -69,10 +69,13 @@ def likelihoods_together(
     answers: Sequence[Sequence[Response]],
     prompting: Prompting,
     batch_size: int,
+    usual: int,
 ) -> list[list[Likelihood]]:
     """What several subjects in one batch (see `models.stacked`) find of answers, by subject.
 
-    answers: equally many for each; none at all is a place that nobody takes.
+    answers: to the same prompts for each; none at all is a place that nobody takes. usual: tokens
+    that an answer has at most, or nearly always; batches are as long as that calls for, so that no
+    value depends on how long the others' answers are.
     """
     count = max(map(len, answers), default=0)
     rows = [[_row(tokenizer, answer, prompting) for answer in own] for own in answers]
@@ -87,7 +90,7 @@ def likelihoods_together(
     size = max(1, batch_size // max(len(answers), 1))
     for start in range(0, count, size):
         part = columns[start : start + size]
-        scored = halving(part, lambda some: _columns_scored(model, tokenizer, some))
+        scored = halving(part, lambda some: _columns_scored(model, tokenizer, some, usual))
         for number, column in enumerate(scored, start):
             for own, kept, nll in zip(rows, found, column, strict=True):
                 if own:
@@ -103,12 +106,31 @@ def _at_least_one(row: _Row | None) -> _Row:
 
 
 def _columns_scored(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, columns: Sequence[Sequence[_Row]]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    columns: Sequence[Sequence[_Row]],
+    most: int,
 ) -> list[list[float]]:
-    """Each column's values by subject; in the batch a subject's rows stand together."""
+    """Each column's values by subject; in the batch a subject's rows stand together.
+
+    Answers of more than `most` tokens are scored in a batch of their own, for twice as many.
+    """
     rows = [column[subject] for subject in range(len(columns[0])) for column in columns]
-    scored = _score(model, tokenizer, rows)
-    return [scored[number :: len(columns)] for number in range(len(columns))]
+    scored = _score(model, tokenizer, [_cut(row, most) for row in rows], most)
+    found = [scored[number :: len(columns)] for number in range(len(columns))]
+    if all(row.answer <= most for row in rows):
+        return found
+    longer = _columns_scored(model, tokenizer, columns, 2 * most)
+    return [
+        [here if row.answer <= most else there for row, here, there in zip(*each, strict=True)]
+        for each in zip(columns, found, longer, strict=True)
+    ]
+
+
+def _cut(row: _Row, most: int) -> _Row:
+    """The row, or a short one in its place."""
+    over = row.answer - 1 if row.answer > most else 0
+    return _Row(row.ids[: len(row.ids) - over], row.answer - over)
 
 
 def _row(tokenizer: PreTrainedTokenizerBase, answer: Response, prompting: Prompting) -> _Row:
@@ -120,16 +142,24 @@ def _row(tokenizer: PreTrainedTokenizerBase, answer: Response, prompting: Prompt
 
 @torch.inference_mode()
 def _score(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[_Row]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[_Row],
+    most: int | None = None,
 ) -> list[float]:
-    batch = left_padded(tokenizer, [row.ids for row in rows], model.device)
+    """most: tokens of an answer, where the batch is to be as long as its prompts and that."""
+    width = 0
+    if most is not None:
+        # One more than any row has: without a blank transformers would leave out the mask.
+        width = 1 + most + max(len(row.ids) - row.answer for row in rows)
+    batch = left_padded(tokenizer, [row.ids for row in rows], model.device, width)
     logits = model(
         input_ids=batch.ids,
         attention_mask=batch.mask,
         position_ids=(batch.mask.cumsum(-1) - 1).clamp(min=0),
         use_cache=False,
         # From the token before the longest answer, which is the one that predicts its first.
-        logits_to_keep=max(row.answer for row in rows) + 1,
+        logits_to_keep=(most or max(row.answer for row in rows)) + 1,
     ).logits
     # Row by row: all of them in float32 at once would double the memory for a large vocabulary.
     return [
