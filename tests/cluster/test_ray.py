@@ -90,7 +90,7 @@ def workers_of(nodes: list[Any]) -> list[psutil.Process]:
         for info in node.all_processes.get("raylet", []):
             for process in psutil.Process(info.process.pid).children(recursive=True):
                 try:
-                    if any("ray::Worker" in word for word in process.cmdline()):
+                    if any("ray::Actor" in word for word in process.cmdline()):
                         found.append(process)
                 except psutil.NoSuchProcess:
                     continue
@@ -230,7 +230,7 @@ def test_interrupting_a_local_cluster_leaves_no_process_and_no_token(models: Pat
         if "direction@" in line:
             break
     children = psutil.Process(process.pid).children(recursive=True)
-    assert any("ray::Worker" in " ".join(child.cmdline()) for child in children)
+    assert any("ray::Actor" in " ".join(child.cmdline()) for child in children)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode != 0
@@ -269,8 +269,8 @@ def test_each_worker_sees_a_gpu_of_its_own(cluster: Any):
         need = need_of(ray, "auto", None, None)
         assert need == Need(gpus=1, threads=1) and places(ray, need) == 2
         shared = pack(ROOT, ["params.yaml", "dvc.yaml"])
-        workers = [actor(ray, need, shared) for _ in range(2)]
-        here = ray.get([worker.hello.remote() for worker in workers])
+        workers = [actor(ray, need) for _ in range(2)]
+        here = ray.get([worker.hello.remote(shared) for worker in workers])
         assert sorted(one.gpus for one in here) == ["0", "1"]
         end(ray, workers)
     cluster.remove_node(node)

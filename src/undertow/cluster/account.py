@@ -6,9 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from filelock import FileLock, Timeout
 
+from undertow.cluster.answers import Outcome
 from undertow.cluster.parcels import Parcel, pack, put_outputs
 from undertow.cluster.progress import Progress
-from undertow.cluster.worker import Outcome
 from undertow.config import Cell
 from undertow.errors import UndertowError
 from undertow.lineage.stages import differences, inputs_of, loaded_code

@@ -13,7 +13,7 @@ from contextlib import redirect_stdout
 from pathlib import Path, PurePath
 
 from undertow.cluster.account import Account
-from undertow.cluster.parcels import pack
+from undertow.cluster.parcels import Parcel, pack
 from undertow.cluster.places import connected, need_of
 from undertow.cluster.pool import Pool
 from undertow.cluster.progress import Progress
@@ -21,7 +21,7 @@ from undertow.cluster.usage import keep, told, used
 from undertow.config import ClassifierJudgeSettings, FolderAdapter, Params
 from undertow.config.adapters import FILES
 from undertow.pipeline.ledger import CellsRun, Ledger, bases, cells_of
-from undertow.plan.jobs import jobs_of
+from undertow.plan.jobs import Job, jobs_of
 from undertow.study.layout import Study
 
 PAUSE = 0.2  # seconds that the driver waits for news
@@ -56,17 +56,16 @@ def run_cells_on_ray(
     ):
         need = need_of(ray, study.params.runtime.device, threads, actors)
         groups = bool(need.gpus) or study.params.runtime.training == "together"
-        jobs = jobs_of(study, models, cells, groups=groups)
-        ledger = Ledger(study, models, [job.node for job in jobs], recorder, commit=commit)
-        data = {dep for job in jobs for dep in job.node.deps if dep.startswith("data/")}
-        data |= set(_adapter_files(study.params))
-        shared = pack(study.layout.root, ["params.yaml", "dvc.yaml", *sorted(data)])
-        away = isinstance(study.params.judging.judge, ClassifierJudgeSettings)
         progress = Progress(len(cells), events=stdout if events else None)
-        pool = Pool(ray, need, shared, progress, groups=groups)
-        account = Account(study, ledger, jobs, progress, judges_away=away)
+        pool = Pool(ray, need, progress, groups=groups)  # starts while the rest is looked at
+        account: Account | None = None
         started = time.monotonic()
         try:
+            jobs = jobs_of(study, models, cells, groups=groups)
+            ledger = Ledger(study, models, [job.node for job in jobs], recorder, commit=commit)
+            pool.begin(_shared(study, jobs))
+            away = isinstance(study.params.judging.judge, ClassifierJudgeSettings)
+            account = Account(study, ledger, jobs, progress, judges_away=away)
             while account.unfinished:
                 account.settle()
                 pool.give(account)
@@ -75,7 +74,8 @@ def run_cells_on_ray(
                     time.sleep(PAUSE)
         finally:
             pool.close()
-            account.close()
+            if account is not None:
+                account.close()
             progress.close()
             use = used(pool.uses, started)
             keep(study.layout.root, use)
@@ -85,6 +85,13 @@ def run_cells_on_ray(
         done = ledger.outcome()
         progress.event("ended", ran=len(done.ran), failed=sorted(done.failed))
         return done
+
+
+def _shared(study: Study, jobs: Sequence[Job]) -> Parcel:
+    """What every worker gets: the parameters, the pipeline, and the data that the jobs read."""
+    data = {dep for job in jobs for dep in job.node.deps if dep.startswith("data/")}
+    data |= set(_adapter_files(study.params))
+    return pack(study.layout.root, ["params.yaml", "dvc.yaml", *sorted(data)])
 
 
 def _adapter_files(params: Params) -> Iterator[str]:

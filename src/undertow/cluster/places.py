@@ -12,8 +12,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import undertow
-from undertow.cluster.parcels import Parcel
-from undertow.cluster.worker import Worker
+from undertow.cluster.actor import Actor
 from undertow.errors import ConfigError, UndertowError
 
 LOCAL = "local"
@@ -119,12 +118,12 @@ def living(ray: ModuleType) -> dict[str, str]:
     }
 
 
-def actor(ray: ModuleType, need: Need, shared: Parcel) -> Any:
-    """A worker on a place of its own; it ends with this process."""
-    made = ray.remote(Worker).options(
+def actor(ray: ModuleType, need: Need) -> Any:
+    """An `Actor` on a place of its own; it ends with this process."""
+    made = ray.remote(Actor).options(
         num_cpus=need.threads, num_gpus=need.gpus, max_restarts=0, max_task_retries=0
     )
-    return made.remote(shared, need.threads)
+    return made.remote(need.threads, need.gpus)
 
 
 def end(ray: ModuleType, actors: list[Any]) -> None:

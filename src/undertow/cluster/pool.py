@@ -9,11 +9,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from undertow.cluster.account import Account
+from undertow.cluster.answers import Here, Outcome, Shared, Spent
 from undertow.cluster.parcels import Parcel, stays
 from undertow.cluster.places import Need, actor, end, living, places
 from undertow.cluster.progress import Progress
 from undertow.cluster.usage import Use
-from undertow.cluster.worker import Here, Outcome, Shared, Spent
 from undertow.errors import UndertowError
 from undertow.plan.jobs import Job, Kind
 from undertow.plan.schedule import LONG, TOGETHER, Rates, chosen, portion
@@ -50,13 +50,14 @@ class Place:
 
 
 class Pool:
-    """As many actors as fit, whatever becomes of nodes; use it in one thread."""
+    """As many actors as fit, whatever becomes of nodes; use it in one thread.
 
-    def __init__(
-        self, ray: ModuleType, need: Need, shared: Parcel, progress: Progress, *, groups: bool
-    ) -> None:
+    They start at once, and get to work when the pool has been told what all of them need.
+    """
+
+    def __init__(self, ray: ModuleType, need: Need, progress: Progress, *, groups: bool) -> None:
         self._ray, self._need, self._progress = ray, need, progress
-        self._shared = ray.put(shared)
+        self._shared: Any = None
         self._groups, self._rates = groups, Rates()
         self._sizes: dict[Kind, Shared] = {}  # what came of the last portion of a kind
         self._places: list[Place] = []
@@ -65,6 +66,13 @@ class Pool:
         self._looked = 0.0
         self._lived = time.monotonic()
         self._nodes: dict[str, str] = {}
+        self._look()
+
+    def begin(self, shared: Parcel) -> None:
+        """Let the actors begin; shared: what every one of them gets."""
+        self._shared = self._ray.put(shared)
+        for place in self._places:
+            self._greet(place)
 
     @property
     def busy(self) -> bool:
@@ -119,9 +127,10 @@ class Pool:
         for _ in range(places(self._ray, self._need) - len(self._places)):
             use = Use(len(self.uses) + 1, time.monotonic())
             self.uses.append(use)
-            made = actor(self._ray, self._need, self._shared)
-            asked = [Asked(made.hello.remote(), None)]
-            self._places.append(Place(use.worker, made, use, asked=asked))
+            place = Place(use.worker, actor(self._ray, self._need), use)
+            self._places.append(place)
+            if self._shared is not None:
+                self._greet(place)
         if any(place.node for place in self._places):
             self._lived = self._looked
         elif self._looked - self._lived > PATIENCE:
@@ -130,6 +139,9 @@ class Pool:
                 "see what is wrong with the cluster (ray status), then give the same command "
                 "again: what is finished is kept",
             )
+
+    def _greet(self, place: Place) -> None:
+        place.asked = [Asked(place.actor.hello.remote(self._shared), None)]
 
     def _next_of(self, place: Place, account: Account) -> list[Job]:
         crew: dict[str, list[float]] = defaultdict(list)

@@ -13,12 +13,13 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import torch
 from filelock import FileLock, Timeout
 
 import undertow
+from undertow.cluster.answers import Outcome, Shared, Spent
 from undertow.cluster.parcels import Parcel, pack, remove_outputs, stays, unpack
 from undertow.config import Cell
 from undertow.errors import UndertowError
@@ -32,46 +33,8 @@ from undertow.plan.jobs import JobStage
 from undertow.study.layout import Study
 
 
-class Here(NamedTuple):
-    """Where a worker is: Ray's identity of its node, and the GPUs that it sees."""
-
-    node: str
-    gpus: str
-
-
-class Spent(NamedTuple):
-    """What was asked for, and how long it took; loading: of it, loading models."""
-
-    answer: Any
-    seconds: float
-    loading: float
-
-
-class Shared(NamedTuple):
-    """What came of cells that were done together: why some failed.
-
-    size: of their groups. kept: what training has captured serves the next of the run as well.
-    """
-
-    failed: dict[Cell, str]
-    size: int
-    kept: bool
-
-
-class Outcome(NamedTuple):
-    """What came of a stage: its outputs, or why there are none.
-
-    short: the machine had too little memory or room, so that another one may do it.
-    """
-
-    outputs: Parcel | None
-    error: str | None = None
-    trace: str = ""
-    short: bool = False
-
-
 class Worker:
-    """Runs stages in a folder of its own, one at a time; Ray makes an actor of it.
+    """Runs stages in a folder of its own, one at a time, inside an actor of Ray.
 
     shared: params.yaml, dvc.yaml and data/, the same for every stage. threads: of torch.
     """
@@ -91,14 +54,6 @@ class Worker:
         """Remove the scratch folder."""
         os.chdir("/")
         shutil.rmtree(self._root, ignore_errors=True)
-
-    def hello(self) -> Here:
-        """Where it is, once it is ready."""
-        import ray  # which has started this process
-
-        context = ray.get_runtime_context()
-        given = context.get_accelerator_ids().get("GPU", [])
-        return Here(context.get_node_id(), ",".join(map(str, given)))
 
     def together(
         self,
