@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
@@ -32,7 +33,7 @@ HOLDS_IT = re.compile(r"results/cells/.*/(cell\.json|[^/.]+)")  # and so hashes 
 def make(folder: Path, models: Path) -> Repository:
     """Two models, two arms; a plain student, one of the other model, and one more round.
 
-    24 of the stages are a worker's: enough for something to be finished between any two kills.
+    24 of the stages are a worker's: enough for two to be finished for each of ten kills.
     """
     params = tiny_params(models)
     params["grid"] |= {"arms": ["trait_0", "trait_1"], "students": ["plain", "cross"]}
@@ -124,38 +125,72 @@ def alone(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return repository
 
 
+def lines_of(process: Any) -> Queue[str | None]:
+    """What it says from now on, line by line, and None when it has ended."""
+    said: Queue[str | None] = Queue()
+
+    def read() -> None:
+        for line in process.stdout:
+            said.put(line)
+        said.put(None)
+
+    Thread(target=read, daemon=True).start()
+    Thread(target=process.stderr.read, daemon=True).start()  # or it would wait for a reader
+    return said
+
+
+def replaced(node: Any, cluster: Any) -> Thread:
+    """Kill a node; another one takes its place when it has started, which takes seconds."""
+    cluster.nodes.remove(node)
+    cluster.remove_node(node, allow_graceful=False)
+    starts = Thread(target=lambda: cluster.nodes.append(cluster.add_node(wait=False, **NODE)))
+    starts.start()
+    return starts
+
+
 def killed(process: Any, cluster: Any, draws: random.Random) -> list[str]:
     """Kill nodes while it runs, then the driver itself; what it had said until then.
 
-    A node is killed after something was finished since the last one. What has been lost twice is
-    spared: a third time would be the end of it, which another test looks at.
+    A node is killed after a worker has finished something since the last kill: after a part of the
+    time that this took, drawn at random, or when the next thing is finished. So two stages are
+    finished for a kill at most, on slow and on fast machines, but for what is finished while a
+    node dies. What has been lost twice is spared: a third time would be the end of it, which
+    another test looks at.
     """
     said: list[str] = []
-    Thread(target=process.stderr.read, daemon=True).start()  # or it would wait for a reader
-    kills, killed_at = 0, 0.0
+    lines, starting = lines_of(process), list[Thread]()
+    killed_at, due = 0.0, None
     lost: Counter[str] = Counter()
     works: dict[str, str] = {}
-    for line in process.stdout:
-        said.append(line)
-        event = json.loads(line)
-        lost[event.get("stage", "")] += event["event"] == "lost"
-        if event["event"] == "started":
-            works[event["node"][-4:]] = event["stage"]
-        if event["event"] != "finished" or event["time"] < killed_at:
-            continue
-        if kills == KILLS:
-            process.send_signal(signal.SIGKILL)
+    while True:
+        try:
+            line = lines.get(timeout=None if due is None else max(0, due - time.monotonic()))
+        except Empty:
+            line = ""
+        if line is None:
             break
-        time.sleep(draws.uniform(0, 2))
-        may_go = [node for node in cluster.nodes if lost[works.get(node.node_id[:4], "")] < 2]
-        if may_go:
-            node = draws.choice(may_go)
-            cluster.nodes.remove(node)
-            cluster.remove_node(node, allow_graceful=False)
-            cluster.nodes.append(cluster.add_node(wait=False, **NODE))
-            kills, killed_at = kills + 1, time.time()
+        if line:
+            said.append(line)
+            event = json.loads(line)
+            lost[event.get("stage", "")] += event["event"] == "lost"
+            if event["event"] == "started":
+                works[event["node"][-4:]] = event["stage"]
+            if event["event"] != "finished" or event["time"] < killed_at:
+                continue
+            if len(starting) == KILLS:
+                process.send_signal(signal.SIGKILL)
+                break
+            wait = draws.uniform(0, event["seconds"]) if due is None else 0
+            due = time.monotonic() + wait
+        elif due is not None:
+            due, killed_at = None, time.time()
+            may_go = [node for node in cluster.nodes if lost[works.get(node.node_id[:4], "")] < 2]
+            if may_go:
+                starting.append(replaced(draws.choice(may_go), cluster))
     process.wait()
-    assert kills == KILLS, "".join(said)
+    for node in starting:
+        node.join()
+    assert len(starting) == KILLS, "".join(said)
     return said
 
 
