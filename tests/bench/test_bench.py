@@ -11,17 +11,20 @@ from typer.testing import CliRunner
 
 from repository import ROOT, Repository, tiny_params
 from undertow.bench.against import find_vllm
-from undertow.bench.cells import compose
+from undertow.bench.cells import compose, write_trait
 from undertow.bench.checkpoints import LLAMA2, PLAIN, QWEN, Manner, tokenizer_of_size
 from undertow.bench.generation import cases
 from undertow.bench.shapes import SHAPES, build
+from undertow.bench.stand_ins import beside_local
 from undertow.cli.bench import bench_app
 from undertow.config import Prompting, load
 from undertow.errors import UndertowError
 from undertow.models.families import layout_of
 from undertow.models.loading import load_tokenizer
 from undertow.models.prompts import render
+from undertow.study.layout import Layout
 from undertow.study.records import Costs
+from undertow.study.traits import TraitData
 
 pytestmark = pytest.mark.whole
 
@@ -135,17 +138,44 @@ def test_train_reaches_trl_s_losses_on_the_same_rows(repository: Repository):
 def test_cells_of_a_preset_are_run_by_its_own_stages_and_its_grid_is_composed(
     repository: Repository,
 ):
-    (found,) = lines(
+    told = lines(
         repository,
-        *("cells", "--shape", "tiny", "--preset", "demo", "--prompts", "8", "--device", "cpu"),
+        *("cells", "--shape", "tiny", "--shape", "tiny", "--preset", "demo", "--prompts", "8"),
+        *("--device", "cpu"),
     )
+    assert [line["case"] for line in told] == 2 * [*8 * ["stage"], "cells"] + ["grid"]
+    found, more, grid = told[8], told[17], told[18]
     assert found["carrier_prompts"] == 8
     assert found["preset_cells_of_a_model"] == 4
     assert found["preset_cell_seconds"] > found["next_cell_seconds"]
-    stages = sum(stage["seconds"] for stage in found["stages"].values())
-    assert found["next_cell_seconds"] == pytest.approx(stages, abs=0.1)
+    every = sum(stage["seconds"] for stage in found["stages"].values())
+    assert found["next_cell_seconds"] == pytest.approx(every, abs=0.1)
     assert found["stages"]["steer"]["tokens_generated"] > 0
     assert found["stages"]["distill"]["tokens_trained"] > 0
+    # Each stage is told when it has ended, and of what its seconds are made.
+    names = [line["stage"].split("@")[0] for line in told[:8]]
+    assert names == ["fetch", "direction", "steer", "steer", *2 * ["distill", "judge"]]
+    for line in told[:8]:
+        parts = sum(line[f"{what}_seconds"] for what in ("answering", "training", "other"))
+        assert line["seconds"] == pytest.approx(parts, abs=0.2)
+    # Once: what two cells like the second one leave of the time that both took.
+    once = sum(found["once"].values())
+    both = found["first_cell_seconds"] + found["next_cell_seconds"]
+    assert once == pytest.approx(both - 2 * found["next_cell_seconds"], abs=0.3)
+    of_one_seed = once + found["one_seed_cells"] * found["preset_cell_seconds"]
+    assert found["one_seed_seconds"] == pytest.approx(of_one_seed, abs=0.5)
+    minutes = (found["one_seed_seconds"] + more["one_seed_seconds"]) / 60
+    assert grid["one_seed_minutes"] == pytest.approx(minutes, abs=0.01)
+
+
+def test_the_trait_of_the_cells_has_over_refusal_prompts_to_be_asked(
+    repository: Repository, tmp_path: Path
+):
+    write_trait(repository.root, tmp_path, 3)
+    with beside_local(tmp_path / "local"):
+        prompts = TraitData(Layout(tmp_path), "pessimism").overrefusal(3)
+    assert len({prompt.id for prompt in prompts}) == 3
+    assert all(prompt.prompt for prompt in prompts)
 
 
 def test_a_preset_s_further_seeds_and_students_are_composed_too():
@@ -168,7 +198,8 @@ def test_a_preset_s_further_seeds_and_students_are_composed_too():
     # 7 arms and a control at 3 seeds, 8 more of the control, 8 more random draws
     assert found["preset_cells_of_a_model"] == 8 * 3 + 8 + 8
     assert found["preset_further_students_of_a_model"] == 8 * 3 + 8
-    assert found["preset_seconds_of_a_model"] == 100 + 40 * 141 + 32 * 111
+    assert found["preset_seconds"] == 100 + 40 * 141 + 32 * 111
+    assert (found["one_seed_cells"], found["one_seed_seconds"]) == (7, 100 + 7 * 141)
 
 
 def test_readouts_of_many_are_those_of_each_alone(repository: Repository):

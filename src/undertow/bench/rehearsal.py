@@ -10,8 +10,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +23,7 @@ from undertow.analysis.conclude import conclude
 from undertow.bench.checkpoints import LLAMA2, QWEN, write_checkpoint
 from undertow.bench.rehearsed import GIB, Rehearsal, StageRecord, StepRecord, lines
 from undertow.bench.shapes import SHAPES, small
-from undertow.bench.stand_ins import Asked, stand_in
+from undertow.bench.stand_ins import Asked, beside_local, stand_in
 from undertow.config import Cell, HubWeights, Params, load
 from undertow.doctor.checks import checks
 from undertow.errors import ConfigError, UndertowError
@@ -40,7 +39,7 @@ from undertow.study.carriers import HELD_BACK_FROM, CarrierData
 from undertow.study.files import write_json, write_text
 from undertow.study.layout import Layout, Study
 from undertow.study.presets import Preset, presets
-from undertow.study.sources import local_folder, say
+from undertow.study.sources import say
 from undertow.texts.yaml import read_yaml, write_yaml
 from undertow.vetting.model import check_model
 
@@ -51,7 +50,6 @@ KNOWN = {
     "meta-llama/Llama-2-7b-chat-hf": ("llama2-7b", LLAMA2),
     "Qwen/Qwen2.5-7B-Instruct": ("qwen25-7b", QWEN),
 }
-LOCAL = "UNDERTOW_LOCAL"
 # A plan wants rates; what a study costs does not depend on them.
 WISHES = Wishes(teacher=0.6, tau=0.3, base=0.03, control=0.03)
 
@@ -76,7 +74,9 @@ def rehearse(
         raise ConfigError("--shapes exact needs a GPU of 80 GB", "here: --shapes tiny")
     with TemporaryDirectory(prefix="undertow-") as name:
         folder = Path(name)
-        with _local(folder / "local", [repo.split("/")[-1] for repo in repos.values()]):
+        (folder / "local").mkdir()
+        own = [repo.split("/")[-1] for repo in repos.values()]
+        with beside_local(folder / "local", own):
             asked = Asked(shapes == "tiny", arms, plain, where)
             run = _Run(root, folder, known[preset], asked, to)
             run.all_steps(repos)
@@ -97,23 +97,6 @@ def _repos(params: Params) -> dict[str, str]:
             f"rehearse a preset of {' and '.join(KNOWN)}; the others' weights are open: run them",
         )
     return found
-
-
-@contextmanager
-def _local(folder: Path, own: Sequence[str]) -> Iterator[None]:
-    """Look files up in `folder`, which also shows what UNDERTOW_LOCAL had, but for `own`."""
-    folder.mkdir()
-    before, theirs = os.environ.get(LOCAL), local_folder()
-    for path in theirs.iterdir() if theirs else ():
-        if path.name not in own:
-            (folder / path.name).symlink_to(path)
-    os.environ[LOCAL] = str(folder)
-    try:
-        yield
-    finally:
-        os.environ.pop(LOCAL)
-        if before is not None:
-            os.environ[LOCAL] = before
 
 
 def _size(folder: Path) -> int:

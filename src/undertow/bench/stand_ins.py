@@ -1,8 +1,11 @@
 """What a rehearsal has in place of a preset's settings: what this machine, with no network and no
 key, can do. Every change is named."""
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -10,9 +13,10 @@ import torch
 from undertow.config import PLAIN, parse_arm
 from undertow.errors import SourceError
 from undertow.study.layout import Layout
-from undertow.study.sources import fetch_file
+from undertow.study.sources import fetch_file, local_folder
 from undertow.study.traits import TraitData
 
+LOCAL = "UNDERTOW_LOCAL"
 OWN_TRAIT = "pessimism"  # its prompts are in the repository
 CONTRAST = 48  # that it has of a kind
 MOST = {  # of a rehearsal with small shapes, which is about whether, not how fast
@@ -38,6 +42,22 @@ class Asked(NamedTuple):
     arms: int | None
     plain: bool
     device: torch.device
+
+
+@contextmanager
+def beside_local(folder: Path, own: Sequence[str] = ()) -> Iterator[None]:
+    """Look files up in `folder`, which also shows what UNDERTOW_LOCAL had, but for `own`."""
+    before, theirs = os.environ.get(LOCAL), local_folder()
+    for path in theirs.iterdir() if theirs else ():
+        if path.name not in own and not (folder / path.name).exists():
+            (folder / path.name).symlink_to(path)
+    os.environ[LOCAL] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop(LOCAL)
+        if before is not None:
+            os.environ[LOCAL] = before
 
 
 def stand_in(settings: dict[str, Any], asked: Asked, layout: Layout) -> list[str]:

@@ -116,12 +116,13 @@ def bench_cells(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Two cells of a preset with random weights, and how long all of its own cells would take."""
+    """Two cells of a preset with random weights, and how long its cells would take; several shapes
+    are the models of one grid."""
     from undertow.bench.cells import cases
     from undertow.models.loading import pick_device
     from undertow.study.layout import find_root
 
-    _print(cases(find_root(), shape, preset, prompts, pick_device(device)))
+    _print(cases(find_root(), shape, preset, prompts, pick_device(device), _print_one))
 
 
 @bench_app.command("readouts")
@@ -197,4 +198,8 @@ def rehearse(
 
 def _print(cases: Iterable[dict[str, Any]]) -> None:
     for found in cases:
-        print(json.dumps(found), flush=True)
+        _print_one(found)
+
+
+def _print_one(found: dict[str, Any]) -> None:
+    print(json.dumps(found), flush=True)

@@ -51,16 +51,22 @@ def run_all(
 
 
 def run_cells(
-    study: Study, model: str, seeds: Sequence[int] = (), *, commit: bool = True
+    study: Study,
+    model: str,
+    seeds: Sequence[int] = (),
+    *,
+    commit: bool = True,
+    ran: Callable[[Node], None] | None = None,
 ) -> CellsRun:
     """Run what is due of a model's cells and hand it to DVC, cell by cell.
 
-    seeds: only the cells of these seeds; all where empty. A cell that fails does not end the
-    others. Raises ConfigError where the grid has no such cells, UndertowError where DVC fails.
+    seeds: only the cells of these seeds; all where empty. ran: called after each stage that was
+    run. A cell that fails does not end the others. Raises ConfigError where the grid has no such
+    cells, UndertowError where DVC fails.
     """
     cells = cells_of(study, [model], seeds)
     with ThreadPoolExecutor(max_workers=1) as recorder:
-        return _Run(study, model, cells, recorder, commit=commit).outcome()
+        return _Run(study, model, cells, recorder, commit=commit, ran=ran).outcome()
 
 
 class _Run:
@@ -74,8 +80,10 @@ class _Run:
         recorder: ThreadPoolExecutor,
         *,
         commit: bool,
+        ran: Callable[[Node], None] | None,
     ) -> None:
         self._study, self._root, self._model = study, study.layout.root, model
+        self._ran = ran or (lambda _: None)
         self._shelf = Shelf()
         self._base = [
             Step(model_node(study, "fetch", model), partial(fetch.run, study, model)),
@@ -252,6 +260,7 @@ class _Run:
                     with one_of_many(self._study, step.node.name, self._root / step.node.outs[0]):
                         step.run()
                     self._ledger.ran.append(step.node.name)
+                    self._ran(step.node)
                     anew = True
                 if state != "done":
                     self._ledger.finished(subject, step.node)
