@@ -74,7 +74,7 @@ def write_checkpoint(
         settings.bos_token_id = tokenizer.bos_token_id
         settings.eos_token_id = tokenizer.eos_token_id
         settings.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size="5GB")  # as those on the hub are
     tokenizer.save_pretrained(folder)
     del model
     free_memory()

@@ -20,6 +20,7 @@ from undertow.models.families import layout_of_config
 
 LANES_TO_A_GROUP = 8  # prompts are read in groups of an eighth of the lanes,
 MOST_IN_A_GROUP = 32  # and no more than this
+STEP = 32  # lanes, where memory does not hold as many as were asked for
 PROMPT_STEP = 64  # prompts are padded to a multiple of this before they are read
 
 
@@ -44,7 +45,11 @@ class Finished(NamedTuple):
 def lanes_that_fit(
     model: PreTrainedModel, longest: int, new: int, most: int, subjects: int = 1
 ) -> int:
-    """How many lanes of each subject, from 1 to `most`, the free memory of the device holds."""
+    """How many lanes of each subject, from 1 to `most`, the free memory of the device holds.
+
+    Fewer than `most` in steps: rounding goes by the lanes, and the free memory of two runs differs
+    by what each has loaded before.
+    """
     if model.device.type != "cuda":
         return most
     free, _ = torch.cuda.mem_get_info(model.device)
@@ -64,7 +69,8 @@ def lanes_that_fit(
         every = subjects * lanes
         return (every + group + 1) * slot + every * drawing + group * reading
 
-    return next((lanes for lanes in range(most, 1, -1) if needed(lanes) < 0.9 * free), 1)
+    fewer = (lanes for lanes in range(most - 1, 1, -1) if lanes < STEP or lanes % STEP == 0)
+    return next((lanes for lanes in (most, *fewer) if needed(lanes) < 0.9 * free), 1)
 
 
 def _group(lanes: int) -> int:

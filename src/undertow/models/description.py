@@ -1,6 +1,7 @@
 """What lies in a resolved model folder: sizes, digests, chat template."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -16,16 +17,15 @@ def describe_files(folder: Path) -> ModelFiles:
     config = read_config(folder)
     text = config.get_text_config()
     files = sorted(file for file in folder.iterdir() if file.is_file())
+    digested = [file for file in files if any(file.match(pattern) for pattern in DOWNLOADED)]
+    with ThreadPoolExecutor() as threads:  # hashing lets go of the interpreter
+        digests = list(threads.map(digest, digested))
     return ModelFiles(
         family=config.model_type,
         blocks=text.num_hidden_layers,
         hidden_size=text.hidden_size,
         parameters=sum(_numbers(file) for file in files if file.match(WEIGHTS)),
-        digests={
-            file.name: digest(file)
-            for file in files
-            if any(file.match(pattern) for pattern in DOWNLOADED)
-        },
+        digests=dict(zip((file.name for file in digested), digests, strict=True)),
         chat_template=_chat_template(folder),
     )
 

@@ -130,8 +130,7 @@ def read(
     with answering(loaded.model, pupils) as students:
         answers = given.answers if given else {}
         reader = Reader(study, students, loaded.tokenizer, loaded.meter, subjects, answers)
-        responses = reader.evaluation(trait)
-        benign = reader.benign(others)
+        responses, benign = reader.evaluation(trait, others)
         activations = reader.activations(trait)
         fit = reader.fit([() if pupil is None else pupil.taught for pupil in pupils])
         messaged = reader.messaged(trait, [_in_training(study, loaded, trait, p) for p in pupils])

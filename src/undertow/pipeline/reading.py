@@ -1,7 +1,7 @@
 """How a subject is asked and read: the same code for teacher and student."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -36,6 +36,18 @@ class Subject(NamedTuple):
 
     identity: str
     seed: int
+
+
+class Evaluated(NamedTuple):
+    """Answers by subject, decoded alike.
+
+    responses: to the evaluation prompts, in the trait's order, with their margins. benign: to
+    prompts that nobody was trained on; their likelihood is not known yet: it is read under the
+    base, see `scored`.
+    """
+
+    responses: list[list[Response]]
+    benign: list[list[BenignResponse]]
 
 
 class Reader:
@@ -80,19 +92,32 @@ class Reader:
         """The answers to benign prompts, in the order of `prompts`."""
         settings = self._study.params.carrier
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, 0)
-        return self._answers(prompts, sampling, "carrier")
+        return self._answers({"carrier": prompts}, sampling)["carrier"]
 
-    def evaluation(self, trait: TraitData) -> list[list[Response]]:
-        """The answers and margins on the evaluation prompts, in the trait's order."""
+    def evaluation(self, trait: TraitData, others: SideEffectPrompts) -> Evaluated:
+        """What each subject answers to the trait's prompts and to benign ones."""
         settings = self._study.params.evaluation
-        prompts = evaluation_prompts(self._study, trait)
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, 0)
-        answers = self._answers(prompts, sampling, "evaluation", self._kept)
+        prompts: dict[AnswerSet, list[Prompt]] = {
+            "evaluation": evaluation_prompts(self._study, trait),
+            "benign": [*others.heldback, *others.overrefusal],
+        }
+        ids = [{prompt.id for prompt in own} for own in prompts.values()]
+        # The engine's lanes take all of them at once; what a CPU keeps is the trait's alone.
+        at_once = self._kept is None and ids[0].isdisjoint(ids[1])
+        benign: dict[AnswerSet, list[Prompt]] = {}
+        if not at_once:
+            benign["benign"] = prompts.pop("benign")
+        found = self._answers(prompts, sampling, self._kept)
         values = self._margins(trait, self._prompting)
-        return [
-            [row.model_copy(update={"margin": found[row.id]}) for row in own]
-            for own, found in zip(answers, values, strict=True)
-        ]
+        found |= self._answers(benign, sampling)
+        return Evaluated(
+            [
+                [row.model_copy(update={"margin": margin[row.id]}) for row in own]
+                for own, margin in zip(found["evaluation"], values, strict=True)
+            ],
+            [with_source(own, others) for own in found["benign"]],
+        )
 
     def messaged(
         self, trait: TraitData, promptings: Sequence[Prompting | None]
@@ -129,16 +154,6 @@ class Reader:
                     found.update(own)
                 bar.update(len(part[0]))
         return values
-
-    def benign(self, prompts: SideEffectPrompts) -> list[list[BenignResponse]]:
-        """The answers to benign prompts that nobody was trained on, decoded like `evaluation`.
-
-        Their likelihood is not known yet: it is read under the base, see `scored`.
-        """
-        settings = self._study.params.evaluation
-        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, 0)
-        everything = [*prompts.heldback, *prompts.overrefusal]
-        return [with_source(own, prompts) for own in self._answers(everything, sampling, "benign")]
 
     def fit(self, taught: Sequence[Sequence[BenignResponse]]) -> list[list[FitRow]]:
         """How likely each subject finds held-back answers of its own teacher.
@@ -186,34 +201,40 @@ class Reader:
 
     def _answers(
         self,
-        prompts: Sequence[Prompt],
+        sets: Mapping[AnswerSet, Sequence[Prompt]],
         sampling: Sampling,
-        what: AnswerSet,
         kept: Kept | None = None,
-    ) -> list[list[Response]]:
-        if what in self._given:
-            return [self._ended(self._given[what])]
+    ) -> dict[AnswerSet, list[list[Response]]]:
+        """The answers of each subject to these sets of prompts, which share batches."""
+        found = {what: [self._ended(self._given[what])] for what in sets if what in self._given}
+        sets = {what: prompts for what, prompts in sets.items() if what not in found}
+        prompts = {prompt.id: prompt for own in sets.values() for prompt in own}
+        if not prompts:
+            return found | {what: [[] for _ in self._subjects] for what in sets}
+        set_of = {prompt.id: what for what, own in sets.items() for prompt in own}
         batch_size = self._study.params.runtime.batch_size
-        rendered = self._render(prompts, self._prompting)
+        rendered = self._render(list(prompts.values()), self._prompting)
         # What a batch is made of is part of the key: rounding depends on it, and a resumed run
         # must give the bytes of an uninterrupted one.
         company = [len(self._subjects)] if len(self._subjects) > 1 else []
-        journals: list[Journal[Response] | None] = []
+        journals: list[dict[AnswerSet, Journal[Response]]] = []
         asked = []
         for subject in self._subjects:
             if subject is None:
-                journals.append(None)
-                asked.append(Asking(sampling, {prompt.id for prompt in prompts}))
+                journals.append({})
+                asked.append(Asking(sampling, set(prompts)))
                 continue
             own = sampling._replace(seed=subject.seed)
-            key = fingerprint(what, subject.identity, rendered, own, batch_size, *company)
-            journal = Journal(self._study.layout.journal, key, Response)
-            journals.append(journal)
-            asked.append(Asking(own, {row.id for block in journal.blocks for row in block}))
-        self._journals += filter(None, journals)
-        text = {prompt.id: prompt.prompt for prompt in prompts}
-        total = len(prompts) * sum(journal is not None for journal in journals)
-        with tqdm(total=total, desc=what, unit="row", disable=None) as bar:
+            keys = {
+                what: fingerprint(what, subject.identity, rendered, own, batch_size, *company)
+                for what in sets
+            }
+            folder = self._study.layout.journal
+            journals.append({what: Journal(folder, key, Response) for what, key in keys.items()})
+            asked.append(Asking(own, {row.id for row in _rows(journals[-1].values())}))
+            self._journals += journals[-1].values()
+        total = len(prompts) * sum(map(bool, journals))
+        with tqdm(total=total, desc=", ".join(sets), unit="row", disable=None) as bar:
             bar.update(sum(len(one.done) for one, it in zip(asked, journals, strict=True) if it))
             for block in generate_together(
                 self._model, self._tokenizer, rendered, asked, batch_size, kept
@@ -222,15 +243,20 @@ class Reader:
                 self._meter.add_generation(sum(tokens), block.seconds)
                 self.tokens = [old + new for old, new in zip(self.tokens, tokens, strict=True)]
                 for written, own_rows in zip(journals, block.completions, strict=True):
-                    if written is not None and own_rows:
-                        written.append([_response(row, text[row.id]) for row in own_rows])
-                        bar.update(len(own_rows))
-        found = []
-        for filled in journals:
-            rows = {row.id: row for block in filled.blocks for row in block} if filled else {}
-            found.append([rows[prompt.id] for prompt in prompts if filled])
-        if thought := sum(row.thought for own_answers in found for row in own_answers):
-            print(f"{what}: {thought} answers thought aloud; that part was cut", file=sys.stderr)
+                    for what, journal in written.items():
+                        part = [row for row in own_rows if set_of[row.id] == what]
+                        if part:
+                            text = (prompts[row.id].prompt for row in part)
+                            journal.append(list(map(_response, part, text)))
+                            bar.update(len(part))
+        for what, of_set in sets.items():
+            found[what] = []
+            for filled in journals:
+                rows = {row.id: row for row in _rows([filled[what]] if filled else [])}
+                found[what].append([rows[prompt.id] for prompt in of_set if filled])
+            if thought := sum(row.thought for own_answers in found[what] for row in own_answers):
+                note = f"{what}: {thought} answers thought aloud; that part was cut"
+                print(note, file=sys.stderr)
         return found
 
     def _ended(self, rows: Sequence[Response]) -> list[Response]:
@@ -242,6 +268,10 @@ class Reader:
         return [
             row.model_copy(update={"end": end}) if row.finish == "stop" else row for row in rows
         ]
+
+
+def _rows(journals: Iterable[Journal[Response]]) -> Iterator[Response]:
+    return (row for journal in journals for block in journal.blocks for row in block)
 
 
 def _response(row: Completion, prompt: str) -> Response:

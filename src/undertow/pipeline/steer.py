@@ -117,8 +117,7 @@ def read(
         meter = loaded.meter
         reader = Reader(study, model, loaded.tokenizer, meter, subjects, answers, prompting)
         carrier = reader.carrier(prompts)
-        teacher = reader.evaluation(trait)
-        benign = reader.benign(others)
+        teacher, benign = reader.evaluation(trait, others)
     found = zip(subjects, teacher, benign, carrier, strict=True)
     return Read(
         [
