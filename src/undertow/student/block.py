@@ -19,6 +19,7 @@ from transformers.activations import ACT2FN
 
 from undertow.models.block_kind import DOWN, OUTPUT, BlockKind, block_kinds, rms_norm, rotated
 from undertow.models.families import FamilyLayout
+from undertow.student.adapted_product import adapted_product
 
 Weights = Mapping[str, Tensor]
 """By name within the block, as in "mlp.down_proj.weight"."""
@@ -167,29 +168,35 @@ class _Linear:
         """Each layer's [S, T, outputs] from x [S, T, inputs]."""
         outputs = dict(self._kind.outputs)
         widths = [outputs[name] for name in names]
-        added = self._added(x, names, widths)
-        if f"{joint(names)}.weight" in self._weights:
-            every = self._plain(x, joint(names))
-            return torch.split(every if added is None else every + added, widths, dim=-1)
-        plain = [self._plain(x, name) for name in names]
-        if added is None:
-            return plain
-        more = torch.split(added, widths, dim=-1)
-        return [value + part for value, part in zip(plain, more, strict=True)]
+        adapter = self._adapter(x, names, widths)
+        weight = self._weights.get(f"{joint(names)}.weight")
+        if weight is None:
+            values = [self._plain(x, name) for name in names]
+            if adapter is None:
+                return values
+            down, up = (part.transpose(1, 2) for part in adapter)
+            added = torch.split(torch.bmm(torch.bmm(x, down), up), widths, dim=-1)
+            return [value + part for value, part in zip(values, added, strict=True)]
+        if adapter is None:
+            return torch.split(self._plain(x, joint(names)), widths, dim=-1)
+        every = adapted_product(x, weight, *adapter)
+        bias = self._weights.get(f"{joint(names)}.bias")
+        return torch.split(every if bias is None else every + bias, widths, dim=-1)
 
     def _plain(self, x: Tensor, name: str) -> Tensor:
         weights = self._weights
         return functional.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
 
-    def _added(self, x: Tensor, names: tuple[str, ...], widths: Sequence[int]) -> Tensor | None:
-        """What the adapters of layers with one input add: [S, T, all outputs]."""
+    def _adapter(
+        self, x: Tensor, names: tuple[str, ...], widths: Sequence[int]
+    ) -> tuple[Tensor, Tensor] | None:
+        """The A's [S, ranks, inputs] and B's [S, outputs, ranks] of layers with one input."""
         here = [part for part in self._parts if part.layer.name in names]
         if not here:
             return None
         students, rank = x.shape[0], self._kind.rank
         ranks, inputs = len(here) * rank, here[0].layer.inputs
         down = self._adapters[:, here[0].down : here[0].down + ranks * inputs]
-        low = torch.bmm(x, down.view(students, ranks, inputs).transpose(1, 2))
         # Every layer reads its own ranks alone: B's stand along the diagonal.
         at = {part.layer.name: (number * rank, part) for number, part in enumerate(here)}
         blocks = []
@@ -200,7 +207,7 @@ class _Linear:
             before, part = at[name]
             up = self._adapters[:, part.up : part.up + width * rank].view(students, width, rank)
             blocks.append(functional.pad(up, (before, ranks - rank - before)))
-        return torch.bmm(low, torch.cat(blocks, dim=1).transpose(1, 2))
+        return down.view(students, ranks, inputs), torch.cat(blocks, dim=1)
 
     def query_key_value(self, x: Tensor) -> Sequence[Tensor]:
         (names, *_) = self._kind.groups
