@@ -32,7 +32,9 @@ from undertow.study.sources import fetch_file, say
 from undertow.study.traits import TraitData
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = (":!docs/results", ":!tests", ":!data/store")
+# Of docs/results the parameter files go along: planned studies are run from them.
+PUBLISHED = tuple(f":!docs/results/*.{end}" for end in ("csv", "gz", "html", "json", "svg", "txt"))
+LEFT_OUT = (*PUBLISHED, ":!tests", ":!data/store")
 DATA = ("data/carriers", "data/traits")
 MB = 1_000_000
 

@@ -147,7 +147,10 @@ def test_what_is_carried_is_what_is_needed_there(place: Path):
     ]
     assert "code/cli.py" in carried["code"]
     assert "code/data/traits/pessimism/trait.yaml" in carried["code"]
-    assert not [name for name in carried["code"] if "/tests/" in name or "/results/" in name]
+    assert "code/docs/results/planned/draws.yaml" in carried["code"]
+    studies = [name for name in carried["code"] if "/docs/results/" in name]
+    assert {name.rpartition(".")[2] for name in studies} == {"md", "yaml"}
+    assert not [name for name in carried["code"] if "/tests/" in name]
     assert "weights/tiny/model.safetensors" in carried["weights-tiny"]
     assert "weights/tiny/pickled.bin" not in carried["weights-tiny"]
 
