@@ -3,6 +3,7 @@
 import gc
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -26,6 +27,17 @@ def halving(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]
     middle = (len(items) + 1) // 2
     print(f"out of memory at {len(items)} rows: going on with {middle}", file=sys.stderr)
     return halving(items[:middle], work) + halving(items[middle:], work)
+
+
+@cache
+def spare_imports() -> None:
+    """Let the collector pass over what this process has imported, from now on; once, before
+    anything is on the device.
+
+    Half a million objects, which each look at all of them would take a quarter of a second for.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def free_memory() -> None:

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from undertow.models.loading import load_model, load_quantized, load_tokenizer, pick_device, resolve
-from undertow.models.memory import free_memory
+from undertow.models.memory import free_memory, spare_imports
 from undertow.pipeline.meter import Meter
 from undertow.study.layout import Study
 
@@ -37,6 +37,7 @@ class Shelf:
         spec = study.params.model_spec(name)
         device = pick_device(study.params.runtime.device)
         if device.type == "cuda":
+            spare_imports()
             free_memory()  # what ended work still holds: only the collector frees its cycles
         meter = Meter(str(device))
         if (name, nf4) not in self._held:
