@@ -404,6 +404,9 @@ def test_a_summary_of_an_older_method_says_that_the_method_changed(study: Locked
     assert note.startswith("The method changed, not the data: summary.json of the working tree")
     assert found.headline.startswith("Nothing changed")
     assert "The method changed, not the data" in comparison_markdown(found)
+    write_json(path, {**now, "method": 3})
+    (note,) = [note for note in between(study, "one", None).notes if "method" in note]
+    assert "computed by method 3, this version's is 4." in note
 
 
 def test_further_control_students_are_part_of_the_comparison(study: LockedStudy):

@@ -85,6 +85,7 @@ def alike_of(prior):
             prior.population.reference,
             weights / weights.sum(),
             prior.population.densities[shown],
+            prior.population.unlike[shown],
         ),
         prior.least,
     )
@@ -164,3 +165,9 @@ def test_a_stretch_measures_each_side_in_its_own_reach():
     assert stretched_estimate(estimate, 2.0, 2.5) == Estimate(1.0, -1.0, 2.5)
     assert deviation(Estimate(1.0, None, 3.0), np.array([-math.inf, 2.0])).tolist() == [0.0, 0.5]
     assert stretch_of(np.array([[0.1, 0.2]]), 0.95) == 1.0
+
+
+def test_a_stretch_counts_resamples_by_their_weight():
+    largest, weights = np.array([[4.0, 1.0, 3.0, 2.0], [0.0] * 4]), np.array([0.2, 3.0, 0.4, 0.4])
+    assert stretch_of(largest, 0.95, weights) == 3.0 and stretch_of(largest, 0.96, weights) == 4.0
+    assert stretch_of(largest, 0.5, np.ones(4)) == 2.0

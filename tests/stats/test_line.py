@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.optimize import lsq_linear
 from students import real_students
 
 from undertow.stats.draws import Draws, SeedErrors
@@ -87,7 +88,7 @@ def test_counting_the_opposite_gives_the_same_line(scenario):
 
 def test_the_slope_is_not_weakened_where_teachers_hardly_move():
     # Least squares of one shift on the other is: its x carries the error of 100 verdicts.
-    pooled, least = [], []
+    pooled, precise, least = [], [], []
     for seed in range(400):
         arms = family(WEAK, seed, tau=1.0, prompts=100, seed_sd=0.0)
         x, y = (
@@ -99,10 +100,43 @@ def test_the_slope_is_not_weakened_where_teachers_hardly_move():
         )
         weights = np.array(list(arms))
         pooled.append((weights @ y, weights @ x))
+        fixed = precision_weights(weights, 3, 6)
+        precise.append((fixed @ y, fixed @ x))
         least.append((x @ y, x @ x))
-    (pooled_y, pooled_x), (least_y, least_x) = (np.mean(one, axis=0) for one in (pooled, least))
-    assert pooled_y / pooled_x == pytest.approx(1.0, abs=0.05)
-    assert least_y / least_x < 0.9
+    slopes = [np.divide(*np.mean(one, axis=0)) for one in (pooled, precise, least)]
+    print("by strength, by precision, least squares:", np.round(slopes, 2))
+    assert slopes[:2] == pytest.approx([1.0, 1.0], abs=0.05)
+    assert slopes[2] < 0.9
+
+
+def seed_covariance(arms, seeds, controls):
+    """Of the students' shifts, where all of them have the spread 1 between seeds."""
+    return np.eye(arms) / seeds + 1 / controls
+
+
+def precision_weights(strengths, seeds, controls, least=-np.inf):
+    """Those of the smallest error between seeds at a slope; none below `least` (0, or no bound)."""
+    root = np.linalg.cholesky(seed_covariance(len(strengths), seeds, controls)).T
+    wanted = np.linalg.solve(root.T, strengths)
+    return lsq_linear(root, wanted, bounds=(least, np.inf)).x
+
+
+def test_precision_weights_are_narrower_and_speak_of_the_strongest_arms():
+    # Why they are not what pools: docs/statistics.md, the transfer line.
+    for arms, seeds, controls in ((7, 3, 3), (7, 3, 8), (3, 5, 12)):
+        strengths = np.arange(1, arms + 1) / arms
+        covariance = seed_covariance(arms, seeds, controls)
+        rising = np.linspace(0.3, 0.9, arms) * strengths  # shifts of students whose tau rises
+        every = [
+            strengths,
+            *(precision_weights(strengths, seeds, controls, b) for b in (-np.inf, 0)),
+        ]
+        errors = [np.sqrt(w @ covariance @ w) / (w @ strengths) for w in every]
+        taus = [w @ rising / (w @ strengths) for w in every]
+        print(arms, seeds, controls, "error", np.round(np.array(errors) / errors[0], 2), end=" ")
+        print("tau", np.round(taus, 2), "weights", *(np.round(w / w.max(), 2) for w in every[1:]))
+        assert errors[1] < errors[2] + 1e-6 < errors[0] and taus[1] > taus[2] - 1e-6 > taus[0]
+        assert every[1][0] < 0 and every[2][0] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_bent_line_does_not_fit_and_a_straight_one_does():

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 from students import published_students
 
+from undertow.stats import population
 from undertow.stats.moderation import Prior, moderate
 from undertow.stats.population import (
     LOGS,
@@ -34,7 +35,8 @@ def uniform(seed=0):
 def known(unlike):
     """Scale 1 and a known spread over arms: what Smyth's prior is."""
     row = unlike * len(SCALES) + int(np.abs(SCALES).argmin())
-    return Population(1.0, np.ones(1), _densities()[row : row + 1])
+    unlike_arms = UNLIKE[unlike : unlike + 1]
+    return Population(1.0, np.ones(1), _densities()[row : row + 1], unlike_arms)
 
 
 @pytest.mark.parametrize("unlike", [3, 5, 8])
@@ -77,6 +79,19 @@ def test_unlike_arms_keep_more_of_their_own():
 
     assert apart([0.7, 1.4, 1.0, 1.1, 0.9]) < 1.6
     assert apart([0.01, 4.0, 1.0, 0.2, 20.0]) > 50
+
+
+def test_weighted_draws_are_those_of_the_cautious_prior(monkeypatch):
+    shown = [Shown(each, 0.0, 4.0) for each in (0.3, 2.0, 1.0, 1.1, 0.9)]
+    usual, (which, within) = population_of(shown), uniform()
+    drawn, weights = usual.variances(shown[0], which, within), usual.caution(which)
+    assert weights.mean() == pytest.approx(1.0) and weights.std() > 0.2
+    monkeypatch.setattr(population, "USUAL", population.CAUTIOUS)
+    cautious = population_of(shown)
+    wanted = np.log(cautious.variances(shown[0], which, within))
+    assert np.average(np.log(drawn), weights=weights) == pytest.approx(wanted.mean(), abs=0.03)
+    assert wanted.mean() < np.log(drawn).mean() - 0.1  # the arm keeps more of its own
+    assert cautious.caution(which) == pytest.approx(np.ones(DRAWS))
 
 
 def test_one_variance_has_nobody_to_learn_from():

@@ -26,8 +26,9 @@ from undertow.study.layout import Layout
 from undertow.study.records import Costs, ReadoutName, Record, Share
 
 # How intervals are computed; 1: every arm by its own seeds, 2: arms of a model together, 3: the
-# same, arms taken as more alike by default and the seeds of rates along the logistic curve.
-METHOD = 3
+# same, arms taken as more alike by default and the seeds of rates along the logistic curve, 4: the
+# same, and for what is said of all arms at once they are taken as less alike.
+METHOD = 4
 
 
 class RateSummary(Share):

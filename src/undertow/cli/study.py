@@ -215,8 +215,9 @@ def validate_coverage(
         typer.Option(help="Draw studies from these students instead: JSON lines, see the docs."),
     ] = None,
     studies: Annotated[
-        int, typer.Option(min=1, help="Simulated studies a row, of models and of students.")
+        int, typer.Option(min=1, help="Simulated studies a row, of seeds, models and students.")
     ] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Of the simulation of these.")] = 0,
 ) -> None:
     """Measure how often intervals hold the truth; minutes, Markdown tables on stdout."""
     from undertow.config import parse_arm
@@ -237,15 +238,15 @@ def validate_coverage(
             for name, arm in read_students(students).items()
             if parse_arm(name).direction == "trait"
         }
-        print(family_markdown(list(students_table(trait, studies=studies))))
+        print(family_markdown(list(students_table(trait, studies=studies, seed=seed))))
         return
     chosen = of or list(Simulation)
     if Simulation.arms in chosen:
         print(coverage_markdown(coverage_table()))
     if Simulation.seeds in chosen:
-        print(moderation_markdown(list(moderation_table())))
+        print(moderation_markdown(list(moderation_table(studies=studies, seed=seed))))
     if Simulation.models in chosen:
-        print(family_markdown(list(family_table(studies=studies))))
+        print(family_markdown(list(family_table(studies=studies, seed=seed))))
 
 
 @validate_app.command("dose")

@@ -170,6 +170,15 @@ class SeedErrors:
             self._drawn[found, stream] = drawn * found.unit**2
         return self._drawn[found, stream]
 
+    def caution(self) -> Floats:
+        """Weights [resamples], 1 in the mean, under which arms are taken as less alike.
+
+        For what is said of all arms at once (population.py); an arm alone knows of no others.
+        """
+        if self.prior is None:
+            return np.ones(self.draws.resamples)
+        return self.prior.population.caution(self.draws.uniform("which", self.model))
+
     def freedom(self, moved: Floats, reference: Floats) -> float | None:
         """Degrees of freedom of mean(moved) - mean(reference); None where seeds show no error."""
         if self.prior is None:

@@ -61,7 +61,7 @@ def estimate_family(
     return Family(
         alone=estimate_transfer(arms, resamples=resamples, confidence=confidence, seed=seed),
         moderated={key: each.transfer for key, each in found.items()},
-        simultaneous=simultaneous(found, confidence),
+        simultaneous=simultaneous(found, confidence, errors.caution()),
         freedom={key: each.freedom for key, each in found.items()},
         prior=prior,
     )
@@ -90,13 +90,15 @@ def known_columns(rows: Floats) -> Floats:
     return known
 
 
-def simultaneous(found: Mapping[K, Resampled], confidence: float) -> dict[K, Transfer]:
+def simultaneous(
+    found: Mapping[K, Resampled], confidence: float, weights: Floats | None = None
+) -> dict[K, Transfer]:
     """The same arms, each interval stretched so that all arms' hold at once.
 
     max-|t| over the joint resamples (Dunnett 1955; Westfall and Young 1993): the deviation of
     a resample is measured in the reach of the pointwise interval on its side, the largest over
     the arms is taken, and its quantile at `confidence` is the stretch. Each estimate (the
-    student's shift, tau) is a family of its own.
+    student's shift, tau) is a family of its own. weights: of the resamples, equal by default.
     """
     stretched = {key: each.transfer for key, each in found.items()}
     for name in INTERVALS:
@@ -108,7 +110,9 @@ def simultaneous(found: Mapping[K, Resampled], confidence: float) -> dict[K, Tra
         if not known:
             continue
         deviations = [deviation(known[key], found[key].shares[name]) for key in known]
-        stretch = stretch_of(np.array(deviations), confidence)
+        # A single arm is no family: nothing is said of others.
+        shares = weights if len(known) > 1 else None
+        stretch = stretch_of(np.array(deviations), confidence, shares)
         for key, estimate in known.items():
             bound = math.inf if name in RATIOS else found[key].bound
             wide: dict[str, Any] = {name: stretched_estimate(estimate, stretch, bound)}
@@ -133,9 +137,16 @@ def deviation(estimate: Estimate, resampled: Floats) -> Floats:
     return far
 
 
-def stretch_of(deviations: Floats, confidence: float) -> float:
-    """The factor, at least 1, by which all intervals hold at once; deviations [arms, resamples]."""
-    return max(1.0, float(np.quantile(deviations.max(axis=0), confidence, method="higher")))
+def stretch_of(deviations: Floats, confidence: float, weights: Floats | None = None) -> float:
+    """The factor, at least 1, by which all intervals hold at once.
+
+    deviations: [arms, resamples]. weights: of the resamples, equal by default.
+    """
+    largest = deviations.max(axis=0)
+    if weights is None:
+        return max(1.0, float(np.quantile(largest, confidence, method="higher")))
+    found = np.quantile(largest, confidence, weights=weights, method="inverted_cdf")
+    return max(1.0, float(found))
 
 
 def stretched_estimate(estimate: Estimate, stretch: float, bound: float = math.inf) -> Estimate:

@@ -209,7 +209,8 @@ class _Line:
         """Wald test that what one tau leaves of the students' shifts is error alone.
 
         The covariance of the residuals is that of the joint resamples, linearised at the
-        pooled tau; the distribution under one tau is that of the same resamples about 0.
+        pooled tau; the distribution under one tau is that of the same resamples about 0. It
+        speaks of all arms at once, and so by the cautious prior of how unlike they are.
         """
         count = len(self._x)
         if count < 2:
@@ -230,7 +231,7 @@ class _Line:
         statistic = float(residual @ inverse @ residual)
         under = np.einsum("ir,ij,jr->r", deviation, inverse, deviation)
         # The resample that was observed is one of them (Davison and Hinkley 1997, eq. 4.11).
-        p = (1 + int((under >= statistic).sum())) / (1 + len(under))
+        p = (1 + float(self._seeds.caution() @ (under >= statistic))) / (1 + len(under))
         return LineFit(p, statistic, count - 1)
 
     def intercept(self, random: DrawResample) -> Estimate:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from undertow.stats.intervals import Floats
 from undertow.stats.moderation import trigamma_inverse
@@ -22,6 +23,7 @@ LOGS = np.arange(-70, 51) * STEP  # log variances, from that of all arms togethe
 SCALES = LOGS[::2]  # of the population
 UNLIKE = np.arange(16) * 0.11  # standard deviations of the log standard deviation over arms
 USUAL = 0.2  # median of how unlike arms are, and scale of its half-Cauchy prior
+CAUTIOUS = 0.4  # the same, for what is said of all arms at once
 NEGLIGIBLE = 1e-4  # of the likeliest point: less is not followed up
 
 
@@ -40,6 +42,7 @@ class Population(NamedTuple):
     reference: float  # the variance at which LOGS is 0
     weights: Floats  # of those points of UNLIKE x SCALES that count, summing to 1
     densities: Floats  # [weights, LOGS] shares of arms at each variance
+    unlike: Floats  # [weights] of UNLIKE
 
     def variances(self, shown: Shown, which: Floats, within: Floats) -> Floats:
         """Draws of s^2 for an arm, from uniform numbers [draws].
@@ -48,7 +51,7 @@ class Population(NamedTuple):
         arm's variance given these.
         """
         rows, columns = len(self.weights), len(LOGS)
-        chosen = np.searchsorted(np.cumsum(self.weights), which).clip(max=rows - 1)
+        chosen = self._chosen(which)
         below = np.cumsum(self.densities * _likelihood(shown, self.reference), axis=1)
         total = below[:, -1:]
         np.divide(below, total, out=below, where=total > 0)
@@ -57,6 +60,20 @@ class Population(NamedTuple):
         found = np.searchsorted(line, chosen + within) - chosen * columns
         drawn: Floats = self.reference * np.exp(LOGS[found.clip(0, columns - 1)])
         return drawn
+
+    def caution(self, which: Floats) -> Floats:
+        """Weights [draws], 1 in the mean, that make these draws those of the prior CAUTIOUS.
+
+        Importance sampling: scale and spread are drawn from the posterior of the usual prior, and
+        the two posteriors differ by the ratio of their priors alone.
+        """
+        ratio = _half_cauchy(self.unlike, CAUTIOUS) / _half_cauchy(self.unlike, USUAL)
+        found: Floats = ratio[self._chosen(which)]
+        return found / found.mean()
+
+    def _chosen(self, which: Floats) -> NDArray[np.intp]:
+        last = len(self.weights) - 1
+        return np.searchsorted(np.cumsum(self.weights), which).clip(max=last)
 
 
 def population_of(shown: Sequence[Shown]) -> Population | None:
@@ -80,7 +97,9 @@ def population_of(shown: Sequence[Shown]) -> Population | None:
     prior = _unlike()[:, None] * flat
     weights = np.exp(logs - logs.max()) * prior.ravel()
     counts = weights > NEGLIGIBLE * weights.max()
-    return Population(reference, weights[counts] / weights[counts].sum(), _densities()[counts])
+    shares = weights[counts] / weights[counts].sum()
+    unlike = np.repeat(UNLIKE, len(SCALES))[counts]
+    return Population(reference, shares, _densities()[counts], unlike)
 
 
 def freedom_of(variances: Floats) -> float:
@@ -96,9 +115,14 @@ def freedom_for(unlike: float) -> float:
 
 def _unlike() -> Floats:
     """Prior of UNLIKE, up to a factor; its first point ends the line and counts half."""
-    found: Floats = 1 / (1 + (UNLIKE / USUAL) ** 2)
+    found = _half_cauchy(UNLIKE, USUAL)
     found[0] /= 2
     return found
+
+
+def _half_cauchy(unlike: Floats, scale: float) -> Floats:
+    """Its density, up to a factor."""
+    return 1 / (1 + (unlike / scale) ** 2)
 
 
 def _likelihood(shown: Shown, reference: float) -> Floats:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from undertow.stats.draws import CONTROL, Draws, SeedErrors
+from undertow.stats.family import stretch_of
 from undertow.stats.intervals import Floats
 from undertow.stats.moderation import Prior, fit_prior, moderate
 from undertow.stats.seeds import Spread, prior_of
@@ -70,9 +71,9 @@ def _row(
         prior = fit_prior(each, counts - 1)
         if prior is None:
             raise ValueError("a study needs two seeds or more in two arms or more")
-        deviations = _deviations(each, counts, index)
+        deviations, caution = _deviations(each, counts, index)
         ours[index] = np.quantile(deviations, 0.95, axis=1)
-        stretch = np.quantile((deviations / ours[index][:, None]).max(axis=0), 0.95)
+        stretch = stretch_of(deviations / ours[index][:, None], 0.95, caution)
         together[index] = (np.abs(shifts[index]) < stretch * ours[index]).all()
         smyths[index] = _reach(each, counts, prior)
 
@@ -93,12 +94,15 @@ def _row(
     )
 
 
-def _deviations(variances: Floats, counts: Floats, study: int) -> Floats:
-    """How far shifts may be off [arms, resamples], by the posterior of the variances."""
+def _deviations(variances: Floats, counts: Floats, study: int) -> tuple[Floats, Floats]:
+    """How far shifts may be off [arms, resamples], by the posterior of the variances.
+
+    And the weights of the resamples [resamples] for what is said of all arms at once.
+    """
     spreads = [Spread(float(v), 0.0, int(n), 1.0) for v, n in zip(variances, counts, strict=True)]
     errors = SeedErrors(Draws(RESAMPLES, study, 0.95), prior_of(spreads))
     found = [errors.of_mean(each, stream) for stream, each in enumerate(spreads)]
-    return np.abs(np.array(found[1:]) - found[CONTROL])
+    return np.abs(np.array(found[1:]) - found[CONTROL]), errors.caution()
 
 
 def _reach(variances: Floats, counts: Floats, prior: Prior) -> Floats:
