@@ -14,10 +14,7 @@ from undertow.errors import UndertowError
 from undertow.models.processes import check_command, count
 from undertow.texts.addresses import public
 
-EXIT_CODES = """\
-Exit codes: 0 done; 1 something went wrong and stderr says what to do; 2 wrong usage;
-3 doctor or trait check found a problem.
-"""
+EXIT_CODES = "Exit codes: 0 done, 1 an error, 2 wrong usage, 3 a check found a problem."
 
 app = typer.Typer(
     help="Measure what a language model inherits from its teacher through benign data.",

@@ -126,8 +126,7 @@ def plan(
 ) -> None:
     """Simulate a study before it is run: interval, power, sizes that would do, and its cost.
 
-    Rates are shares (0.6, not 60). What is not given comes from results/summary.json where it
-    exists, and from params.yaml.
+    Rates are shares (0.6, not 60). The rest comes from results/summary.json and params.yaml.
     """
     if gpus is not None:
         from undertow.plan.gpus import describe_gpus, gpu_plan

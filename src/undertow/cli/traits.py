@@ -40,8 +40,7 @@ def trait_check(
 ) -> None:
     """Say what is wrong or weak in a trait; exit 3 where something is wrong.
 
-    Texts take a second. Measuring on a model takes a minute or more on a CPU, and is left out
-    where a text is wrong.
+    Texts take seconds, measuring on a model a minute or more; it is left out where a text is wrong.
     """
     if texts_only and model is not None:
         raise typer.BadParameter("--texts-only loads no model: leave out --model")

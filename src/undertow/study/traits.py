@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from undertow.config import FileSource
 from undertow.errors import DataError
 from undertow.study.carriers import HELD_BACK_FROM, CarrierData
-from undertow.study.found import problems, read_text
+from undertow.study.found import how_to_get, problems, read_text
 from undertow.study.layout import Layout, Study
 from undertow.study.prompts import (
     ContrastPrompt,
@@ -100,10 +100,12 @@ class TraitData:
         self._folder = layout.trait(name)
         path = self._folder / "trait.yaml"
         if not path.exists():
-            known = ", ".join(_known(layout)) or "(none pulled yet)"
+            known = ", ".join(_known(layout))
             raise DataError(
                 f"no trait {name!r}: {path} does not exist",
-                f"dvc pull data/traits.dvc, or choose one of: {known}",
+                f"choose one of: {known}; or write it: python cli.py trait new {name}"
+                if known
+                else how_to_get(path),
             )
         try:
             self.trait = Trait.model_validate(read_yaml(read_text(path)))
