@@ -21,7 +21,7 @@ from undertow.stats.moderation import trigamma_inverse
 STEP = 0.2  # of the logarithm of a variance
 LOGS = np.arange(-70, 51) * STEP  # log variances, from that of all arms together
 SCALES = LOGS[::2]  # of the population
-UNLIKE = np.arange(16) * 0.11  # standard deviations of the log standard deviation over arms
+UNLIKE = np.arange(16, dtype=np.float64) * 0.11  # standard deviations of log sd over arms
 USUAL = 0.2  # median of how unlike arms are, and scale of its half-Cauchy prior
 CAUTIOUS = 0.4  # the same, for what is said of all arms at once
 NEGLIGIBLE = 1e-4  # of the likeliest point: less is not followed up
@@ -68,8 +68,9 @@ class Population(NamedTuple):
         the two posteriors differ by the ratio of their priors alone.
         """
         ratio = _half_cauchy(self.unlike, CAUTIOUS) / _half_cauchy(self.unlike, USUAL)
-        found: Floats = ratio[self._chosen(which)]
-        return found / found.mean()
+        drawn = ratio[self._chosen(which)]
+        found: Floats = drawn / drawn.mean()
+        return found
 
     def _chosen(self, which: Floats) -> NDArray[np.intp]:
         last = len(self.weights) - 1
@@ -122,7 +123,8 @@ def _unlike() -> Floats:
 
 def _half_cauchy(unlike: Floats, scale: float) -> Floats:
     """Its density, up to a factor."""
-    return 1 / (1 + (unlike / scale) ** 2)
+    found: Floats = 1 / (1 + (unlike / scale) ** 2)
+    return found
 
 
 def _likelihood(shown: Shown, reference: float) -> Floats:
