@@ -21,7 +21,7 @@ from undertow.models.stacked import worth_sharing
 from undertow.pipeline import distill, pass_on, readings, steer, training
 from undertow.pipeline.loading import Loaded, Shelf
 from undertow.pipeline.pupils import Pupil
-from undertow.student.together import ON_CPU
+from undertow.student.group_size import ON_CPU
 from undertow.study.files import digest
 from undertow.study.layout import Study
 from undertow.study.sources import say

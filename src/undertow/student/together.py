@@ -26,18 +26,16 @@ from undertow.student import stack
 from undertow.student.adapter import check_form
 from undertow.student.batch import Share, filled
 from undertow.student.block import Kind, kinds_of
-from undertow.student.dealing import Passes, Sizes, deal, rates, sizes_of
+from undertow.student.dealing import Passes, deal, rates, sizes_of
 from undertow.student.frozen import FrozenBase, packed_bytes
+from undertow.student.group_size import free_bytes, group_that_fits
 from undertow.student.rows import IGNORED, Row
 from undertow.student.step import Step, update_rates
 from undertow.student.teaching import Teaching, used_by
 from undertow.student.trained import LossHook, Trained
 
-ENOUGH = 2.5e13  # weights x tokens of a step, beyond which a larger group is no faster
-MOST_TOKENS = 16384  # of a step, however small the model
 FIXED_ROPES = ("default", "linear", "llama3", "proportional")
-ON_CPU = 4  # students of a group, where somebody asks for it: nothing is gained there
-READ_EVERY = 10  # steps; reading a loss waits for the device
+READ_EVERY = 10  # steps whose losses are read at once
 
 
 class Student(NamedTuple):
@@ -107,7 +105,7 @@ class Together:
         )
         self._at_once, self._recompute = max(one.batch_size for one in settings), False
         whole = sizes_of(run, 1, self._at_once)
-        self.size = size or dealt(len(run), _group_that_fits(model, whole, self._kinds[-1]))
+        self.size = size or dealt(len(run), group_that_fits(model, whole, self._kinds[-1]))
         self._step: Step | None = None
         self._sizes = whole
         self._base: FrozenBase | None = None
@@ -228,7 +226,9 @@ class Together:
         model = self._model
         self._sizes = sizes_of(self._run, self.size, self._at_once)
         if self._base is None:
-            keep = model.device.type != "cuda" or packed_bytes(model) < 0.4 * _free(model.device)
+            keep = model.device.type != "cuda" or packed_bytes(model) < 0.4 * free_bytes(
+                model.device
+            )
             self._base = FrozenBase(model, self._kinds[0].groups, keep=keep)
         return Step(
             self._base,
@@ -271,12 +271,17 @@ class _Lesson:
 
 
 class _Ledger:
-    """Every student's loss at every step: kept on the device, handed on some steps at a time."""
+    """Every student's loss at every step, handed on some steps at a time.
+
+    A GPU copies them to the host by itself, and they are read when the next ones are due: reading
+    the last ones would let it stand still until the next step is on its way.
+    """
 
     def __init__(self, lessons: Sequence[_Lesson], steps: int, loss: Tensor) -> None:
         self._lessons, self._loss = lessons, loss
-        self._kept = torch.zeros(steps, len(loss), device=loss.device)
-        self._every = READ_EVERY if loss.device.type == "cuda" else 1
+        self._on_gpu = loss.device.type == "cuda"
+        self._kept = torch.zeros(steps, len(loss), pin_memory=self._on_gpu)
+        self._copied: tuple[int, Any] | None = None  # so many steps, once this has happened
         self._losses: list[list[float]] = [[] for _ in lessons]
         self._done = 0
         what = "distill" if len(lessons) == 1 else f"distill {len(lessons)} students"
@@ -284,12 +289,22 @@ class _Ledger:
 
     def note(self, number: int) -> None:
         """The device has been told to do this step."""
-        self._kept[number].copy_(self._loss)
-        if (number + 1) % self._every == 0:
+        self._kept[number].copy_(self._loss, non_blocking=True)
+        if not self._on_gpu:
             self._hand_on(number + 1)
+        elif (number + 1) % READ_EVERY == 0:
+            before, self._copied = (
+                self._copied,
+                (number + 1, torch.cuda.current_stream().record_event()),
+            )
+            if before is not None:
+                before[1].synchronize()
+                self._hand_on(before[0])
 
     def closed(self) -> list[list[float]]:
         """The losses by student, once the last step is done."""
+        if self._on_gpu:
+            torch.cuda.current_stream().synchronize()
         self._hand_on(len(self._kept))
         self._bar.close()
         return self._losses
@@ -302,30 +317,6 @@ class _Ledger:
                     lesson.student.on_loss(number + 1, loss, lesson.rates[number + 1])
         self._bar.update(until - self._done)
         self._done = until
-
-
-def _group_that_fits(model: PreTrainedModel, sizes: Sizes, kind: Kind) -> int:
-    """How many students the device holds, and no more than make its products faster."""
-    if model.device.type != "cuda":
-        return ON_CPU
-    tokens, blocks = sizes.most_tokens, int(model.config.num_hidden_layers)
-    weights = sum(one.inputs * one.outputs for one in kind.adapted) * blocks
-    useful = min(MOST_TOKENS, ENOUGH / max(weights, 1)) / tokens
-    config = model.config
-    # What autograd keeps of a token in a block: about five of its width and five of the MLP's.
-    kept = 5 * (config.hidden_size + config.intermediate_size) * model.dtype.itemsize
-    # Adapter, gradient and AdamW's two in float32, the copy that is taken, an update's own needs.
-    state = kind.numbers * blocks * 30
-    free = 0.85 * _free(model.device) - packed_bytes(model) - 2**31
-    fits = free / (tokens * kept * blocks + state)
-    return max(1, int(min(useful, fits)))
-
-
-def _free(device: torch.device) -> int:
-    """Memory that this process can still get on a CUDA device."""
-    free, _ = torch.cuda.mem_get_info(device)
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(free + held)
 
 
 def _pinned(tensor: Tensor) -> Tensor:
