@@ -63,7 +63,18 @@ def test_tau_is_what_pandas_makes_of_the_readings(model: str):
     assert tau == pytest.approx(arm["margin"]["tau"]["value"], abs=1e-6)
 
 
-def test_the_plan_was_there_before_the_results():
+FIRST = ("main", "filtered", "strengths", "defences", "rounds", "refusal")
+
+
+@pytest.mark.parametrize(
+    ("plan", "study"),
+    [
+        *(("PLAN.md", name) for name in FIRST),
+        ("PLAN-2.md", "draws"),
+        ("planned/draws.yaml", "draws"),
+    ],
+)
+def test_the_plan_was_there_before_the_results(plan: str, study: str):
     def added(path: str) -> int:
         command = ["git", "log", "--diff-filter=A", "--format=%ct", "--", f"docs/results/{path}"]
         found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -71,10 +82,7 @@ def test_the_plan_was_there_before_the_results():
             pytest.skip("no history of this file here")
         return int(found.stdout.split()[-1])
 
-    assert all(
-        added("PLAN.md") < added(f"{name}/summary.json")
-        for name in ("main", "filtered", "strengths", "defences", "rounds", "refusal")
-    )
+    assert added(plan) < added(f"{study}/summary.json")
 
 
 def test_the_table_in_the_readme_is_the_published_one():
