@@ -23,9 +23,10 @@ from undertow.texts.addresses import public
 def publish(study: Study, folder: Path) -> None:
     """Write report.html, table.txt, both JSON files, params.yaml, plots/ and the main figures.
 
-    The table of single readings is by far the largest and is compressed; the same readings give
-    the same bytes. Other files in the folder stay. Raises DataError where a cell of the grid has
-    no result, ConfigError for a folder whose files of these names are the study's own.
+    The table of single readings is by far the largest and is compressed, summary.json stands on
+    one line; the same study gives the same bytes. Other files in the folder stay. Raises DataError
+    where a cell of the grid has no result, ConfigError for a folder whose files of these names are
+    the study's own.
     """
     layout = study.layout
     refuse_own(folder, layout)
@@ -42,7 +43,7 @@ def publish(study: Study, folder: Path) -> None:
     for name, picture in pictures(summary).items():
         write_text(folder / name, picture)
     write_json(folder / "metrics.json", headline(summary))
-    write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary, compact=True)
     write_text(folder / "params.yaml", public(layout.params.read_text(encoding="utf-8")))
     for name, table in estimate_tables(summary).items():
         write_text(folder / "plots" / name, table.to_csv())

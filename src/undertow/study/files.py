@@ -92,10 +92,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: BaseModel | dict[str, Any]) -> None:
-    """Indented JSON with a closing newline; NaN and infinity are errors, unknown is null."""
+def write_json(path: Path, value: BaseModel | dict[str, Any], *, compact: bool = False) -> None:
+    """JSON, indented or on one line; NaN and infinity are errors, unknown is null."""
     data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    form: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
+    write_text(path, json.dumps(data, ensure_ascii=False, allow_nan=False, **form) + "\n")
 
 
 def write_rows(path: Path, rows: Iterable[BaseModel]) -> None:
