@@ -231,6 +231,31 @@ def test_a_group_of_one_has_its_own_lengths_and_the_same_bytes_on_a_resumed_run(
     assert first == second
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_losses_that_are_read_late_are_all_heard_and_in_order(
+    device: str, monkeypatch, tmp_path: Path
+):
+    model, tokenizer = model_of("llama2")
+    model = model.to(device)
+    settings = SETTINGS.model_copy(update={"epochs": 9})
+    rows = carrier(10, 0, len(tokenizer))
+    found = []
+    for every in (10, 1):
+        monkeypatch.setattr("undertow.student.together.READ_EVERY", every)
+        heard: list[tuple[int, float]] = []
+        student = Student(
+            Teaching(rows, settings),
+            0,
+            tmp_path / str(every),
+            lambda step, loss, _, heard=heard: heard.append((step, loss)),
+        )
+        (one,) = together(model, tokenizer, [student])
+        assert heard == one.losses
+        found.append(heard)
+    assert [step for step, _ in found[0]] == list(range(1, 28))
+    assert found[0] == found[1]
+
+
 def test_where_memory_runs_out_groups_then_parts_shrink_and_losses_stay(tmp_path: Path, capsys):
     model, tokenizer = model_of("qwen2")
     students = three(len(tokenizer), tmp_path)
