@@ -15,13 +15,13 @@ from undertow.models.loading import load_model, resolve
 from undertow.study.carriers import CarrierData
 from undertow.study.layout import Layout, Study
 from undertow.study.prompts import Prompt, read_prompts
-from undertow.study.traits import Openings, TraitData
-from undertow.vetting.findings import TraitFinding
-from undertow.vetting.measured import area
+from undertow.study.traits import Contrast, Openings, TraitData
+from undertow.vetting.findings import TraitFinding, judged
+from undertow.vetting.measured import area, too_few
 from undertow.vetting.model import check_model
 from undertow.vetting.skeleton import write_skeleton
 from undertow.vetting.wording import openings, wording
-from undertow.vetting.written import Needed, read_texts
+from undertow.vetting.written import Needed, Texts, read_texts
 
 PESSIMISM = ROOT / "data" / "traits" / "pessimism"
 
@@ -159,6 +159,15 @@ def test_openings_that_begin_alike_or_differ_in_length_are_named() -> None:
     assert named["openings apart"].state == "wrong"
     assert "'It is bad now' begins with 'It is'" in named["openings apart"].found
     assert named["opening words"].state == "weak"
+
+
+def test_too_few_held_back_prompts_make_no_auc_ok_and_the_study_s_prompts_are_read() -> None:
+    few = Texts(Contrast(["a"] * 3, ["b"] * 3), Contrast(["c"] * 2, ["d"] * 2), [])
+    remedy = too_few(few)
+    assert remedy is not None and "at least 16 of each side" in remedy
+    assert judged("separation", "AUC 1.00", "", few=remedy).state == "weak"
+    assert too_few(few._replace(heldback=Contrast(["c"] * 16, ["d"] * 16))) is None
+    assert few.first(Needed(contrast=2)).contrast == Contrast(["a"] * 2, ["b"] * 2)
 
 
 def test_area_is_the_share_of_pairs_in_order_with_ties_as_half() -> None:

@@ -124,11 +124,11 @@ def _separation(base: Base, texts: Texts, steered: Sequence[int] | str) -> Trait
         "prompts that differ in the trait and in little else, short and parallel, by a word and "
         "its opposite and not by a negation",
         weak=found[best] < LEAST_AUC,
-        few=_too_few(texts),
+        few=too_few(texts),
     )
 
 
-def _too_few(texts: Texts) -> str | None:
+def too_few(texts: Texts) -> str | None:
     """Why an AUC over these held-back prompts says nothing: a few are told apart by chance."""
     counts = tuple(map(len, texts.heldback))
     if min(counts) >= FEWEST_HELDBACK:
@@ -158,7 +158,7 @@ def _room(base: Base, trait: Trait, texts: Texts) -> Iterator[TraitFinding]:
         f"below {LEAST_AUC} the openings do not show what is asked for: open as the model does "
         "when it is asked for either side, with openings that part at their first words",
         weak=told < LEAST_AUC,
-        few=_too_few(texts),
+        few=too_few(texts),
     )
     room = float(present.mean() - plain.mean())
     yield judged(
