@@ -246,12 +246,17 @@ def _by_verdict(summary: Summary, arms: Sequence[DefenceArm]) -> dict[str, list[
     """What each defence removes, by the verdict on it; placebos left out, SGD by MATCHED."""
     found: dict[str, list[str]] = {}
     for arm in arms:
-        if arm.placebo_of or _is_further_off(arm, arms):
+        if arm.placebo_of or _is_longer(arm) or _is_further_off(arm, arms):
             continue
         shown = f"{arm.student} {_percent(arm.margin.removed[1])}"
         verdict = judged(summary, arm, "margin").verdict
         found.setdefault("not matched" if _learned_less(arm) else verdict, []).append(shown)
     return found
+
+
+def _is_longer(arm: DefenceArm) -> bool:
+    """Whether it is plain, or a defence that has a row of its own, with more epochs."""
+    return arm.student == "twice" or any(each.condition == "epochs" for each in arm.returns)
 
 
 def _off(arm: DefenceArm) -> float | None:
@@ -395,11 +400,14 @@ def _of_defences(summary: Summary, model: str) -> str:
     removed = by_verdict.get("removes transfer", [])
     unknown = by_verdict.get("removes transfer at an unknown cost", [])
     less = by_verdict.get("removes transfer by not learning", [])
+    alike = by_verdict.get("removes transfer, and so does its placebo", [])
     parts = []
     if removed:
         parts.append(f"{len(removed)} remove transfer ({', '.join(removed)})")
     if less:
         parts.append(f"{len(less)} remove it by not learning")
+    if alike:
+        parts.append(f"{len(alike)} remove it, and so does their placebo")
     if unknown:
         cost = "remove it at a cost in learning that is not known"
         parts.append(f"{len(unknown)} {cost} ({', '.join(unknown)})")

@@ -4,7 +4,7 @@ import importlib.util
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -17,6 +17,8 @@ from undertow.study.found import read_record
 
 SMOL, QWEN = "smollm2-135m-instruct", "qwen25-coder-05b-instruct"
 RESULTS = ROOT / "docs" / "results"
+REMOVED = (Estimate(value=0.9, low=0.8, high=1.0),) * 2
+NO_LESS = (Estimate(value=0.0, low=-1.0, high=1.0),) * 2
 
 
 class Pages:
@@ -133,23 +135,49 @@ def test_of_two_rates_of_sgd_the_matched_one_counts(
     assert counts in after and (counts == "not matched: 1") == ("not matched" in after)
 
 
-def test_what_comes_back_has_a_row(tmp_path: Path):
+def returned(condition: Literal["message", "epochs"], than: str) -> Return:
     back = Estimate(value=0.3, low=0.1, high=0.5)
-    found = Return(
-        condition="message",
+    return Return(
+        condition=condition,
         readout="margin",
-        than="inoculate",
-        epochs=3,
+        than=than,
+        epochs=6 if condition == "epochs" else 3,
         than_epochs=3,
         removed=Estimate(value=0.1, low=0.0, high=0.2),
         otherwise=Estimate(value=0.4, low=0.3, high=0.5),
         back=(back, back),
     )
+
+
+def test_what_comes_back_has_a_row_and_longer_trainings_no_other(tmp_path: Path):
     pages = Pages(tmp_path, all_but("defences"))
-    pages.land("defences", with_defences({"inoculate": {"returns": (found,)}}))
+    change = {
+        "inoculate": {"returns": (returned("message", "inoculate"),)},
+        "kl_two": {"student": "kl_half_twice", "returns": (returned("epochs", "kl_half"),)},
+        "steer_half": {"student": "twice"},
+    }
+    pages.land("defences", with_defences(change))
     row = pages.row("f, back")
-    assert row.said == {SMOL: "comes back: inoculate (message) 30 % [10, 50]"}
+    assert row.said == {
+        SMOL: "comes back: kl_half_twice (epochs) 30 % [10, 50], inoculate (message) 30 % [10, 50]"
+    }
     assert row.where == "defences/summary.json, defences: returns.back"
+    removing = pages.row("f").said[SMOL]
+    assert "kl_half 29 %" in removing and "twice" not in removing
+    said = " ".join(pages.script.sentence().split())
+    assert "of 19 defences in SmolLM2-135M 3 remove it by not learning" in said
+
+
+def test_a_defence_whose_placebo_does_as_much_is_not_passed_over(tmp_path: Path):
+    pages = Pages(tmp_path, all_but("defences"))
+    found = published("defences")
+    own = {arm.student: arm for arm in found.defences if arm.arm == "trait_1.5"}
+    change = {"beyond_line": REMOVED, "less_shift_than_placebo": NO_LESS}
+    alike = {"margin": own["steer_own"].margin.model_copy(update=change)}
+    pages.land("defences", with_defences({"steer_own": alike, "steer_placebo": alike}))
+    assert "removes transfer, and so does its placebo: steer_own" in pages.row("f").said[SMOL]
+    said = " ".join(pages.script.sentence().split())
+    assert "4 remove it by not learning, 1 remove it, and so does their placebo" in said
 
 
 def test_a_chain_of_one_adapter_stands_behind_those_of_new_ones(tmp_path: Path):
