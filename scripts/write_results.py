@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import Path
 from textwrap import fill
 
+from undertow.analysis.headline import headline
 from undertow.analysis.lines import LineRecord
-from undertow.analysis.summary import ChainArm, DefenceArm, Summary, headline
+from undertow.analysis.summary import ChainArm, DefenceArm, Summary
 from undertow.findings import returns
 from undertow.findings.defences import judged, told
 from undertow.findings.rounds import course_of

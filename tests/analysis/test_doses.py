@@ -7,8 +7,9 @@ import pytest
 
 from studies import FLAT, HINGE, LINE, STRENGTHS, TEACHER, counted
 from undertow.analysis.doses import OTHER_SIDE, DoseArm, dose_records, main_side
+from undertow.analysis.headline import headline
 from undertow.analysis.summarise import summarise
-from undertow.analysis.summary import Summary, headline
+from undertow.analysis.summary import Summary
 from undertow.findings.doses import dose_sentence
 from undertow.report.terminal import strength_table
 from undertow.stats.dose import DosePoint, fit_dose

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from factories import make_params, make_result
+from undertow.analysis.headline import headline
 from undertow.analysis.summarise import summarise
-from undertow.analysis.summary import Summary, headline
+from undertow.analysis.summary import Summary
 from undertow.config import Params
 
 ARMS = ("trait_0", "trait_0.5", "trait_1", "random_1")

@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from factories import make_params, make_study
+from undertow.analysis.headline import headline
 from undertow.analysis.summarise import summarise
-from undertow.analysis.summary import Summary, headline
+from undertow.analysis.summary import Summary
 from undertow.errors import DataError
 from undertow.study.results import read_grid
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from factories import make_params, make_study
-from undertow.analysis.summary import Summary, headline
+from undertow.analysis.headline import headline
+from undertow.analysis.summary import Summary
 from undertow.report.report import render_report
 from undertow.report.sections.samples import read_samples
 from undertow.report.tables import write_plot_tables

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 
 from factories import Study, make_params, make_study
 from undertow.analysis.conclude import conclude
-from undertow.analysis.summary import headline
+from undertow.analysis.headline import headline
 from undertow.config import Params
 from undertow.study.layout import Layout
 from undertow.tracking import SyncReport, sync

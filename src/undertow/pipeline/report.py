@@ -2,8 +2,9 @@
 
 from undertow import tracking
 from undertow.analysis.conclude import conclude
+from undertow.analysis.headline import headline
 from undertow.analysis.judges import judge_evidence
-from undertow.analysis.summary import Summary, headline
+from undertow.analysis.summary import Summary
 from undertow.report.report import render_report
 from undertow.report.sections.samples import read_samples
 from undertow.report.tables import write_plot_tables

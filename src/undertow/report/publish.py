@@ -4,8 +4,9 @@ import gzip
 from pathlib import Path
 
 from undertow.analysis.conclude import conclude
+from undertow.analysis.headline import headline
 from undertow.analysis.judges import judge_evidence
-from undertow.analysis.summary import Summary, headline
+from undertow.analysis.summary import Summary
 from undertow.errors import ConfigError
 from undertow.report.charts.line import line_figure
 from undertow.report.charts.picture import sheet
