@@ -66,6 +66,7 @@ def test_greedy_answers_through_a_server_make_the_same_cell(repository: Reposito
     assert given["reason"] is None
 
 
+@pytest.mark.whole
 def test_an_endpoint_that_does_not_answer_loses_nothing(repository: Repository):
     root = repository.root
     (root / "few.jsonl").write_text(

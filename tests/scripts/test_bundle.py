@@ -115,6 +115,7 @@ def there(target: Path, command: str, cwd: Path | None = None) -> str:
     return run(["bash", "-c", text], environment, cwd=cwd)
 
 
+@pytest.mark.whole
 def test_parts_are_no_larger_than_asked_and_are_the_files_of_the_manifest(place: Path):
     items = manifest(place / "bundle")
     assert list(items) == ["code", "wheels", "weights-tiny"]
@@ -137,6 +138,7 @@ def test_the_same_files_give_the_same_parts_whenever_they_were_written(tmp_path:
     assert len(packed[0]["parts"]) > 1
 
 
+@pytest.mark.whole
 def test_what_is_carried_is_what_is_needed_there(place: Path):
     carried = {
         name: [f["name"] for f in item["files"]]
@@ -171,6 +173,7 @@ def test_a_study_runs_there_on_what_came(place: Path, target: Path, tmp_path: Pa
     assert (study / "results/directions/tiny/direction.safetensors").is_file()
 
 
+@pytest.mark.whole
 def test_what_is_unpacked_is_not_unpacked_again(place: Path, target: Path, tmp_path: Path):
     (target / "code" / "mine").touch()
     assert "unpacked" not in unpack(place / "bundle", tmp_path, target)
@@ -178,6 +181,7 @@ def test_what_is_unpacked_is_not_unpacked_again(place: Path, target: Path, tmp_p
     assert [path.suffix for path in (target / ".parts").iterdir()] == [".unpacked"] * 3
 
 
+@pytest.mark.whole
 def test_a_damaged_part_is_named_and_nothing_of_it_unpacked(place: Path, tmp_path: Path):
     shutil.copytree(place / "bundle", tmp_path / "parts")
     part = tmp_path / "parts" / "weights-tiny.001"
@@ -190,6 +194,7 @@ def test_a_damaged_part_is_named_and_nothing_of_it_unpacked(place: Path, tmp_pat
     assert "ready: " in unpack(place / "bundle", tmp_path / "parts", tmp_path / "to")
 
 
+@pytest.mark.whole
 def test_another_python_is_refused(place: Path, tmp_path: Path):
     bundle = tmp_path / "bundle"
     shutil.copytree(place / "bundle", bundle)

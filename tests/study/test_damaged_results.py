@@ -59,7 +59,10 @@ def manifest(stage: str, cell: Cell) -> Manifest:
     return Manifest(stage=stage, subject=cell.key, command="x", costs=costs, versions={})
 
 
-@pytest.mark.parametrize("damage", ["cut off", "noise", "empty"])
+@pytest.mark.parametrize(
+    "damage",
+    ["cut off", *(pytest.param(each, marks=pytest.mark.whole) for each in ("noise", "empty"))],
+)
 def test_every_damaged_file_is_named_or_not_needed(study: Study, damage: str):
     opened = layouts.Study(study.params, study.layout)
     named = set()
