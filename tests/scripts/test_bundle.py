@@ -203,6 +203,7 @@ def test_another_python_is_refused(place: Path, tmp_path: Path):
     assert "PYTHON=python3.1" in unpack(bundle, bundle, tmp_path / "to", expect=1)
 
 
+@pytest.mark.whole
 def test_what_cannot_be_packed_is_said_and_nothing_is_left(place: Path, tmp_path: Path):
     to = tmp_path / "to"
     assert "--without" in pack(place, to, "--with", f"{DOUBLE}none", expect=1)
