@@ -216,6 +216,7 @@ def test_what_is_drawn_has_a_line_of_its_own_under_the_title(study: Study) -> No
 
 def test_many_random_draws_are_small_and_without_intervals_that_would_hide_each_other(study: Study):
     def panels(draws: int) -> list[Drawn]:
+        """Their caption says so where intervals are left out."""
         lines = []
         for each in study.summary.lines:
             arms = [point for point in each.points if point.arm.startswith("trait")]
@@ -224,6 +225,7 @@ def test_many_random_draws_are_small_and_without_intervals_that_would_hide_each_
             lines.append(each.model_copy(update={"points": (*arms, *more)}))
         figure = line_figure(study.summary.model_copy(update={"lines": tuple(lines)}))
         assert figure is not None
+        assert ("without their intervals" in figure.caption) == (draws > 24)
         return [Drawn(str(panel)) for panel in figure.panels]
 
     for few, many in zip(panels(20), panels(40), strict=True):

@@ -163,7 +163,7 @@ def gaps(place: Place) -> list[alt.Chart]:
 
 
 def labels(place: Place, dx: int = -7, dy: int = -9, field: str = "label") -> alt.Chart:
-    """The text in a row's `label` beside its point."""
+    """The text in a row's `field` beside its point."""
     drawn: alt.Chart = (
         _rows(f"isValid(datum.{field})", f"note_{field}s")
         .mark_text(style="note", align="right" if dx < 0 else "left", dx=dx, dy=dy)

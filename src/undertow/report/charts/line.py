@@ -45,7 +45,7 @@ SHADED = (
 
 def line_figure(summary: Summary) -> Figure | None:
     """A panel per model and readout; None in files from before."""
-    panels = []
+    panels, bare = [], False
     kinds = _kinds(summary)
     for readout in READOUTS:
         scale = SCALES[readout]
@@ -66,6 +66,7 @@ def line_figure(summary: Summary) -> Figure | None:
             marks, bounds = ink(kinds, GROUND), bounds_of(domain)
             draws = sum(point.seed is not None for point in shown)
             bars = "isValid(datum.y)" + (" && !datum.draw" if draws > MANY else "")
+            bare = bare or draws > MANY
             for row in rows:
                 row["size"] = SMALL if row["draw"] and draws > MANY else POINT_SIZE
             panels.append(
@@ -98,7 +99,8 @@ def line_figure(summary: Summary) -> Figure | None:
         f"trait{', every teacher in other clothes' if CLOTHED in kinds else ''}"
         + (", and every random direction with its student. " if DRAW in kinds else ". ")
         + "Dashed: the pooled tau, and the line on which all of the teacher's shift comes across."
-        + (SHADED if DRAW in kinds else ""),
+        + (SHADED if DRAW in kinds else "")
+        + (" Draws stand without their intervals, which would hide each other." if bare else ""),
         tuple(panels),
         across(summary),
         *with_data("line.csv", "The points of the transfer line", line_table(summary)),

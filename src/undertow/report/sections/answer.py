@@ -116,13 +116,15 @@ def _row(summary: Summary, view: ModelView, finding: Finding) -> MarkRow:
 def _defences(summary: Summary, view: ModelView) -> MarkRow | None:
     """How many recipes of the largest strength have each verdict, by margin."""
     arms = told(summary, view.name)
+    if not arms:
+        return None
     found = Counter(judged(summary, arm, "margin").verdict for arm in arms)
     marks = [
         Mark(f"{found[verdict]} {words.text}", words.tone)
         for verdict, words in DEFENCE_MARKS.items()
         if found[verdict]
     ]
-    said = arms[0].arm.replace("_", " ", 1) if arms else ""
+    said = arms[0].arm.replace("_", " ", 1)
     return MarkRow("Defences", tuple(marks), f"{said}, by margin") if marks else None
 
 
