@@ -3,7 +3,7 @@
 import pytest
 from classroom import PROMPTS, open_class
 
-from undertow.defences.given import REWORD
+from undertow.defences.given import REWORD, Given
 from undertow.errors import DataError
 from undertow.study.prompts import Prompt, read_prompts
 from undertow.teacher.steering import steer
@@ -125,3 +125,27 @@ def test_a_remix_without_prompts_enough_says_so(tmp_path):
     room = open_class(tmp_path, evaluation={"benign_prompts": 1188})
     with pytest.raises(DataError, match=r"remix\.share asks for 4 prompts"):
         room.taught(remix={"share": 0.4})
+
+
+def test_the_base_answers_several_cells_at_once(tmp_path):
+    """While one process has its rows reworded, another's of the same study are not held up."""
+    room = open_class(tmp_path)
+    study, cell, model, tokenizer = (
+        getattr(room.given, name) for name in ("study", "cell", "model", "tokenizer")
+    )
+    half = len(room.carrier) // 2
+    meanwhile = []
+
+    def echoed(prompts, identity, prompting):
+        return [row for row in room.carrier if row.id in {prompt.id for prompt in prompts}]
+
+    def slow(prompts, identity, prompting):
+        other = Given(study, cell._replace(seed=1), model, tokenizer, echoed)
+        meanwhile.append(other.reworded(room.carrier, steered=False))
+        other = Given(study, cell, model, tokenizer, echoed)
+        meanwhile.append(other.reworded(room.carrier[half:], steered=False))
+        return echoed(prompts, identity, prompting)
+
+    given = Given(study, cell, model, tokenizer, slow)
+    assert len(given.reworded(room.carrier[:half], steered=False)) == half
+    assert [len(found) for found in meanwhile] == [len(room.carrier), len(room.carrier) - half]

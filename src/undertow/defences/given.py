@@ -200,11 +200,15 @@ class Given:
         if steered and not self.cell.arm.is_control:
             own = (self.cell.arm.name, self._adapter, self.seed)
             identity = fingerprint("teacher", spec, self._direction_file, *own, device)
-            with self._lock(identity), worn(self.model, [self.teacher]):
+            with self._lock(self._asked(identity, prompts)), worn(self.model, [self.teacher]):
                 return self._ask(prompts, identity, self.teacher.prompting)
         identity = fingerprint("base", spec, device)
-        with self._lock(identity):
+        with self._lock(self._asked(identity, prompts)):
             return self._ask(prompts, identity, self.study.params.prompting)
+
+    def _asked(self, identity: str, prompts: Sequence[Prompt]) -> str:
+        """What is asked of whom: the base answers different prompts for several at once."""
+        return fingerprint(identity, self.seed, [(prompt.id, prompt.prompt) for prompt in prompts])
 
     @property
     def _adapter(self) -> str | None:
