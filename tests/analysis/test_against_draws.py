@@ -70,9 +70,11 @@ def test_a_student_is_clear_of_random_only_beyond_where_one_more_draw_would_lie(
     assert found.teacher is not None and found.teacher.value == pytest.approx(2.0 - 0.02)
 
 
-def test_students_of_one_direction_are_one_draw_and_few_draws_change_nothing():
-    for draws in ([(0.5, 0.1), (0.5, 0.2), (0.5, 0.3), (0.5, 0.4)], DRAWS[:3]):
-        assert against_draws([CONTRAST], [line(1.9, draws)], 0.95) == (CONTRAST,)
+def test_draws_that_moved_their_teachers_alike_count_each_and_few_change_nothing():
+    alike = [(0.5, 0.1), (0.5, 0.2), (0.5, 0.3), (0.5, 0.4)]
+    (found,) = against_draws([CONTRAST], [line(1.9, alike)], 0.95)
+    assert found.draws == 4 and found.estimate.value == pytest.approx(1.9 - 0.25)
+    assert against_draws([CONTRAST], [line(1.9, DRAWS[:3])], 0.95) == (CONTRAST,)
 
 
 def test_a_single_seed_and_other_references_stay_as_they_were():

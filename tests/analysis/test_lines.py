@@ -63,6 +63,13 @@ def test_every_arm_and_every_random_draw_is_a_point(plain):
     assert [point.in_slope for point in line.points] == [True, True, False, False, False]
 
 
+def test_random_draws_of_the_same_judged_share_are_not_taken_for_one():
+    _, summary = study(FURTHER)
+    for line in summary.views[summary.models[0]].lines.values():
+        draws = [point for point in line.points if point.seed is not None]
+        assert line.random_teacher.draws == line.random_student.draws == len(draws) == 5
+
+
 def test_the_pooled_tau_lies_among_those_of_the_arms_and_is_a_headline(plain):
     model = plain.models[0]
     view = plain.views[model]

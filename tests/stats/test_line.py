@@ -209,11 +209,12 @@ def test_random_draws_on_the_line_agree_with_the_trait():
     assert line(arms, off).against_random.low > 0
 
 
-def test_students_of_the_same_direction_are_one_point():
+def test_draws_whose_teachers_answer_alike_are_draws_of_their_own():
+    """Of judged shares two directions can easily have the same; they count as two."""
     rng = np.random.default_rng(2)
-    arm = random_arms(rng, 6, 0.8, 0.9, 0.5)
-    same = replace(arm, teacher=np.repeat(arm.teacher[:1], 6, axis=0))
-    assert line(family(prompts=100), {"random": same}).random.draws == 1
+    arm = random_arms(rng, 16, 0.8, 0.9, 0.5, seed_sd=0.2)
+    alike = replace(arm, teacher=np.concatenate([arm.teacher[:8], arm.teacher[:8]]))
+    assert line(family(prompts=100), {"random": alike}).random.draws == 16
 
 
 def test_a_further_draw_lies_where_the_draws_predict():

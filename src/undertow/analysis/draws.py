@@ -27,15 +27,16 @@ def _judged(
     if contrast.against != "random" or contrast.seed is not None or line is None:
         return contrast
     points = [point for point in line.points if point.arm == contrast.reference]
-    draws: dict[float, list[float]] = {}
-    for point in points:
-        teacher, student = point.teacher_shift.value, point.student_shift.value
-        if point.seed is not None and teacher is not None and student is not None:
-            # Students of the same direction have the same teacher and are one draw together.
-            draws.setdefault(teacher, []).append(student)
+    draws = [
+        (teacher, student)
+        for point in points
+        if point.seed is not None
+        and (teacher := point.teacher_shift.value) is not None
+        and (student := point.student_shift.value) is not None
+    ]
     own = next((p for p in line.points if p.arm == contrast.arm and p.seed is None), None)
-    students = null_of([sum(each) / len(each) for each in draws.values()], confidence)
-    teachers = null_of(list(draws), confidence)
+    students = null_of([student for _, student in draws], confidence)
+    teachers = null_of([teacher for teacher, _ in draws], confidence)
     if own is None or students is None or teachers is None or own.student_shift.value is None:
         return contrast
     estimate = _difference(own.student_shift, students)

@@ -178,7 +178,7 @@ def _record(
 
 
 def _null(shifts: Sequence[Estimate], confidence: float) -> NullRecord:
-    known = sorted({shift.value for shift in shifts if shift.value is not None})
+    known = [shift.value for shift in shifts if shift.value is not None]
     found = null_of(known, confidence)
     if found is None:
         return NullRecord(draws=len(known), mean=None, sd=None, low=None, high=None)

@@ -111,8 +111,8 @@ def draw_line(arms: Sequence[tuple[Floats, ...]], seeds: SeedErrors) -> DrawResa
     variances = seeds.variances(_about_the_line(left, points), 499)
     errors = np.array(
         [
-            np.sqrt(variances / one.seeds) * numbers.between_seeds(seeds.model + 500 + index)
-            for index, one in enumerate(points)
+            np.sqrt(variances) * numbers.between_seeds(seeds.model + 500 + index)
+            for index in range(count)
         ]
     )
     # The slope errs by the seeds of every draw, and by the prompts that all draws share.
@@ -120,38 +120,25 @@ def draw_line(arms: Sequence[tuple[Floats, ...]], seeds: SeedErrors) -> DrawResa
     influence = between @ (y - slope * x) / below
     resampled = slope + numbers.means(influence - influence.mean()) + own_error
     interval = Estimate(slope, *percentiles(resampled, numbers.confidence))
-    together = float(np.corrcoef(teacher, student)[0, 1]) if np.ptp(student) else None
+    vary = np.ptp(teacher) and np.ptp(student)
+    together = float(np.corrcoef(teacher, student)[0, 1]) if vary else None
     return found(DrawLine(interval, together, count), errors, resampled)
 
 
 class _Point(NamedTuple):
     teacher: Floats  # [prompts] the shift
     student: Floats  # [prompts]
-    seeds: int
     unit: float
     residual: float
 
 
 def _points(arm: tuple[Floats, ...]) -> list[_Point]:
-    """One point per teacher: students of the same random direction are one point together."""
+    """One point per seed, which is a direction of its own, however alike two of them look."""
     base, teachers, control, own = arm
-    groups: list[list[int]] = []
-    for row in range(len(own)):
-        same = next((one for one in groups if (teachers[one[0]] == teachers[row]).all()), None)
-        if same is None:
-            groups.append([row])
-        else:
-            same.append(row)
     unit, residual = unit_of(own), spread(own - teachers).residual
     return [
-        _Point(
-            teachers[rows[0]] - base[0],
-            own[rows].mean(axis=0) - control.mean(axis=0),
-            len(rows),
-            unit,
-            residual,
-        )
-        for rows in groups
+        _Point(teacher - base[0], student - control.mean(axis=0), unit, residual)
+        for teacher, student in zip(teachers, own, strict=True)
     ]
 
 
@@ -161,7 +148,7 @@ def _about_the_line(left: Floats, points: Sequence[_Point]) -> Spread:
     They may scatter more than seeds do: this is an arm like the others to the prior.
     """
     freedom = len(points) - 2
-    own = float((np.array([one.seeds for one in points]) * left**2).sum()) / freedom
+    own = float((left**2).sum()) / freedom
     unit = float(np.mean([one.unit for one in points]))
     residual = float(np.mean([one.residual for one in points]))
     return Spread(own, residual, freedom + 1, unit)
