@@ -63,6 +63,26 @@ def test_tau_is_what_pandas_makes_of_the_readings(model: str):
     assert tau == pytest.approx(arm["margin"]["tau"]["value"], abs=1e-6)
 
 
+@pytest.mark.parametrize("model", ["smollm2-135m-instruct", "qwen25-coder-05b-instruct"])
+def test_the_slope_of_the_random_draws_is_what_pandas_makes_of_the_readings(model: str):
+    """Of shifts from their mean over the draws, less what errors of a prompt add."""
+    rows = pd.read_csv(RESULTS / "draws" / "plots" / "readings.csv.gz")
+    rows = rows[(rows.model == model) & (rows.readout == "margin") & (rows.arm == "random_1.5")]
+    read = rows.pivot_table(index="seed", columns=["subject", "prompt"], values="value")
+    x, y = (read[subject] - read[subject].mean() for subject in ("teacher", "student"))
+    means, prompts = x.mean(axis=1), x.shape[1]
+    errors = x.sub(means, axis=0)
+    common = (errors * y.sub(y.mean(axis=1), axis=0)).to_numpy().sum() / (prompts - 1)
+    own = (errors**2).to_numpy().sum() / (prompts - 1)
+    slope = (means @ y.mean(axis=1) - common / prompts) / (means @ means - own / prompts)
+    summary = json.loads((RESULTS / "draws" / "summary.json").read_text())
+    line = next(
+        each for each in summary["lines"] if (each["model"], each["readout"]) == (model, "margin")
+    )
+    assert len(read) == 128
+    assert slope == pytest.approx(line["random_slope"]["value"], abs=1e-5)
+
+
 FIRST = ("main", "filtered", "strengths", "defences", "rounds", "refusal")
 
 
