@@ -18,6 +18,7 @@ from undertow.analysis.lines import LineRecord
 from undertow.analysis.summary import ChainArm, DefenceArm, Summary
 from undertow.findings import returns
 from undertow.findings.defences import judged, told
+from undertow.findings.lines import push
 from undertow.findings.rounds import course_of
 from undertow.report.charts.kept_out import Shown, kept_out
 from undertow.report.publish import pictures
@@ -193,14 +194,16 @@ def _sign(tau: Estimate) -> str:
     return "yes" if low > 0 else "no" if low > -0.1 and high < 0.1 else "undecided"
 
 
+PUSHED = {
+    "another share": "yes, the trait's slope differs",
+    "any push": "no, any push",
+    "undecided": "undecided",
+    None: "undecided",
+}
+
+
 def _push(summary: Summary, model: str) -> str:
-    line = _line(summary, model)
-    if line.random_slope.value is None or line.tau.value is None:
-        return "undecided"
-    if line.against_random.excludes_zero:
-        return "yes, the trait's slope differs"
-    inside = line.tau.ends.low <= line.random_slope.value <= line.tau.ends.high
-    return "no, any push" if line.random_slope.excludes_zero and inside else "undecided"
+    return PUSHED[push(_line(summary, model))]
 
 
 def _hidden(summary: Summary, model: str) -> list[str]:

@@ -6,7 +6,7 @@ from factories import make_params, make_result
 from undertow.analysis.lines import NullRecord
 from undertow.analysis.summarise import summarise
 from undertow.analysis.summary import Summary
-from undertow.findings.lines import difference_sentences, line_sentences
+from undertow.findings.lines import difference_sentences, line_sentences, push
 from undertow.stats.intervals import Estimate
 
 MODELS = ("smollm2-135m", "qwen-coder-500m")
@@ -88,3 +88,22 @@ def test_two_models_are_told_apart_by_the_interval_of_their_difference(summary):
     )
     assert first.startswith("Pooled tau of ") and first.endswith("which excludes 0.")
     assert second.endswith("which covers 0.")
+
+
+@pytest.mark.parametrize(
+    ("slope", "against", "verdict"),
+    [
+        (Estimate(0.5, 0.3, 0.7), Estimate(0.0, -0.2, 0.2), "any push"),
+        (Estimate(0.3, -0.1, 0.7), Estimate(0.2, -0.2, 0.6), "undecided"),
+        (Estimate(0.3, 0.1, 0.5), Estimate(0.2, -0.1, 0.4), "undecided"),
+        (Estimate(0.1, 0.0, 0.2), Estimate(0.4, 0.2, 0.6), "another share"),
+        (Estimate.unknown("few draws"), Estimate.unknown("few draws"), None),
+    ],
+)
+def test_whether_any_push_comes_across_is_read_off_the_draws_slope(
+    summary, slope, against, verdict
+):
+    tau = Estimate(0.5, 0.4, 0.6)
+    line = next(line for line in summary.lines if line.readout == "margin")
+    changes = {"tau": tau, "random_slope": slope, "against_random": against}
+    assert push(line.model_copy(update=changes)) == verdict

@@ -4,6 +4,8 @@ Two things are told apart: how far a direction moves the teacher, and how much o
 across. Writes ASCII.
 """
 
+from typing import Literal
+
 from undertow.analysis.lines import LineRecord, NullRecord
 from undertow.analysis.summary import ModelView, Summary
 from undertow.findings.numbers import RATIO, SCALES, readout_title, shift_text
@@ -72,6 +74,23 @@ def _random(view: ModelView, line: LineRecord) -> list[str]:
             f"{differs} (difference {RATIO.written(line.against_random, signed=True)})."
         )
     return parts
+
+
+Push = Literal["another share", "any push", "undecided"]
+
+
+def push(line: LineRecord) -> Push | None:
+    """Whether a push in a random direction comes across as the trait does; None without draws.
+
+    any push: the draws' slope excludes 0 and lies in the interval of the trait's pooled tau.
+    another share: the two slopes differ.
+    """
+    if line.random_slope.value is None or line.tau.value is None:
+        return None
+    if line.against_random.excludes_zero:
+        return "another share"
+    inside = line.tau.ends.low <= line.random_slope.value <= line.tau.ends.high
+    return "any push" if line.random_slope.excludes_zero and inside else "undecided"
 
 
 def _moved(view: ModelView, line: LineRecord, null: NullRecord) -> str:

@@ -9,7 +9,7 @@ from undertow.findings.arms import Finding, clause, clothed_findings, findings, 
 from undertow.findings.audits import verdict_words
 from undertow.findings.defences import Verdict, judged, told
 from undertow.findings.engines import engine_sentences
-from undertow.findings.lines import difference_sentences
+from undertow.findings.lines import Push, difference_sentences, push
 from undertow.findings.numbers import (
     RATIO,
     READOUTS,
@@ -51,6 +51,12 @@ DOSE_MARKS: dict[DoseVerdict, Mark] = {
     "undecided": Mark("undecided", "open"),
 }
 
+PUSH_MARKS: dict[Push, Mark] = {
+    "another share": Mark("another share than of the trait", "yes"),
+    "any push": Mark("as much as of the trait: any push comes across", "no"),
+    "undecided": Mark("not told from the trait's share", "open"),
+}
+
 DEFENCE_MARKS: dict[Verdict, Mark] = {
     "removes transfer": Mark("removing transfer", "yes"),
     "removes transfer at an unknown cost": Mark("at an unknown cost", "open"),
@@ -82,6 +88,10 @@ def _card(summary: Summary, view: ModelView) -> Card:
     rows = [_row(summary, view, each) for each in found]
     dose = Mark("not fitted", "open") if view.dose is None else DOSE_MARKS[view.dose.verdict]
     rows += [MarkRow("Carrier", (_carrier(found[0]),)), MarkRow("Dose-response", (dose,))]
+    line = view.lines.get("margin")
+    if line is not None and (pushed := push(line)) is not None:
+        said_of = f"tau {RATIO.written(line.random_slope)} by margin"
+        rows.append(MarkRow("Random draws", (PUSH_MARKS[pushed],), said_of))
     defences = _defences(summary, view)
     rows += [defences] if defences else []
     return Card(view.name, text, tuple(rows))
