@@ -44,6 +44,10 @@ def run_cells(
     commit: Annotated[
         bool, typer.Option("--commit/--no-commit", help="Hand what is finished to DVC.")
     ] = True,
+    processes: Annotated[
+        int,
+        typer.Option(min=1, help="Share the seeds out among so many processes of this machine."),
+    ] = 1,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -65,6 +69,10 @@ def run_cells(
 
     study, wanted = open_study(), seed or []
     say(f"run-cells: looking at what is due of {', '.join(model or ['the grid'])}")
+    if ray is not None and processes > 1:
+        raise ConfigError(
+            "--processes and --ray are two ways to share a grid out", "give one of them"
+        )
     if ray is not None:
         from undertow.cluster.driver import run_cells_on_ray
 
@@ -82,8 +90,11 @@ def run_cells(
     elif threads or actors or as_json:
         raise ConfigError("--threads, --actors and --json need --ray", "add --ray local")
     else:
+        from undertow.pipeline.processes import run_processes
         from undertow.pipeline.run_cells import run_all
 
+        if processes > 1:
+            run_processes(study, model, wanted, processes)
         runs = run_all(study, model, wanted, commit=commit)
     failed = False
     for base, done in runs:

@@ -1,0 +1,150 @@
+"""run-cells in several processes of one machine: each takes seeds of its own, on a card in turn.
+
+A small model leaves most of a card idle. What a process prepares before it trains, it prepares for
+all students that it was given, so no two are given the same. Whatever is left when they have ended
+(a process that failed, a lock that another held) is for the run that started them.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tqdm import tqdm
+
+import undertow
+from undertow.config import Cell
+from undertow.pipeline.ledger import bases, cells_of
+from undertow.study.layout import Study
+from undertow.study.sources import say
+
+LOGS = Path(".undertow") / "processes"
+MAIN = "from undertow.cli.app import main; main()"
+PAUSE = 0.5  # seconds between looks at how far they are
+PATIENCE = 10.0  # seconds that a process has to end by itself when it is told to
+
+
+def shares(cells: Sequence[Cell], processes: int) -> list[list[int]]:
+    """The seeds of each process, so that all have about as many students; none without a seed."""
+    students = Counter(cell.seed for cell in cells)
+    found: list[list[int]] = [[] for _ in range(min(processes, len(students)))]
+    for seed, _ in sorted(students.items(), key=lambda one: (-one[1], one[0])):
+        least = min(found, key=lambda seeds: sum(students[seed] for seed in seeds))
+        least.append(seed)
+    return [sorted(seeds) for seeds in found]
+
+
+def run_processes(
+    study: Study, models: Sequence[str] | None, seeds: Sequence[int], processes: int
+) -> None:
+    """Run what is due of these models' cells in so many processes, and wait for all of them.
+
+    models, seeds: as in `run_all`. Nothing is handed to DVC. How a process ended is said, not
+    raised: the cells that it leaves are still due.
+    """
+    cells = cells_of(study, list(models or bases(study)), seeds)
+    given = shares(cells, processes)
+    if len(given) < processes:
+        say(f"run-cells: as many processes as seeds, {len(given)} in place of {processes}")
+    if len(given) < 2:
+        return
+    cards = _cards(study.params.runtime.device)
+    if cards and len(given) > len(cards) and not _shared_by_mps():
+        say(
+            "run-cells: processes of one card take turns on it, which gains little; "
+            "nvidia-cuda-mps-control -d, given before, lets them share it"
+        )
+    folder = study.layout.root / LOGS
+    folder.mkdir(parents=True, exist_ok=True)
+    started: list[tuple[Path, subprocess.Popen[bytes]]] = []
+    try:
+        for number, own in enumerate(given):
+            log = folder / f"{number}.log"
+            card = cards[number % len(cards)] if cards else None
+            started.append((log, _start(study, models, own, log, card, len(given))))
+            where = "" if card is None else f" on GPU {card}"
+            said = log.relative_to(study.layout.root)
+            say(f"run-cells: seeds {', '.join(map(str, own))}{where}, see {said}")
+        judged = _wait([process for _, process in started], study, cells)
+    finally:
+        _end([process for _, process in started])
+    for log, process in started:
+        if process.returncode:
+            last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
+            told = "\n  ".join(last)
+            say(f"run-cells: a process ended with {process.returncode}, see {log}:\n  {told}")
+    say(f"run-cells: the processes have ended, {judged} of {len(cells)} cells are judged")
+
+
+def _start(
+    study: Study,
+    models: Sequence[str] | None,
+    seeds: Sequence[int],
+    log: Path,
+    card: str | None,
+    processes: int,
+) -> "subprocess.Popen[bytes]":
+    words = ["run-cells", "--no-commit"]
+    words += [word for model in models or () for word in ("--model", model)]
+    words += [word for seed in seeds for word in ("--seed", str(seed))]
+    above = [str(Path(undertow.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, above))}
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    if card is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = card
+    with log.open("wb") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-c", MAIN, *words],
+            cwd=study.layout.root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _wait(
+    processes: Sequence["subprocess.Popen[bytes]"], study: Study, cells: Sequence[Cell]
+) -> int:
+    """Wait until all have ended, with a bar of the cells that are judged; their number."""
+    judged = [study.layout.stage(cell, "judge") / "cell.json" for cell in cells]
+    with tqdm(total=len(cells), desc="cells", unit="cell", disable=None) as bar:
+        while any(process.poll() is None for process in processes):
+            bar.update(sum(path.exists() for path in judged) - bar.n)
+            time.sleep(PAUSE)
+        found = sum(path.exists() for path in judged)
+        bar.update(found - bar.n)
+    return found
+
+
+def _end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Leave none behind, whatever has happened here."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        process.terminate()
+    for process in running:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+        process.kill()
+        process.wait()
+
+
+def _cards(device: str) -> list[str]:
+    """The cards that a process may be given one of, as CUDA_VISIBLE_DEVICES has them."""
+    if device not in ("auto", "cuda"):
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [card.strip() for card in named.split(",") if card.strip()]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _shared_by_mps() -> bool:
+    pipe = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")
+    return (Path(pipe) / "control").exists()
