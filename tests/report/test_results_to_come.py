@@ -89,7 +89,7 @@ def test_one_study_of_defences_takes_the_place_of_three_folders(tmp_path: Path):
     assert row.where == again.where == "defences/summary.json, defences: margin.removed"
     assert set(row.said) == {SMOL, QWEN}
     assert "steer_own" in row.said[QWEN] and "remix" not in row.said[QWEN]
-    assert again.said == {QWEN: before.said[QWEN]}  # SmolLM2's recipes have three controls there
+    assert again.said == before.said
     texts = pages.script.pages()
     said = texts[tmp_path / "after" / "README.md"]
     assert "(defences/summary.json)" in " ".join(said.split())
@@ -112,13 +112,13 @@ def test_of_two_rates_of_sgd_the_matched_one_counts(
     tmp_path: Path, slow: float, fast: float, counts: str
 ):
     pages = Pages(tmp_path, all_but("defences"))
-    losses = (("sgd", "sgd_03", slow), ("drop_gap", "sgd_1", fast))
+    losses = {"sgd_03": slow, "sgd_1": fast}
     pages.land(
         "defences",
         with_defences(
             {
-                old: {"student": new, "loss_control": loss, "loss_control_plain": 1.0}
-                for old, new, loss in losses
+                name: {"loss_control": loss, "loss_control_plain": 1.0}
+                for name, loss in losses.items()
             }
         ),
     )
@@ -131,7 +131,7 @@ def test_of_two_rates_of_sgd_the_matched_one_counts(
             for part in text.split("; ")
         )
 
-    assert count(after) == count(Pages(tmp_path / "now", all_but()).row("f").said[SMOL]) - 1
+    assert count(after) == count(Pages(tmp_path / "now", all_but()).row("f").said[SMOL])
     assert counts in after and (counts == "not matched: 1") == ("not matched" in after)
 
 
@@ -153,19 +153,19 @@ def test_what_comes_back_has_a_row_and_longer_trainings_no_other(tmp_path: Path)
     pages = Pages(tmp_path, all_but("defences"))
     change = {
         "inoculate": {"returns": (returned("message", "inoculate"),)},
-        "kl_two": {"student": "kl_half_twice", "returns": (returned("epochs", "kl_half"),)},
-        "steer_half": {"student": "twice"},
+        "swap_gap": {"student": "kl_two_twice", "returns": (returned("epochs", "kl_two"),)},
+        "paraphrase": {"student": "twice"},
     }
     pages.land("defences", with_defences(change))
     row = pages.row("f, back")
     assert row.said == {
-        SMOL: "comes back: kl_half_twice (epochs) 30 % [10, 50], inoculate (message) 30 % [10, 50]"
+        SMOL: "comes back: inoculate (message) 30 % [10, 50], kl_two_twice (epochs) 30 % [10, 50]"
     }
     assert row.where == "defences/summary.json, defences: returns.back"
     removing = pages.row("f").said[SMOL]
-    assert "kl_half 29 %" in removing and "twice" not in removing
+    assert "kl_two 62 %" in removing and "twice" not in removing
     said = " ".join(pages.script.sentence().split())
-    assert "of 19 defences in SmolLM2-135M 3 remove it by not learning" in said
+    assert "of 11 defences in SmolLM2-135M 2 remove it by not learning" in said
 
 
 def test_a_defence_whose_placebo_does_as_much_is_not_passed_over(tmp_path: Path):
@@ -177,7 +177,7 @@ def test_a_defence_whose_placebo_does_as_much_is_not_passed_over(tmp_path: Path)
     pages.land("defences", with_defences({"steer_own": alike, "steer_placebo": alike}))
     assert "removes transfer, and so does its placebo: steer_own" in pages.row("f").said[SMOL]
     said = " ".join(pages.script.sentence().split())
-    assert "4 remove it by not learning, 1 remove it, and so does their placebo" in said
+    assert "1 remove it by not learning, 1 remove it, and so does their placebo" in said
 
 
 def test_a_chain_of_one_adapter_stands_behind_those_of_new_ones(tmp_path: Path):
