@@ -16,7 +16,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import undertow
 from undertow.config import Cell
 from undertow.pipeline.ledger import bases, cells_of
 from undertow.study.layout import Study
@@ -91,7 +90,7 @@ def _start(
     words = ["run-cells", "--no-commit"]
     words += [word for model in models or () for word in ("--model", model)]
     words += [word for seed in seeds for word in ("--seed", str(seed))]
-    above = [str(Path(undertow.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    above = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, above))}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     if card is not None:
