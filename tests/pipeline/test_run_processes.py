@@ -1,5 +1,7 @@
-"""run-cells --processes: the same files as one process writes, and what fails in one is told."""
+"""run-cells --processes: the same files as one process writes, and nobody is left behind."""
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,8 @@ MODEL = "tiny-qwen2"
 RUN = ("run-cells", "--model", MODEL, "--processes", "2")
 
 
-def make(folder: Path, models: Path, epochs: int = 1) -> Repository:
+def make(folder: Path, models: Path) -> Repository:
     params = tiny_params(models)
-    params["distillation"]["epochs"] = epochs
     params["grid"] |= {"models": [MODEL], "arms": ["trait_0", "trait_1"], "seeds": [0, 1]}
     params["models"] = {MODEL: params["models"][MODEL]}
     params["tracking"]["enabled"] = False
@@ -58,7 +59,33 @@ def test_what_fails_in_a_process_is_told_with_its_log_and_by_the_run_itself(tmp_
     repository.params["direction"] |= {"layers": [99]}
     repository.write_params(repository.params)
     said = repository.cli(*RUN, "--no-commit", expect=1)
-    assert "a process ended with 1, see " in said.stderr
+    assert f"a process ended with 1, see {LOGS / '0.log'}:\n" in said.stderr
     assert f"error: {MODEL}: direction.layers names block 99" in said.stderr
     said = repository.cli(*RUN, "--ray", "local", expect=1)
     assert "give one of them" in said.stderr
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(600)
+def test_an_interrupted_run_ends_its_processes(tmp_path: Path):
+    repository = make(tmp_path / "checkout", tmp_path / "models")
+    repository.params["distillation"] |= {"epochs": 500}
+    repository.write_params(repository.params)
+    process = repository.start(*RUN, "--no-commit")
+    assert process.stderr is not None
+    assert any("seeds 1" in line for line in process.stderr)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+    logs = [path.read_text() for path in (repository.root / LOGS).glob("*.log")]
+    time.sleep(2)
+    assert [path.read_text() for path in (repository.root / LOGS).glob("*.log")] == logs
+    root = repository.root.resolve()
+    assert [path for path in Path("/proc").glob("[0-9]*/cwd") if _resolved(path) == root] == []
+
+
+def _resolved(path: Path) -> Path | None:
+    try:
+        return path.resolve()
+    except OSError:
+        return None

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from undertow.config import Arm, StatisticsSettings
 from undertow.stats.family import Family, estimate_family
 from undertow.stats.intervals import Estimate
@@ -122,7 +120,7 @@ def together(
     draws = [arm for arm in found if arm.direction == "random"]
     family = estimate_family(
         found,
-        draws=[arm for arm in draws if not np.all(found[arm].teacher == found[arm].teacher[0])],
+        draws=[arm for arm in draws if len(seeds_of(arm)) > 1],  # one alone is an arm of one seed
         resamples=settings.resamples,
         confidence=settings.confidence,
         seed=settings.seed,

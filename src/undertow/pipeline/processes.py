@@ -66,8 +66,7 @@ def run_processes(
             card = cards[number % len(cards)] if cards else None
             started.append((log, _start(study, models, own, log, card, len(given))))
             where = "" if card is None else f" on GPU {card}"
-            said = log.relative_to(study.layout.root)
-            say(f"run-cells: seeds {', '.join(map(str, own))}{where}, see {said}")
+            say(f"run-cells: seeds {', '.join(map(str, own))}{where}, see {LOGS / log.name}")
         judged = _wait([process for _, process in started], study, cells)
     finally:
         _end([process for _, process in started])
@@ -75,7 +74,8 @@ def run_processes(
         if process.returncode:
             last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
             told = "\n  ".join(last)
-            say(f"run-cells: a process ended with {process.returncode}, see {log}:\n  {told}")
+            code = process.returncode
+            say(f"run-cells: a process ended with {code}, see {LOGS / log.name}:\n  {told}")
     say(f"run-cells: the processes have ended, {judged} of {len(cells)} cells are judged")
 
 
