@@ -66,6 +66,16 @@ def test_each_planned_study_of_defences_adds_to_the_one_before_and_the_last_is_t
         assert each == preset  # as one study: a later file leaves what an earlier one ran
 
 
+def test_five_seeds_are_the_only_difference_to_the_first_study_of_defences():
+    before, after = (
+        raw(RESULTS / "planned" / f"{name}.yaml") for name in ("defences-1", "five-seeds")
+    )
+    seeds = [study["grid"].pop("seeds") for study in (before, after)]
+    controls = [study["grid"].pop("control_seeds") for study in (before, after)]
+    assert list(map(len, seeds)) == [3, 5] and list(map(len, controls)) == [5, 3]
+    assert before == after
+
+
 def test_the_planned_rounds_have_a_chain_of_new_adapters_and_one_that_is_trained_further():
     params = load(RESULTS / "planned" / "rounds.yaml")
     continued = {

@@ -365,6 +365,33 @@ def test_students_are_allocated_for_a_wanted_interval_and_for_a_budget(study):
     assert not plan(study).allocations
 
 
+def test_the_plan_says_what_its_defences_can_show(tmp_path):
+    recipes = {f"d{number}": Recipe(epochs=number) for number in range(1, 5)}
+    params = one_model(
+        grid={"students": ("plain", *recipes), "control_seeds": (7, 8, 9)},
+        recipes={"plain": Recipe(), **recipes},
+    )
+    study = empty_study(tmp_path, params)
+    few, many = (plan(study, seeds=seeds).defences for seeds in (3, 8))
+    assert (few.recipes, few.arms, few.seeds, few.control_students) == (4, 1, 3, 6)
+    nothing, quarter, half, whole = many.outcomes
+    assert [each.removed for each in many.outcomes] == [0, 0.25, 0.5, 1]
+    assert nothing.above_zero.value < 0.1 < quarter.above_zero.value <= whole.above_zero.value
+    assert nothing.no_effect.value > 0.8 and whole.no_effect.value == 0
+    assert half.half_width < few.outcomes[2].half_width
+    text = describe_plan(plan(study, seeds=3))
+    assert "4 recipes at 1 arm at once, 3 seeds and 6 control students each" in text
+    assert "0 %, +-" in text
+
+
+def test_a_plan_without_defences_or_with_one_seed_simulates_none(study, tmp_path):
+    assert plan(study, seeds=3).defences is None
+    assert "What defences remove" not in describe_plan(plan(study, seeds=3))
+    recipes = {"plain": Recipe(), "less": Recipe(epochs=1)}
+    defended = one_model(grid={"students": ("plain", "less")}, recipes=recipes)
+    assert plan(empty_study(tmp_path / "defended", defended), seeds=1).defences is None
+
+
 def test_the_plan_says_how_many_rows_the_audit_needs(study):
     found = plan(study).audit
     assert (found.source, found.share) == ("assumed", 0.1)

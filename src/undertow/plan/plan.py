@@ -12,6 +12,7 @@ from undertow.config import Params
 from undertow.errors import UndertowError
 from undertow.plan.costs import GridCost, grid_cost
 from undertow.plan.published import published
+from undertow.plan.shares import ShareOfStudies, share_of, unknown
 from undertow.plan.sizes import (
     AllocationRecord,
     AuditRows,
@@ -20,8 +21,9 @@ from undertow.plan.sizes import (
     audit_rows,
     shared_arms,
 )
+from undertow.plan.worth import DefencePower, defence_power
 from undertow.stats.allocation import control_seeds
-from undertow.stats.intervals import Estimate, wilson
+from undertow.stats.intervals import Estimate
 from undertow.stats.pooled_power import expect_pooled
 from undertow.stats.power import (
     Design,
@@ -76,16 +78,6 @@ class Number(Record):
     source: Source
 
 
-class ShareOfStudies(Record):
-    """A share of simulated studies with its 95 % Monte Carlo interval, or null with a reason."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    studies: int
-    reason: str | None
-
-
 class SizeRecord(Record):
     """The fewest prompts that reach the power with so many seeds; null where none tried do."""
 
@@ -110,6 +102,7 @@ class Plan(Record):
     strengths: int  # of params.yaml, on the side that has most
     threshold: ShareOfStudies  # the power to recognise a threshold
     threshold_error: ShareOfStudies  # lines that are called one
+    defences: DefencePower | None  # null: no recipe beside plain, no trait arm, or one seed
     sizes: tuple[SizeRecord, ...]
     enough: float  # the power that sizes are looked for
     caution: str | None  # what the numbers above do not say
@@ -148,12 +141,12 @@ def make_plan(study: Study, wishes: Wishes, *, studies: int | None = None) -> Pl
             high=expected.high,
             reason=reason,
         ),
-        undefined=_share(expected.undefined, count),
-        excludes_zero=_share(expected.excludes_zero, count),
-        apart=_missing(NO_OTHER)
+        undefined=share_of(expected.undefined, count),
+        excludes_zero=share_of(expected.excludes_zero, count),
+        apart=unknown(NO_OTHER)
         if other is None
-        else _share(power_apart(design, other, studies=count), count),
-        pooled_apart=_missing(NO_OTHER) if other is None else _pooled(design, other, study),
+        else share_of(power_apart(design, other, studies=count), count),
+        pooled_apart=unknown(NO_OTHER) if other is None else _pooled(design, other, study),
         control_seeds=control_seeds(arms, design.seeds),
         arms=arms,
         allocations=allocation(arms, design.seed_sd, Wanted(wishes.half_width, wishes.students)),
@@ -161,6 +154,7 @@ def make_plan(study: Study, wishes: Wishes, *, studies: int | None = None) -> Pl
         strengths=strengths,
         threshold=threshold,
         threshold_error=error,
+        defences=defence_power(study.params, design.prompts, design.seeds),
         sizes=() if other is None else _sizes(design, other, studies or FEWEST),
         enough=ENOUGH,
         caution=ONE_SEED if design.seeds == 1 else None,
@@ -293,13 +287,13 @@ def _threshold(
     design: Design, strengths: int, studies: int
 ) -> tuple[ShareOfStudies, ShareOfStudies]:
     if strengths < FEWEST_STRENGTHS:
-        none = _missing(
+        none = unknown(
             f"a verdict needs {FEWEST_STRENGTHS} strengths beside the control and grid.arms has "
             f"{strengths} on one side"
         )
         return none, none
     found = power_threshold(design, strengths=strengths, studies=studies)
-    return _share(found.if_threshold, studies), _share(found.if_line, studies)
+    return share_of(found.if_threshold, studies), share_of(found.if_line, studies)
 
 
 def _pooled(design: Design, other: float, study: Study) -> ShareOfStudies:
@@ -311,20 +305,11 @@ def _pooled(design: Design, other: float, study: Study) -> ShareOfStudies:
         other_tau=other,
         studies=POOLED_STUDIES,
     )
-    return _share(found.apart or 0.0, POOLED_STUDIES)
+    return share_of(found.apart or 0.0, POOLED_STUDIES)
 
 
 def _sizes(design: Design, other: float, studies: int) -> tuple[SizeRecord, ...]:
     return tuple(
-        SizeRecord(seeds=size.seeds, prompts=size.prompts, power=_share(size.power, studies))
+        SizeRecord(seeds=size.seeds, prompts=size.prompts, power=share_of(size.power, studies))
         for size in sizes_to_tell_apart(design, other, power=ENOUGH, studies=studies)
     )
-
-
-def _share(value: float, studies: int) -> ShareOfStudies:
-    low, high = wilson(round(value * studies), studies)
-    return ShareOfStudies(value=value, low=low, high=high, studies=studies, reason=None)
-
-
-def _missing(reason: str) -> ShareOfStudies:
-    return ShareOfStudies(value=None, low=None, high=None, studies=0, reason=reason)

@@ -1,8 +1,10 @@
 """A plan as lines to read in a terminal; all numbers are the plan's own."""
 
 from undertow.plan.costs import GridCost, ModelCost
-from undertow.plan.plan import Plan, ShareOfStudies, SizeRecord
+from undertow.plan.plan import Plan, SizeRecord
+from undertow.plan.shares import ShareOfStudies
 from undertow.plan.sizes import AllocationRecord, AuditRows
+from undertow.plan.worth import DefencePower
 from undertow.texts.numbers import RATIO, Scale
 
 WHOLE_PERCENT = Scale("%", 100, 0)
@@ -38,6 +40,8 @@ def describe_plan(plan: Plan) -> str:
     ]
     lines += [f"{_asked(each):<31}{_allocation(each)}" for each in plan.allocations]
     lines.append(f"rows that the audit needs      {_audit(plan.audit)}")
+    if plan.defences:
+        lines += ["", *_removed(plan.defences)]
     if plan.caution:
         lines.append(f"Caution: {plan.caution}.")
     if plan.sizes:
@@ -67,6 +71,24 @@ def _size(size: SizeRecord) -> str:
     if size.prompts is None:
         return f"{size.seeds} seeds: no number of prompts that was tried ({_percent(size.power)})"
     return f"{size.seeds} seeds x {size.prompts} prompts: {_percent(size.power)}"
+
+
+def _removed(power: DefencePower) -> list[str]:
+    recipes = "1 recipe" if power.recipes == 1 else f"{power.recipes} recipes"
+    arms = "1 arm" if power.arms == 1 else f"{power.arms} arms"
+    spread = WHOLE_PERCENT.number(power.recipe_spread)
+    lines = [
+        f"What defences remove of plain's shift, by margin, {recipes} at {arms} at once, "
+        f"{power.seeds} seeds and {power.control_students} control students each (spread of a "
+        f"recipe's students about plain's {spread} % of it, assumed):"
+    ]
+    for each in power.outcomes:
+        width = WHOLE_PERCENT.number(each.half_width)
+        lines.append(
+            f"  {WHOLE_PERCENT.number(each.removed):>3} %, +-{width} points: more than nothing "
+            f"shown in {_percent(each.above_zero)}, no effect in {_percent(each.no_effect)}"
+        )
+    return lines
 
 
 def _asked(record: AllocationRecord) -> str:

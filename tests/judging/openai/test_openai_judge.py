@@ -259,9 +259,10 @@ def test_throughput_is_near_the_ideal_and_memory_is_flat(tmp_path: Path) -> None
     found: list[Throughput] = []
     # Whole waves of 64: a last one of fewer rows takes as long. What else the machine does can
     # only slow a run, so the best of a few is what the judge can do.
+    best = 0.0
     while len(found) < 3 or (best < 0.8 and len(found) < 6):
         found.append(throughput(tmp_path / f"measured-{len(found)}", 32 * 64, 64))
-        best = max(one.undisturbed for one in found)
+        best = max(best, found[-1].undisturbed)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(found, f"memory grew by {grown:.0f} MiB")
     assert best >= 0.8

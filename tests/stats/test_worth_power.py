@@ -1,0 +1,57 @@
+"""What a plan says of defences is what studies of that size have found."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from repository import ROOT
+from undertow.stats.worth_power import WorthDesign, expect_removed
+
+
+def published(folder: str) -> list[tuple[float, float]]:
+    """Of every recipe and strength: the interval of what it removes, alone and at once."""
+    text = (ROOT / "docs" / "results" / folder / "summary.json").read_text()
+    removed: list[Any] = [each["margin"]["removed"] for each in json.loads(text)["defences"]]
+    return [
+        tuple((one["high"] - one["low"]) / 2 for one in both)
+        for both in removed
+        if both[0]["value"] is not None
+    ]
+
+
+@pytest.mark.parametrize(("folder", "kinds"), [("defences", 27), ("eight-controls", 7)])
+def test_the_widths_are_those_of_the_published_studies(folder: str, kinds: int) -> None:
+    found = published(folder)
+    assert len(found) == 2 * kinds
+    design = WorthDesign(kinds, arms=2, seeds=3, control_seeds=8)
+    expected = expect_removed(design, studies=12)
+    widths = [each.half_width for each in expected if each.half_width is not None]
+    _, at_once = np.median(found, axis=0)
+    assert np.median(widths) == pytest.approx(at_once, rel=0.3)
+
+
+def test_more_seeds_make_it_narrower_and_more_kinds_wider() -> None:
+    def width(**size: int) -> float:
+        asked = {"kinds": 12, "arms": 1, "seeds": 3, "control_seeds": 8} | size
+        found = expect_removed(WorthDesign(**asked), truths=(0.5,), studies=20)[0].half_width
+        assert found is not None
+        return found
+
+    usual = width()
+    assert width(seeds=6) < 0.85 * usual
+    assert width(kinds=40) > 1.1 * usual
+
+
+def test_what_removes_all_is_seen_and_what_removes_nothing_is_not() -> None:
+    design = WorthDesign(8, seeds=4, control_seeds=8)
+    nothing, all_of_it = expect_removed(design, truths=(0.0, 1.0), studies=30)
+    assert nothing.above_zero < 0.05 and nothing.little > 0.8
+    assert all_of_it.above_zero > 0.95 and all_of_it.little == 0
+
+
+def test_without_a_shift_that_can_be_told_from_0_nothing_is_known() -> None:
+    design = WorthDesign(2, seeds=2, control_seeds=2, plain_sd=50.0)
+    (found,) = expect_removed(design, truths=(0.5,), studies=1, seed=1)
+    assert found.half_width is None and found.above_zero == 0
