@@ -67,7 +67,7 @@ def expect_removed(
     asked = dict.fromkeys(truths, 0)
     for study in range(studies):
         truth_of = [truths[(kind + study) % len(truths)] for kind in range(design.kinds)]
-        rows = _study(rng, design, truth_of)
+        rows = simulated_worth(rng, design, truth_of)
         draws = Draws(RESAMPLES, seed + study, CONFIDENCE)
         found = together(estimated(rows, draws), CONFIDENCE)
         for (kind, _), each in found.items():
@@ -91,7 +91,7 @@ def _expected(
     )
 
 
-def _study(
+def simulated_worth(
     rng: np.random.Generator, design: WorthDesign, truth_of: Sequence[float]
 ) -> dict[tuple[int, int], Asked]:
     """What each kind of one model removes at each arm, by (kind, arm)."""
