@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from repository import Repository, tiny_params
+from undertow.pipeline.run_cells import run_cells
+from undertow.study.layout import Study
 
 pytestmark = [pytest.mark.whole, pytest.mark.timeout(600)]
 MODEL = "tiny-qwen2"
@@ -71,3 +73,32 @@ def test_a_killed_group_leaves_no_half_student_and_the_next_run_trains_it(tmp_pa
     )
     assert "training together" in repository.cli(*RUN).stderr
     assert all(losses(folder) for folder in students(repository.root).values())
+
+
+def written(root: Path) -> dict[str, bytes]:
+    """What the stages have written, adapters too, but for costs."""
+    folder = root / "results" / "cells"
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("manifest.json", "cell.json")
+    }
+
+
+def test_a_long_training_stops_to_have_its_students_read_and_goes_on_to_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    whole, stopped = (make(tmp_path / name, "together") for name in ("whole", "stopped"))
+    for repository in (whole, stopped):
+        grid = repository.params["grid"] | {"seeds": [0, 1, 2]}
+        repository.write_params(repository.params | {"grid": grid})
+    whole.cli(*RUN)
+
+    done = run_cells(Study.open(stopped.root), MODEL, commit=False, read_after=0.0)
+    assert not done.failed and not done.busy and len(done.ran) == 2 + 6 * 3
+    said = capsys.readouterr().err
+    first, second = (part.split("\n")[0] for part in said.split("training together: ")[1:])
+    assert (first.count(","), second.count(",")) == (2, 2)
+    between = said.split("training together: ")[1]
+    assert "reading students together" in between and between.count("judge@") == 3 * 2
+    assert written(stopped.root) == written(whole.root)

@@ -5,7 +5,7 @@ run. Where students cannot be trained together, nothing is done here, and each c
 trains its student.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +38,7 @@ class Trainers:
     def __init__(self) -> None:
         self._trainer: Together | None = None
         self._run: list[Path] = []
+        self._size: int | None = None  # of the run's groups so far, whatever memory is free now
         self._pupils: dict[Path, _Pupil] = {}
 
     @property
@@ -48,10 +49,12 @@ class Trainers:
     def of(self, pupils: Mapping[Cell, _Pupil], loaded: Loaded) -> Together:
         """The trainer of these students, all those of their run."""
         run = [pupil.due.checkpoint for pupil in pupils.values()]
-        if self._trainer is None or run != self._run:
+        if run != self._run:
             self.let_go()
+            self._run, self._size = run, None
+        if self._trainer is None:
             taught = [(pupil.ready.lesson.teaching, cell.seed) for cell, pupil in pupils.items()]
-            self._trainer, self._run = Together(loaded.model, loaded.tokenizer, taught), run
+            self._trainer = Together(loaded.model, loaded.tokenizer, taught, size=self._size)
         return self._trainer
 
     def pupil(self, study: Study, cell: Cell, shelf: Shelf) -> _Pupil:
@@ -66,12 +69,14 @@ class Trainers:
     def let_go(self) -> None:
         """Of the memory that training holds; lessons stay."""
         if self._trainer is not None:
+            self._size = self._trainer.size
             self._trainer.close()
         self._trainer = None
 
     def clear(self) -> None:
         """Let go of everything: with its base."""
         self.let_go()
+        self._run, self._size = [], None
         self._pupils.clear()
 
 
@@ -82,7 +87,7 @@ def train_due(
     is_due: Callable[[Cell], bool],
     lock_of: Callable[[Cell], FileLock],
     trainers: Trainers,
-) -> Iterator[tuple[list[Cell], Exception | None]]:
+) -> Generator[tuple[list[Cell], Exception | None], None, None]:
     """Train those cells of the run that are due; yields each group as it ends, with its error.
 
     run: all cells whose students have this one base that this run could train, due or not: the

@@ -2,13 +2,16 @@
 
 Those are the teachers of the model and the students that have it as their base: a student of
 another base is trained in the run of that base, once its teacher has written. Later rounds come one
-after another, each when the students that write for it are done.
+after another, each when the students that write for it are done. A long training stops now and then
+to have the students that it has read and judged: their verdicts do not wait for its end.
 
 What is due is decided when its turn comes, by the run's `Ledger`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -22,6 +25,8 @@ from undertow.pipeline.reading_together import read_due
 from undertow.pipeline.spoken import one_of_many
 from undertow.study.layout import Study
 from undertow.study.sources import locked, say
+
+READ_AFTER = 1800.0  # seconds of training: to go on afterwards takes up to a minute
 
 
 class Step(NamedTuple):
@@ -57,16 +62,19 @@ def run_cells(
     *,
     commit: bool = True,
     ran: Callable[[Node], None] | None = None,
+    read_after: float = READ_AFTER,
 ) -> CellsRun:
     """Run what is due of a model's cells and hand it to DVC, cell by cell.
 
     seeds: only the cells of these seeds; all where empty. ran: called after each stage that was
-    run. A cell that fails does not end the others. Raises ConfigError where the grid has no such
-    cells, UndertowError where DVC fails.
+    run. read_after: seconds of training in groups after which the students that it has are read
+    and judged before it goes on. A cell that fails does not end the others. Raises ConfigError
+    where the grid has no such cells, UndertowError where DVC fails.
     """
     cells = cells_of(study, [model], seeds)
     with ThreadPoolExecutor(max_workers=1) as recorder:
-        return _Run(study, model, cells, recorder, commit=commit, ran=ran).outcome()
+        run = _Run(study, model, cells, recorder, commit=commit, ran=ran, read_after=read_after)
+        return run.outcome()
 
 
 class _Run:
@@ -81,9 +89,10 @@ class _Run:
         *,
         commit: bool,
         ran: Callable[[Node], None] | None,
+        read_after: float,
     ) -> None:
         self._study, self._root, self._model = study, study.layout.root, model
-        self._ran = ran or (lambda _: None)
+        self._ran, self._read_after = ran or (lambda _: None), read_after
         self._shelf = Shelf()
         self._base = [
             Step(model_node(study, "fetch", model), partial(fetch.run, study, model)),
@@ -129,10 +138,7 @@ class _Run:
         for number in sorted(rounds):
             cells = rounds[number]
             self._write("steer" if number == 1 else "pass-on", cells, fresh)
-            self._train(cells, fresh)
-            self._read_together("distill", cells, fresh)
-            for cell in cells:
-                self._finish(cell, fresh)
+            self._teach(cells, fresh)
         return self._ledger.outcome()
 
     def _write(
@@ -176,55 +182,100 @@ class _Run:
                 f"{key}: waits for the teacher; give this command again after "
                 f"{command([cell.model])}"
             )
-            self._ledger.busy.append(key)
+            self._left(key)
             return
         if not self._is_written_for(cell):
             say(f"{key}: waits for the student that writes for it; give this command again")
-            self._ledger.busy.append(key)
+            self._left(key)
             return
         with self._ledger.taken(cell) as mine:
             if mine:
                 fresh[cell] = self._work(key, self._cells[cell], fresh[cell])
                 self._ledger.record(key)
+                self._left(key, by_now=False)
             else:
                 say(f"{key}: another process is working on it")
-                self._ledger.busy.append(key)
+                self._left(key)
 
-    def _train(self, cells: Sequence[Cell], fresh: Mapping[Cell, bool]) -> None:
-        """Train what is due in groups, where that is possible; elsewhere the stages train."""
+    def _left(self, key: str, *, by_now: bool = True) -> None:
+        """Note whether a cell is another's to finish; a later look at it counts."""
+        if by_now != (key in self._ledger.busy):
+            (self._ledger.busy.append if by_now else self._ledger.busy.remove)(key)
+
+    def _teach(self, cells: Sequence[Cell], fresh: dict[Cell, bool]) -> None:
+        """Train, read and judge the students of a round."""
         trainers = Trainers()
         try:
-            for group, error in train_due(
-                self._study,
-                self._shelf,
-                cells,
-                lambda cell: self._is_due("distill", cell, fresh[cell]),
-                self._ledger.lock,
-                trainers,
-            ):
-                if error is not None:
-                    self._failed |= dict.fromkeys((cell.key for cell in group), told(error))
-                    self._shelf.clear()
+            while trained := self._train(cells, fresh, trainers):
+                trainers.let_go()
+                self._read_and_judge(cells, fresh, only=trained)
+        finally:
+            trainers.clear()
+        self._read_and_judge(cells, fresh)
+
+    def _train(
+        self, cells: Sequence[Cell], fresh: Mapping[Cell, bool], trainers: Trainers
+    ) -> list[Cell]:
+        """Train what is due in groups, where that is possible; elsewhere the stages train.
+
+        Returns those that were trained when it is time to read them and more is to be trained;
+        nobody at the end.
+        """
+        trained: list[Cell] = []
+        started = time.monotonic()
+        groups = train_due(
+            self._study,
+            self._shelf,
+            cells,
+            lambda cell: self._is_due("distill", cell, fresh[cell]),
+            self._ledger.lock,
+            trainers,
+        )
+        try:
+            with closing(groups):  # of a group that it has yielded it holds the locks
+                for group, error in groups:
+                    if error is not None:
+                        self._failed |= dict.fromkeys((cell.key for cell in group), told(error))
+                        self._shelf.clear()
+                        continue
+                    trained += group
+                    if time.monotonic() - started >= self._read_after:
+                        return trained
         except Exception as error:  # each cell's own stage will say what is wrong with it
             say(f"nothing was trained together: {told(error)}")
             self._shelf.clear()
-        finally:
-            trainers.clear()
+        return []
+
+    def _read_and_judge(
+        self, cells: Sequence[Cell], fresh: dict[Cell, bool], only: Sequence[Cell] | None = None
+    ) -> None:
+        """Read students of a round and finish their cells; only: these of them."""
+        chosen = set(cells if only is None else only)
+        self._read_together("distill", cells, fresh, chosen)
+        for cell in cells:
+            if cell in chosen:
+                self._finish(cell, fresh)
 
     def _read_together(
         self,
         stage: Literal["steer", "pass-on", "distill"],
         cells: Sequence[Cell],
         fresh: Mapping[Cell, bool],
+        only: Collection[Cell] | None = None,
     ) -> None:
-        """Ask the subjects that are due together, where that is possible; their stages write it."""
+        """Ask the subjects that are due together, where that is possible; their stages write it.
+
+        only: these cells of the run.
+        """
         try:
             read_due(
                 self._study,
                 self._shelf,
                 stage,
                 cells,
-                lambda cell: self._is_due(stage, cell, fresh[cell]),
+                lambda cell: (
+                    (only is None or cell in only) and self._is_due(stage, cell, fresh[cell])
+                ),
                 self._ledger.lock,
             )
         except Exception as error:  # each cell's own stage will say what is wrong with it
