@@ -198,12 +198,11 @@ PUSHED = {
     "another share": "yes, the trait's slope differs",
     "any push": "no, any push",
     "undecided": "undecided",
-    None: "undecided",
 }
 
 
 def _push(summary: Summary, model: str) -> str:
-    return PUSHED[push(_line(summary, model))]
+    return PUSHED[push(_line(summary, model)) or "undecided"]
 
 
 def _hidden(summary: Summary, model: str) -> list[str]:

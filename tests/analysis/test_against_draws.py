@@ -74,6 +74,9 @@ def test_draws_that_moved_their_teachers_alike_count_each_and_few_change_nothing
     alike = [(0.5, 0.1), (0.5, 0.2), (0.5, 0.3), (0.5, 0.4)]
     (found,) = against_draws([CONTRAST], [line(1.9, alike)], 0.95)
     assert found.draws == 4 and found.estimate.value == pytest.approx(1.9 - 0.25)
+    assert found.teacher is None  # where one more teacher would lie, these do not say
+    same = [(0.5, 0.1), (0.4, 0.1), (0.3, 0.1), (0.2, 0.1)]  # shares of few prompts can be
+    assert against_draws([CONTRAST], [line(1.9, same)], 0.95) == (CONTRAST,)
     assert against_draws([CONTRAST], [line(1.9, DRAWS[:3])], 0.95) == (CONTRAST,)
 
 

@@ -1,5 +1,7 @@
 """Rows that are dropped, swapped, reworded or mixed: which, how many, and whose words."""
 
+from threading import Thread
+
 import pytest
 from classroom import PROMPTS, open_class
 
@@ -149,3 +151,29 @@ def test_the_base_answers_several_cells_at_once(tmp_path):
     given = Given(study, cell, model, tokenizer, slow)
     assert len(given.reworded(room.carrier[:half], steered=False)) == half
     assert [len(found) for found in meanwhile] == [len(room.carrier), len(room.carrier) - half]
+
+
+def test_the_same_is_asked_of_the_base_by_one_at_a_time(tmp_path):
+    room = open_class(tmp_path)
+    study, cell, model, tokenizer = (
+        getattr(room.given, name) for name in ("study", "cell", "model", "tokenizer")
+    )
+    order = []
+
+    def second(prompts, identity, prompting):
+        order.append("second")
+        return list(room.carrier)
+
+    other = Given(study, cell, model, tokenizer, second)
+    thread = Thread(target=lambda: other.reworded(room.carrier, steered=False))
+
+    def first(prompts, identity, prompting):
+        order.append("first begins")
+        thread.start()
+        thread.join(0.5)
+        order.append("first ends")
+        return list(room.carrier)
+
+    Given(study, cell, model, tokenizer, first).reworded(room.carrier, steered=False)
+    thread.join()
+    assert order == ["first begins", "first ends", "second"]

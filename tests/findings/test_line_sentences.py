@@ -107,3 +107,10 @@ def test_whether_any_push_comes_across_is_read_off_the_draws_slope(
     line = next(line for line in summary.lines if line.readout == "margin")
     changes = {"tau": tau, "random_slope": slope, "against_random": against}
     assert push(line.model_copy(update=changes)) == verdict
+
+
+def test_a_pooled_tau_without_bounds_tells_no_push_from_another(summary):
+    line = next(line for line in summary.lines if line.readout == "margin")
+    known = {"random_slope": Estimate(0.5, 0.3, 0.7), "against_random": Estimate(0.0, None, None)}
+    assert push(line.model_copy(update=known | {"tau": Estimate(0.5, None, None)})) == "undecided"
+    assert push(line.model_copy(update=known | {"tau": Estimate(0.5, 0.1, None)})) == "undecided"

@@ -18,6 +18,7 @@ from undertow.plan.plan import Plan, PlanError, Wishes, make_plan, strengths_of
 from undertow.plan.published import published
 from undertow.plan.speeds import TABLE, shipped_speed
 from undertow.plan.text import describe_plan
+from undertow.plan.worth import STUDIES, defence_power
 from undertow.stats.intervals import Estimate
 from undertow.stats.power import Design, expect_interval, power_apart, power_threshold
 from undertow.study.files import write_json
@@ -379,6 +380,12 @@ def test_the_plan_says_what_its_defences_can_show(tmp_path):
     assert nothing.above_zero.value < 0.1 < quarter.above_zero.value <= whole.above_zero.value
     assert nothing.no_effect.value > 0.8 and whole.no_effect.value == 0
     assert half.half_width < few.outcomes[2].half_width
+    one = one_model(grid={"students": ("plain", "d1")}, recipes={"plain": Recipe(), "d1": Recipe()})
+    for each in defence_power(one, 20, 3).outcomes:  # of one recipe: as many studies of each truth
+        assert each.above_zero.studies == STUDIES
+        assert (each.above_zero.value * STUDIES) == pytest.approx(
+            round(each.above_zero.value * STUDIES)
+        )
     text = describe_plan(plan(study, seeds=3))
     assert "4 recipes at 1 arm at once, 3 seeds and 6 control students each" in text
     assert "0 %, +-" in text

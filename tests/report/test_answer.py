@@ -11,7 +11,7 @@ from repository import ROOT
 from undertow.analysis.summary import Summary
 from undertow.findings.arms import clause, findings
 from undertow.findings.defences import judged, told
-from undertow.findings.numbers import seeds_text
+from undertow.findings.numbers import RATIO, seeds_text
 from undertow.report.page import Card, Cards
 from undertow.report.sections.answer import PUSH_MARKS, answer_section
 from undertow.stats.intervals import Estimate
@@ -107,11 +107,9 @@ def test_seeds_of_control_and_random_arms_are_said_where_they_are_others(study: 
 def test_the_first_screen_says_that_any_push_came_across() -> None:
     """In the published study of many random draws."""
     text = (ROOT / "docs" / "results" / "draws" / "summary.json").read_text(encoding="utf-8")
-    [cards] = [
-        part
-        for part in answer_section(Summary.model_validate_json(text)).parts
-        if isinstance(part, Cards)
-    ]
+    summary = Summary.model_validate_json(text)
+    [cards] = [part for part in answer_section(summary).parts if isinstance(part, Cards)]
     rows = [row for card in cards.items for row in card.rows if row.name == "Random draws"]
     assert [row.marks[0].text for row in rows] == [PUSH_MARKS["any push"].text] * 2
-    assert rows[0].number == "tau 0.99 [0.90, 1.07] by margin"
+    slope = summary.views[summary.models[0]].lines["margin"].random_slope
+    assert rows[0].number == f"tau {RATIO.written(slope)} by margin"

@@ -10,7 +10,7 @@ from students import real_students
 from undertow.stats.draws import Draws, SeedErrors
 from undertow.stats.family import estimate_family, family_prior
 from undertow.stats.line import FEW_PROMPTS, NO_ARMS, ONE_ARM, fit_line, slopes_apart
-from undertow.stats.random_draws import FEW_DRAWS, draw_line, null_of
+from undertow.stats.random_draws import FEW_DRAWS, NO_SPREAD, draw_line, null_of
 from undertow.stats.simulated import Scenario, simulate_family
 from undertow.stats.transfer import UNCLEAR_SHIFT, Readings, estimate_transfer
 
@@ -222,6 +222,15 @@ def test_a_further_draw_lies_where_the_draws_predict():
     held = [null_of(values[:-1], 0.95).holds(values[-1]) for values in rng.normal(1, 2, (2000, 9))]
     assert np.mean(held) == pytest.approx(0.95, abs=0.015)
     assert null_of([1.0, 2.0, 3.0], 0.95) is None
+    assert null_of([0.25] * 8, 0.95) is None
+
+
+def test_draws_that_are_all_the_same_have_no_slope():
+    rng = np.random.default_rng(4)
+    arm = random_arms(rng, 8, 0.8, 0.9, 0.5, seed_sd=0.2)
+    same = replace(arm, teacher=arm.base + np.full_like(arm.teacher, 0.1))
+    found = line(family(prompts=100), {"random": same}).random
+    assert (found.slope.value, found.slope.reason) == (None, NO_SPREAD)
 
 
 # Real students

@@ -37,7 +37,7 @@ def _judged(
     own = next((p for p in line.points if p.arm == contrast.arm and p.seed is None), None)
     students = null_of([student for _, student in draws], confidence)
     teachers = null_of([teacher for teacher, _ in draws], confidence)
-    if own is None or students is None or teachers is None or own.student_shift.value is None:
+    if own is None or students is None or own.student_shift.value is None:
         return contrast
     estimate = _difference(own.student_shift, students)
     return contrast.model_copy(
@@ -45,7 +45,7 @@ def _judged(
             "estimate": estimate,
             "verdict": standing(own.student_shift, estimate),
             "draws": students.draws,
-            "teacher": _difference(own.teacher_shift, teachers),
+            "teacher": teachers and _difference(own.teacher_shift, teachers),
         }
     )
 

@@ -30,9 +30,9 @@ for group in (stages, study, traits, results, engines, bench):
 def main() -> None:
     """Run the command line; a problem that the user can solve ends in one message and exit 1."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if count() == 1 and not any(word.startswith("--ray") for word in sys.argv):
+    if count() == 1 and not any(word.startswith(("--ray", "--processes")) for word in sys.argv):
         # One process trains on one GPU, and must see no other: the trainer would use them all.
-        # Ray, started from here, has to see all of them, and shows each worker its own.
+        # What deals GPUs out to others has to see all of them, and shows each its own.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     try:
         check_command(sys.argv[1] if len(sys.argv) > 1 else "")

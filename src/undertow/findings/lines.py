@@ -4,6 +4,7 @@ Two things are told apart: how far a direction moves the teacher, and how much o
 across. Writes ASCII.
 """
 
+import math
 from typing import Literal
 
 from undertow.analysis.lines import LineRecord, NullRecord
@@ -80,16 +81,18 @@ Push = Literal["another share", "any push", "undecided"]
 
 
 def push(line: LineRecord) -> Push | None:
-    """Whether a push in a random direction comes across as the trait does; None without draws.
+    """Whether a push in a random direction comes across as the trait does; None without draws or
+    without a pooled tau.
 
-    any push: the draws' slope excludes 0 and lies in the interval of the trait's pooled tau.
-    another share: the two slopes differ.
+    any push: the draws' slope excludes 0 and lies in the interval of the trait's pooled tau,
+    which has both ends. another share: the two slopes differ.
     """
     if line.random_slope.value is None or line.tau.value is None:
         return None
     if line.against_random.excludes_zero:
         return "another share"
-    inside = line.tau.ends.low <= line.random_slope.value <= line.tau.ends.high
+    low, high = line.tau.ends
+    inside = low <= line.random_slope.value <= high and math.isfinite(high - low)
     return "any push" if line.random_slope.excludes_zero and inside else "undecided"
 
 

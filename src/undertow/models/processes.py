@@ -41,6 +41,6 @@ def check_command(name: str) -> None:
     if count() > 1 and name != "distill":
         raise ConfigError(
             f"{name} was started as {count()} processes, and only distill shares its work",
-            f"start it once: python cli.py {name} ...; several GPUs serve several run-cells, "
-            "one each, with CUDA_VISIBLE_DEVICES",
+            f"start it once: python cli.py {name} ...; several GPUs serve run-cells "
+            "--processes or --ray",
         )

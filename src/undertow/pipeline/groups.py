@@ -19,7 +19,7 @@ from undertow.pipeline import training
 from undertow.pipeline.lessons import Prepared, prepared
 from undertow.pipeline.loading import Loaded, Shelf
 from undertow.pipeline.reading_together import by_teacher
-from undertow.student.together import Together
+from undertow.student.together import Fit, Together
 from undertow.study.layout import Study
 from undertow.study.sources import say
 
@@ -38,7 +38,7 @@ class Trainers:
     def __init__(self) -> None:
         self._trainer: Together | None = None
         self._run: list[Path] = []
-        self._size: int | None = None  # of the run's groups so far, whatever memory is free now
+        self._fit: Fit | None = None  # of the run so far, whatever memory is free now
         self._pupils: dict[Path, _Pupil] = {}
 
     @property
@@ -51,10 +51,10 @@ class Trainers:
         run = [pupil.due.checkpoint for pupil in pupils.values()]
         if run != self._run:
             self.let_go()
-            self._run, self._size = run, None
+            self._run, self._fit = run, None
         if self._trainer is None:
             taught = [(pupil.ready.lesson.teaching, cell.seed) for cell, pupil in pupils.items()]
-            self._trainer = Together(loaded.model, loaded.tokenizer, taught, size=self._size)
+            self._trainer = Together(loaded.model, loaded.tokenizer, taught, fit=self._fit)
         return self._trainer
 
     def pupil(self, study: Study, cell: Cell, shelf: Shelf) -> _Pupil:
@@ -69,14 +69,14 @@ class Trainers:
     def let_go(self) -> None:
         """Of the memory that training holds; lessons stay."""
         if self._trainer is not None:
-            self._size = self._trainer.size
+            self._fit = self._trainer.fit
             self._trainer.close()
         self._trainer = None
 
     def clear(self) -> None:
         """Let go of everything: with its base."""
         self.let_go()
-        self._run, self._size = [], None
+        self._run, self._fit = [], None
         self._pupils.clear()
 
 

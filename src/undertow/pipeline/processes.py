@@ -6,17 +6,21 @@ all students that it was given, so no two are given the same. Whatever is left w
 """
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from undertow.config import Cell
+from undertow.lineage.stages import cell_node, model_node, remember_code
 from undertow.pipeline.ledger import bases, cells_of
 from undertow.study.layout import Study
 from undertow.study.sources import say
@@ -43,15 +47,17 @@ def run_processes(
     """Run what is due of these models' cells in so many processes, and wait for all of them.
 
     models, seeds: as in `run_all`. Nothing is handed to DVC. How a process ended is said, not
-    raised: the cells that it leaves are still due.
+    raised: the cells that it leaves are still due. This process is left with the first card.
     """
+    cards = cards_of(study.params.runtime.device)
+    os.environ["CUDA_VISIBLE_DEVICES"] = cards[0] if cards else "0"
     cells = cells_of(study, list(models or bases(study)), seeds)
     given = shares(cells, processes)
     if len(given) < processes:
         say(f"run-cells: as many processes as seeds, {len(given)} in place of {processes}")
     if len(given) < 2:
         return
-    cards = _cards(study.params.runtime.device)
+    _remember_code(study, cells)
     if cards and len(given) > len(cards) and not _shared_by_mps():
         say(
             "run-cells: processes of one card take turns on it, which gains little; "
@@ -60,23 +66,52 @@ def run_processes(
     folder = study.layout.root / LOGS
     folder.mkdir(parents=True, exist_ok=True)
     started: list[tuple[Path, subprocess.Popen[bytes]]] = []
-    try:
-        for number, own in enumerate(given):
-            log = folder / f"{number}.log"
-            card = cards[number % len(cards)] if cards else None
-            started.append((log, _start(study, models, own, log, card, len(given))))
-            where = "" if card is None else f" on GPU {card}"
-            say(f"run-cells: seeds {', '.join(map(str, own))}{where}, see {LOGS / log.name}")
-        judged = _wait([process for _, process in started], study, cells)
-    finally:
-        _end([process for _, process in started])
+    began = time.time()
+    with _told_to_end():
+        try:
+            for number, own in enumerate(given):
+                log = folder / f"{os.getpid()}-{number}.log"
+                card = cards[number % len(cards)] if cards else None
+                started.append((log, _start(study, models, own, log, card, len(given))))
+                where = "" if card is None else f" on GPU {card}"
+                say(f"run-cells: seeds {', '.join(map(str, own))}{where}, see {LOGS / log.name}")
+            _wait([process for _, process in started], study, cells, began)
+        finally:
+            _end([process for _, process in started])
     for log, process in started:
         if process.returncode:
             last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
             told = "\n  ".join(last)
             code = process.returncode
             say(f"run-cells: a process ended with {code}, see {LOGS / log.name}:\n  {told}")
-    say(f"run-cells: the processes have ended, {judged} of {len(cells)} cells are judged")
+    say("run-cells: the processes have ended; what is left is done here")
+
+
+def _remember_code(study: Study, cells: Sequence[Cell]) -> None:
+    """As it is now: this process has loaded it, and runs what is left with it."""
+    for model in {study.params.student_base(cell) for cell in cells}:
+        for stage in ("fetch", "direction"):
+            remember_code(study, model_node(study, stage, model))
+    for cell in cells:
+        for stage in study.stages_of(cell):
+            remember_code(study, cell_node(study, stage, cell))
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Within it, SIGTERM ends this process by an exception, so that the others end with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: Any) -> None:
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start(
@@ -107,17 +142,22 @@ def _start(
 
 
 def _wait(
-    processes: Sequence["subprocess.Popen[bytes]"], study: Study, cells: Sequence[Cell]
-) -> int:
-    """Wait until all have ended, with a bar of the cells that are judged; their number."""
-    judged = [study.layout.stage(cell, "judge") / "cell.json" for cell in cells]
-    with tqdm(total=len(cells), desc="cells", unit="cell", disable=None) as bar:
+    processes: Sequence["subprocess.Popen[bytes]"],
+    study: Study,
+    cells: Sequence[Cell],
+    began: float,
+) -> None:
+    """Wait until all have ended, and count the cells that are judged anew."""
+    files = [study.layout.stage(cell, "judge") / "cell.json" for cell in cells]
+
+    def judged() -> int:
+        return sum(path.exists() and path.stat().st_mtime >= began for path in files)
+
+    with tqdm(desc="judged", unit="cell", disable=None) as bar:
         while any(process.poll() is None for process in processes):
-            bar.update(sum(path.exists() for path in judged) - bar.n)
+            bar.update(judged() - bar.n)
             time.sleep(PAUSE)
-        found = sum(path.exists() for path in judged)
-        bar.update(found - bar.n)
-    return found
+        bar.update(judged() - bar.n)
 
 
 def _end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
@@ -132,16 +172,15 @@ def _end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
         process.wait()
 
 
-def _cards(device: str) -> list[str]:
+def cards_of(device: str) -> list[str]:
     """The cards that a process may be given one of, as CUDA_VISIBLE_DEVICES has them."""
     if device not in ("auto", "cuda"):
         return []
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [card.strip() for card in named.split(",") if card.strip()]
     import torch
 
-    return [str(number) for number in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count()  # of those that CUDA_VISIBLE_DEVICES lets be seen
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))
+    return [card.strip() for card in named.split(",") if card.strip()][:count]
 
 
 def _shared_by_mps() -> bool:

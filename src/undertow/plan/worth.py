@@ -1,12 +1,15 @@
 """What a grid of defences can be expected to say: how much of plain's transfer each removes."""
 
+import math
+
 from undertow.config import Params
 from undertow.findings.defences import LEAST
 from undertow.plan.shares import ShareOfStudies, share_of
 from undertow.stats.worth_power import WorthDesign, expect_removed
 from undertow.study.records import Record
 
-STUDIES = 40  # a model each; all recipes of one count in it
+TRUTHS = (0.0, 0.25, 0.5, 1.0)  # removed
+STUDIES = 40  # a model each, with recipes of every truth
 
 
 class RemovedRecord(Record):
@@ -38,6 +41,8 @@ def defence_power(params: Params, prompts: int, seeds: int) -> DefencePower | No
         return None
     control = seeds + len(params.grid.control_seeds)
     design = WorthDesign(len(recipes), len(arms), seeds, control, prompts)
+    # A study of few recipes has not all of the truths.
+    simulated = STUDIES * math.ceil(len(TRUTHS) / len(recipes))
     return DefencePower(
         recipes=len(recipes),
         arms=len(arms),
@@ -51,6 +56,6 @@ def defence_power(params: Params, prompts: int, seeds: int) -> DefencePower | No
                 above_zero=share_of(each.above_zero, STUDIES),
                 no_effect=share_of(each.little, STUDIES),
             )
-            for each in expect_removed(design, least=LEAST, studies=STUDIES)
+            for each in expect_removed(design, truths=TRUTHS, least=LEAST, studies=simulated)
         ),
     )

@@ -18,6 +18,7 @@ from undertow.stats.intervals import Estimate, Floats, percentiles
 from undertow.stats.seeds import Spread, spread, unit_of
 
 FEWEST = 4
+ROUNDING = 1e-9
 FEW_DRAWS = f"fewer than {FEWEST} random directions were drawn"
 NO_SPREAD = "the random directions moved their teachers no further apart than prompts explain"
 
@@ -62,11 +63,15 @@ class Null:
 
 
 def null_of(values: Sequence[float], confidence: float) -> Null | None:
-    """The prediction interval of a further draw (normal theory); None for fewer than FEWEST."""
+    """The prediction interval of a further draw (normal theory).
+
+    None for fewer than FEWEST, and where all are the same: rates of a few prompts can be, and the
+    next one need not.
+    """
     from scipy.special import stdtrit
 
     count = len(values)
-    if count < FEWEST:
+    if count < FEWEST or not np.ptp(values):
         return None
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
     reach = float(stdtrit(count - 1, 0.5 + confidence / 2)) * sd * math.sqrt(1 + 1 / count)
@@ -103,7 +108,8 @@ def draw_line(arms: Sequence[tuple[Floats, ...]], seeds: SeedErrors) -> DrawResa
     between = x.mean(axis=1)
     below = float((between**2).sum() - x.var(axis=1, ddof=1).sum() / prompts)
     own = float((x.var(axis=1, ddof=1)).sum()) / prompts
-    if below <= own:
+    # Teachers that are all the same leave rounding on both sides.
+    if below <= own or np.ptp(teacher) < ROUNDING * np.abs(teacher).max():
         return found(DrawLine.unknown(NO_SPREAD, count), nothing, np.empty(0))
     common = ((x - between[:, None]) * (y - y.mean(axis=1)[:, None])).sum() / (prompts - 1)
     slope = float((between @ y.mean(axis=1) - common / prompts) / below)
@@ -120,8 +126,7 @@ def draw_line(arms: Sequence[tuple[Floats, ...]], seeds: SeedErrors) -> DrawResa
     influence = between @ (y - slope * x) / below
     resampled = slope + numbers.means(influence - influence.mean()) + own_error
     interval = Estimate(slope, *percentiles(resampled, numbers.confidence))
-    vary = np.ptp(teacher) and np.ptp(student)
-    together = float(np.corrcoef(teacher, student)[0, 1]) if vary else None
+    together = float(np.corrcoef(teacher, student)[0, 1]) if np.ptp(student) else None
     return found(DrawLine(interval, together, count), errors, resampled)
 
 

@@ -47,6 +47,15 @@ class Student(NamedTuple):
     on_loss: LossHook
 
 
+class Fit(NamedTuple):
+    """What memory has turned out to allow: students and rows of each at a time, and whether
+    activations are recomputed."""
+
+    size: int
+    at_once: int
+    recompute: bool
+
+
 def why_alone(
     model: PreTrainedModel, settings: DistillationSettings, teaching: Teaching | None = None
 ) -> str | None:
@@ -77,7 +86,8 @@ class Together:
     run: (teaching, seed) of every student of the run, those included that are trained already or
     elsewhere: the shapes are theirs, so that a student's bytes do not depend on what is still due.
     They may differ in all but the adapter's shape.
-    size: of a group, as large as memory allows where it is None.
+    size: of a group, as large as memory allows where it is None. fit: of an earlier trainer of the
+    same run, in place of finding it again.
     """
 
     def __init__(
@@ -87,6 +97,7 @@ class Together:
         run: Sequence[tuple[Teaching, int]],
         *,
         size: int | None = None,
+        fit: Fit | None = None,
     ) -> None:
         settings = [teaching.settings for teaching, _ in run]
         lora = settings[0].lora
@@ -104,11 +115,17 @@ class Together:
             model, self._layout, lora.rank, lora.alpha / lora.rank, layers, lora.adapted_from
         )
         self._at_once, self._recompute = max(one.batch_size for one in settings), False
+        if fit is not None:
+            size, self._at_once, self._recompute = fit
         whole = sizes_of(run, 1, self._at_once)
         self.size = size or dealt(len(run), group_that_fits(model, whole, self._kinds[-1]))
         self._step: Step | None = None
         self._sizes = whole
         self._base: FrozenBase | None = None
+
+    @property
+    def fit(self) -> Fit:
+        return Fit(self.size, self._at_once, self._recompute)
 
     def train(
         self,

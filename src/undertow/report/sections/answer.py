@@ -52,8 +52,8 @@ DOSE_MARKS: dict[DoseVerdict, Mark] = {
 }
 
 PUSH_MARKS: dict[Push, Mark] = {
-    "another share": Mark("another share than of the trait", "yes"),
-    "any push": Mark("as much as of the trait: any push comes across", "no"),
+    "another share": Mark("another share than of the trait", "open"),
+    "any push": Mark("no other share than of the trait: any push comes across", "no"),
     "undecided": Mark("not told from the trait's share", "open"),
 }
 
