@@ -93,6 +93,21 @@ def test_without_held_back_answers_learning_is_unknown_with_a_reason() -> None:
     assert "not known" in verdict.why
 
 
+def test_where_plain_students_learned_too_well_the_cost_is_still_known() -> None:
+    """Plain gains nothing any more on held-back answers, and a third of the training a lot."""
+    plain, does = Does(1.0, 0.0), {"early": Does(0.65, 1.0), "worse": Does(1.8, 0.0)}
+    does |= {"good": Does(0.0, 1.2), "lazy": Does(0.5, 0.4), "twin": Does(0.3, -0.5)}
+    found = summarised(*defended(plain=plain, does=does))
+    good, lazy, twin = (of(found, name) for name in ("good", "lazy", "twin"))
+    assert good.learned.value is None and "covers 0" in (good.learned.reason or "")
+    assert good.gain_less is not None and good.gain_less.ends.high < 0
+    assert judged(found, good, "margin").verdict == "removes transfer"
+    # Training less gains as much sooner: no claim, and not said to have learned less than plain.
+    assert lazy.margin.beyond_line[0].value == pytest.approx(0.5 - (1 - 0.65 * 0.4), abs=0.1)
+    assert judged(found, lazy, "margin").verdict == "undecided"
+    assert judged(found, twin, "margin").verdict == "removes transfer by not learning"
+
+
 def test_where_plain_students_take_over_nothing_nothing_can_be_removed() -> None:
     found = summarised(*defended(plain=Does(0.0, 0.0)))
     arm = of(found, "good")

@@ -66,13 +66,15 @@ def test_each_planned_study_of_defences_adds_to_the_one_before_and_the_last_is_t
         assert each == preset  # as one study: a later file leaves what an earlier one ran
 
 
-def test_five_seeds_are_the_only_difference_to_the_first_study_of_defences():
+def test_five_seeds_and_one_recipe_more_are_what_differs_from_the_first_study_of_defences():
     before, after = (
         raw(RESULTS / "planned" / f"{name}.yaml") for name in ("defences-1", "five-seeds")
     )
     seeds = [study["grid"].pop("seeds") for study in (before, after)]
     controls = [study["grid"].pop("control_seeds") for study in (before, after)]
     assert list(map(len, seeds)) == [3, 5] and list(map(len, controls)) == [5, 3]
+    assert after["recipes"].pop("two_epochs") == {"epochs": 2}
+    after["grid"]["students"].remove("two_epochs")
     assert before == after
 
 

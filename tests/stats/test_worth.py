@@ -104,11 +104,31 @@ def test_beyond_the_line_is_what_those_who_learn_less_do_not_remove(
     removed: float, learned: float, beyond: float
 ) -> None:
     line = [(known(0.4), known(0.6)), (known(0.5), known(0.5))]
-    found = beyond_line(known(removed), known(learned), line, 0.95).estimate
+    found = beyond_line(known(removed), known(learned), known(1.0), line, 0.95).estimate
     assert found.value == pytest.approx(beyond, abs=1e-9)
     assert found.low == found.high == pytest.approx(found.value)
 
 
 def test_without_a_measured_share_there_is_no_place_beside_the_line() -> None:
     unknown = Found(Estimate.unknown("not read"), np.empty(0))
-    assert beyond_line(known(1.0), unknown, [], 0.95).estimate.reason == "not read"
+    for gained, plain in ((unknown, known(1.0)), (known(1.0), unknown)):
+        assert beyond_line(known(1.0), gained, plain, [], 0.95).estimate.reason == "not read"
+
+
+@pytest.mark.parametrize(
+    ("removed", "gained", "beyond"),
+    [
+        (0.7, 0.9, 0.35),  # as much as those who are trained less, and more removed
+        (0.7, 0.2, 0.7 - (1 - 0.65 * 0.2 / 0.9)),  # as much as plain: less training gains it sooner
+        (0.7, 0.5, 0.7 - (1 - 0.65 * 0.5 / 0.9)),
+        (0.1, 1.0, 0.1),  # more than anybody
+        (0.9, -0.5, -0.1),
+    ],
+)
+def test_where_plain_students_learned_their_rows_too_well_training_less_is_still_the_line(
+    removed: float, gained: float, beyond: float
+) -> None:
+    """Plain gains 0.2, and a third of the training 0.9."""
+    line = [(known(0.35), known(0.9))]
+    found = beyond_line(known(removed), known(gained), known(0.2), line, 0.95).estimate
+    assert found.value == pytest.approx(beyond, abs=1e-9)

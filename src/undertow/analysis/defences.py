@@ -8,6 +8,7 @@ change nothing but epochs or rate draw the line that a defence has to beat.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from undertow.stats.draws import Draws, drawn
 from undertow.stats.intervals import Estimate
 from undertow.stats.transfer import Readings
 from undertow.stats.worth import Asked, Found, Rows, beyond_line, estimated, no_reference, together
-from undertow.study.records import CellResult, ReadoutName
+from undertow.study.records import AnswerFit, CellResult, ReadoutName
 
 READOUTS: tuple[ReadoutName, ...] = ("margin", "rate")
 NO_PLACEBO = "the recipe has no placebo in this study"
@@ -28,6 +29,16 @@ NO_FIT = "how well students of this arm predict held-back answers of their teach
 
 
 Results = Mapping[str, Mapping[Cell, CellResult]]  # recipe -> plain cell -> result, one model's
+Fits = dict[str, AnswerFit]  # of one student, by prompt
+
+
+class Learned(NamedTuple):
+    """On held-back answers of the arm's teacher: what students of a kind have gained over the base
+    as a share of what plain ones have, in nats a token, and how much less than plain that is."""
+
+    share: Found
+    gained: Found
+    less: Found
 
 
 def with_defences(
@@ -88,7 +99,7 @@ def _of_model(
         if cell.model == model and cell.student in results:
             results[cell.student][cell.plain] = result
     study = _Study(params, model, results, students, arms)
-    learned = study.learned((*arms, params.control))
+    learned = study.learned()
     worth = {readout: study.worth(readout, learned) for readout in READOUTS}
     back = [each for readout in READOUTS for each in returns(study, readout, worth[readout])]
     return [
@@ -102,8 +113,9 @@ def _of_model(
             draws_line=learns_less(params, kind.student),
             margin=worth["margin"][kind],
             rate=worth["rate"][kind],
-            learned=learned[kind].estimate,
-            learned_control=learned[Kind(kind.student, params.control)].estimate,
+            learned=learned[kind].share.estimate,
+            learned_control=learned[Kind(kind.student, params.control)].share.estimate,
+            gain_less=learned[kind].less.estimate,
             seeds=study.seeds(kind),
             seconds=study.cost(kind, "seconds"),
             tokens_trained=study.cost(kind, "tokens_trained"),
@@ -152,7 +164,7 @@ class _Study:
 
     # What was not taken over
 
-    def worth(self, readout: ReadoutName, learned: Mapping[Kind, Found]) -> dict[Kind, Worth]:
+    def worth(self, readout: ReadoutName, learned: Mapping[Kind, Learned]) -> dict[Kind, Worth]:
         readings = {
             kind: self.readings(kind, readout)
             for kind in (*self.kinds, *(Kind(PLAIN, arm) for arm in self.arms))
@@ -238,18 +250,24 @@ class _Study:
         return whole, shift, push
 
     def beyond(
-        self, removed: Mapping[Kind, Found], learned: Mapping[Kind, Found]
+        self, removed: Mapping[Kind, Found], learned: Mapping[Kind, Learned]
     ) -> dict[Kind, Found]:
         line = {
             arm: [
-                (removed[kind], learned[kind])
+                (removed[kind], learned[kind].gained)
                 for kind in self.kinds
                 if kind.arm == arm and learns_less(self.params, kind.student)
             ]
             for arm in self.arms
         }
         return {
-            kind: beyond_line(removed[kind], learned[kind], line[kind.arm], self.confidence)
+            kind: beyond_line(
+                removed[kind],
+                learned[kind].gained,
+                learned[Kind(PLAIN, kind.arm)].gained,
+                line[kind.arm],
+                self.confidence,
+            )
             for kind in self.kinds
         }
 
@@ -260,47 +278,60 @@ class _Study:
 
     # What was learned
 
-    def learned(self, arms: Sequence[Arm]) -> dict[Kind, Found]:
-        """(NLL_base - NLL_D) / (NLL_base - NLL_plain) over tokens of the same answers."""
-        asked: dict[Kind, Asked] = {}
+    def learned(self) -> dict[Kind, Learned]:
+        """Of every recipe and arm, the control among them, and of plain; nats per token of an
+        average answer: a long one weighs more, as it does in training."""
+        share: dict[Kind, Asked] = {}
+        gained: dict[Kind, Asked] = {}
+        less: dict[Kind, Asked] = {}
         missing: dict[Kind, str] = {}
-        for student in self.number:
-            for arm in arms:
-                kind = Kind(student, arm)
-                if student == PLAIN:
+        for arm in (*self.arms, self.params.control):
+            rows = self.gains(arm)
+            for student in self.number:
+                kind, own, plain = Kind(student, arm), rows[student], rows[PLAIN]
+                streams = self.streams(kind)
+                if isinstance(own, str) or isinstance(plain, str):
+                    missing[kind] = plain if isinstance(plain, str) else str(own)
                     continue
-                pair = self.gains(kind)
-                if isinstance(pair, str):
-                    missing[kind] = pair
-                else:
-                    asked[kind] = Asked(pair[1], pair[0], self.streams(kind))
-        found = estimated(asked, self.draws)
-        unknown = {k: Found(Estimate.unknown(why), np.empty(0)) for k, why in missing.items()}
-        return found | unknown
+                gained[kind] = Asked(own, None, streams)
+                if student != PLAIN:
+                    share[kind] = Asked(own, plain, streams)
+                    less[kind] = Asked(plain.minus(own), None, streams)
+        found = [estimated(asked, self.draws) for asked in (share, gained, less)]
 
-    def gains(self, kind: Kind) -> tuple[Rows, Rows] | str:
-        """What plain students and these have gained over the base on each answer, or why not.
+        def of(place: int, kind: Kind) -> Found:
+            if kind in found[place]:
+                return found[place][kind]
+            return Found(Estimate.unknown(missing.get(kind, NO_FIT)), np.empty(0))
 
-        Nats per token of an average answer: a long one weighs more, as it does in training.
-        """
-        fits = []
-        for student in (PLAIN, kind.student):
-            for seed in self.params.seeds_of(kind.arm, kind.student):
-                result = self.result(Kind(student, kind.arm), seed)
-                if result.fit is None:
-                    return result.fit_reason or NO_FIT
-                fits.append(result.fit)
+        kinds = (*gained, *missing)
+        return {kind: Learned(of(0, kind), of(1, kind), of(2, kind)) for kind in kinds}
+
+    def gains(self, arm: Arm) -> dict[str, Rows | str]:
+        """What students of each kind have gained over the base on each answer that all of them
+        were read on, or why that is not known."""
+        fits = {student: self._fits(Kind(student, arm)) for student in self.number}
+        read = [each for own in fits.values() if not isinstance(own, str) for each in own]
         # An answer that only some seeds were read on would weigh less than the others.
-        ids = sorted(set(fits[0]).intersection(*fits[1:]))
+        ids = sorted(set(read[0]).intersection(*read[1:])) if read else []
         if len(ids) < 2:
-            return NO_FIT
-        gains = np.array([[fit[id].base_nll - fit[id].student_nll for id in ids] for fit in fits])
-        gains /= np.mean([[fit[id].tokens for id in ids] for fit in fits])
-        half = len(fits) // 2
-        return (
-            Rows(gains[:half], no_reference(len(ids))),
-            Rows(gains[half:], no_reference(len(ids))),
-        )
+            return {name: own if isinstance(own, str) else NO_FIT for name, own in fits.items()}
+        tokens = np.mean([[fit[id].tokens for id in ids] for fit in read])
+
+        def rows(own: Sequence[Fits]) -> Rows:
+            gains = [[fit[id].base_nll - fit[id].student_nll for id in ids] for fit in own]
+            return Rows(np.array(gains) / tokens, no_reference(len(ids)))
+
+        return {name: own if isinstance(own, str) else rows(own) for name, own in fits.items()}
+
+    def _fits(self, kind: Kind) -> list[Fits] | str:
+        found = []
+        for seed in self.params.seeds_of(kind.arm, kind.student):
+            result = self.result(kind, seed)
+            if result.fit is None:
+                return result.fit_reason or NO_FIT
+            found.append(result.fit)
+        return found
 
     # By seed, for runs of their own
 

@@ -40,14 +40,14 @@ def judged(summary: Summary, arm: DefenceArm, readout: ReadoutName) -> Judged:
         return Judged("amplifies", "more comes across than with plain students")
     if low <= 0:
         return _nothing_shown(high)
-    beyond, learned = worth.beyond_line[1], arm.learned
+    beyond = worth.beyond_line[1]
     verdict: Verdict = "removes transfer"
     if beyond.value is None:
         verdict = "removes transfer at an unknown cost"
         kept = f"; what it cost in learning is not known: {beyond.reason}"
     elif beyond.ends.low > 0:
         kept = ", more than learning as little would"
-    elif learned.ends.high < 1:
+    elif _learned_less(arm):
         return Judged(
             "removes transfer by not learning",
             "it learns less than plain students, and removes no more than learning as little would",
@@ -55,6 +55,12 @@ def judged(summary: Summary, arm: DefenceArm, readout: ReadoutName) -> Judged:
     else:
         return Judged("undecided", "it removes no more than learning as little might")
     return _beside_placebo(summary, arm, readout, verdict, kept)
+
+
+def _learned_less(arm: DefenceArm) -> bool:
+    if arm.gain_less is None:
+        return arm.learned.ends.high < 1
+    return arm.gain_less.ends.low > 0
 
 
 def _nothing_shown(high: float) -> Judged:

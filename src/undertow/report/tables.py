@@ -97,8 +97,10 @@ def defence_table(summary: Summary) -> TidyTable:
                 one, at_once = getattr(arm.by(readout), measure)
                 values = (*_estimate(one), *_estimate(at_once)[1:], verdict, one.reason or "")
                 rows.append((*names, readout, measure, *values))
-        for measure in ("learned", "learned_control"):
+        for measure in ("learned", "learned_control", "gain_less"):
             one = getattr(arm, measure)
+            if one is None:  # a file from before
+                continue
             rows.append((*names, "", measure, *_estimate(one), "", "", "", one.reason or ""))
         rows.append((*names, "", "loss_control", _number(arm.loss_control), *[""] * 6))
         for each in arm.returns:

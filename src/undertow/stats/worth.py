@@ -188,46 +188,54 @@ def together(found: Mapping[K, Found], confidence: float) -> dict[K, Estimate]:
 
 
 def beyond_line(
-    removed: Found, learned: Found, line: Sequence[tuple[Found, Found]], confidence: float
+    removed: Found,
+    gained: Found,
+    plain: Found,
+    line: Sequence[tuple[Found, Found]],
+    confidence: float,
 ) -> Found:
-    """What was removed beyond those who merely learned less, at the same learned share.
+    """What was removed beyond those who merely learn less and have gained no less.
 
-    line: (removed, learned) of each of them. It begins at (1, 0), a student that was not
-    trained, and ends at (0, 1), the plain one, beyond which it stays 0; straight between.
+    gained: on held-back answers, over the base; plain: the same of plain students. line: (removed,
+    gained) of each of those who learn less. The line goes from a student that was not trained
+    (removed 1, gained 0) by theirs to the plain one (removed 0), in the order of what they remove,
+    straight between. It may turn back: where plain students have learned their rows too well,
+    training less gains more. What counts is the most that is removed by who gains as much or more;
+    beyond everybody it is 0.
     """
-    for part in (removed, learned):
+    for part in (removed, gained, plain):
         if part.estimate.value is None:
             return _unknown(part.estimate.reason)
     points = [(r, x) for r, x in line if None not in (r.estimate.value, x.estimate.value)]
-    values = [(r.estimate.value or 0.0, x.estimate.value or 0.0) for r, x in points]
+    gains = [*(x for _, x in points), plain]
     value = _removed_at(
-        np.array([learned.estimate.value]),
-        [np.array([x]) for _, x in values],
-        [np.array([r]) for r, _ in values],
+        np.array([gained.estimate.value]),
+        [np.array([x.estimate.value]) for x in gains],
+        [np.array([r.estimate.value]) for r, _ in points],
     )
     resampled = _removed_at(
-        learned.resampled, [x.resampled for _, x in points], [r.resampled for r, _ in points]
+        gained.resampled, [x.resampled for x in gains], [r.resampled for r, _ in points]
     )
     with np.errstate(invalid="ignore"):
         apart = removed.resampled - resampled
     return _interval((removed.estimate.value or 0.0) - float(value[0]), apart, confidence)
 
 
-def _removed_at(at: Floats, learned: Sequence[Floats], removed: Sequence[Floats]) -> Floats:
-    """The line at the learned share `at` [resamples], each resample with a line of its own."""
-    xs = np.stack([np.zeros_like(at), *learned, np.ones_like(at)])
+def _removed_at(at: Floats, gained: Sequence[Floats], removed: Sequence[Floats]) -> Floats:
+    """The line at what was gained, `at` [resamples], each resample with a line of its own.
+
+    gained: of those on the line, plain last, who removes nothing.
+    """
+    xs = np.stack([np.zeros_like(at), *gained])
     ys = np.stack([np.ones_like(at), *removed, np.zeros_like(at)])
-    xs = np.clip(xs, 0.0, 1.0)
-    order = np.argsort(xs, axis=0, kind="stable")
+    order = np.argsort(-ys, axis=0, kind="stable")
     xs, ys = np.take_along_axis(xs, order, axis=0), np.take_along_axis(ys, order, axis=0)
-    at = np.clip(at, 0.0, 1.0)
-    found = np.full_like(at, np.nan)
-    for left in range(len(xs) - 1):
-        width = xs[left + 1] - xs[left]
-        here = (at >= xs[left]) & (at <= xs[left + 1]) & (width > 0)
+    found: Floats = np.where(xs >= at, ys, 0.0).max(axis=0, initial=0.0)
+    for one in range(len(xs) - 1):
+        width = xs[one + 1] - xs[one]
         with np.errstate(invalid="ignore", divide="ignore"):
-            share = (at - xs[left]) / width
-            value = ys[left] * (1 - share) + ys[left + 1] * share
-        found = np.where(here, value, found)
-    # Plain is where the line ends, whatever else learned as much.
-    return np.where(at >= 1.0, 0.0, found)
+            share = (at - xs[one]) / width
+            value = ys[one] * (1 - share) + ys[one + 1] * share
+        here = (share >= 0) & (share <= 1)
+        found = np.where(here, np.maximum(found, value), found)
+    return found

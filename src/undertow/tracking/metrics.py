@@ -122,6 +122,7 @@ def worth_of(defence: DefenceArm, arm: ArmSummary) -> Metrics:
         "seconds": defence.seconds,
         "tokens_trained": defence.tokens_trained,
         **_interval("learned", defence.learned),
+        **(_interval("gain_less", defence.gain_less) if defence.gain_less else {}),
     }
     for name, readout in TAUS.items():
         suffix = name.removeprefix("removed")

@@ -22,6 +22,7 @@ from undertow.stats.intervals import Estimate
 from undertow.study.records import ReadoutName
 
 COUNT = Scale("", 1, 0)
+GAIN = Scale("", 1, 3)
 EXPLAINED = (
     "Each recipe's students beside the plain ones of the same teachers, paired by seed and prompt; "
     "the control student gets the same defence. Removed is 1 - tau / plain's tau. Learned is what "
@@ -113,11 +114,12 @@ def _costs(summary: Summary, title: str, arms: Sequence[DefenceArm]) -> Table:
     seconds, tokens = _plain_costs(summary, arms[0])
     loss = _loss(arms[0].loss_control_plain)
     effects = _effects(plain.student_effects)
-    rows = [("plain", "100.0", "100.0", loss, *effects, seconds, tokens, "")]
+    rows = [("plain", "100.0", "0", "100.0", loss, *effects, seconds, tokens, "")]
     rows += [
         (
             arm.student,
             _text(arm.learned, PERCENT),
+            _text(arm.gain_less, GAIN, signed=True) if arm.gain_less else "unknown",
             _text(arm.learned_control, PERCENT),
             _loss(arm.loss_control),
             *_effects(student_of(summary, arm).student_effects),
@@ -132,6 +134,7 @@ def _costs(summary: Summary, title: str, arms: Sequence[DefenceArm]) -> Table:
         (
             Column("Recipe", numeric=False),
             Column("Learned, %"),
+            Column("Plain's gain minus its, nats a token"),
             Column("Its control, %"),
             Column("Its control's loss, nats"),
             Column("Perplexity"),
