@@ -127,6 +127,20 @@ def test_the_page_has_a_row_and_a_point_per_recipe(summary: Summary) -> None:
     assert defence_sections(summary.model_copy(update={"defences": ()})) == ()
 
 
+def test_the_picture_is_in_nats_a_token_and_of_older_files_in_shares(summary: Summary) -> None:
+    before = [
+        arm.model_copy(update={"gain_less": None, "gain_plain": None}) for arm in summary.defences
+    ]
+    old = summary.model_copy(update={"defences": tuple(before)})
+    new, other = (render_page("Defences", "", defence_sections(each)) for each in (summary, old))
+    assert "gained less than plain, nats a token" in new
+    assert "lost learning, % of plain&#39;s" in other or "lost learning, % of plain's" in other
+    assert "nats a token" not in other.split("what it costs")[0]
+    assert [judged(old, arm, "margin").verdict for arm in old.defences] == [
+        judged(summary, arm, "margin").verdict for arm in summary.defences
+    ]
+
+
 def test_a_run_shows_what_its_student_removes_and_learns(summary: Summary) -> None:
     found = defence_of(summary, MODEL, "trait_1", "lazy", 1)
     assert found.keys() == {"removed", "removed_margin", "learned"}

@@ -73,8 +73,8 @@ def test_five_seeds_and_one_recipe_more_are_what_differs_from_the_first_study_of
     seeds = [study["grid"].pop("seeds") for study in (before, after)]
     controls = [study["grid"].pop("control_seeds") for study in (before, after)]
     assert list(map(len, seeds)) == [3, 5] and list(map(len, controls)) == [5, 3]
-    assert after["recipes"].pop("two_epochs") == {"epochs": 2}
-    after["grid"]["students"].remove("two_epochs")
+    assert after["recipes"].pop("lowest_rate") == {"learning_rate": 3e-5}
+    after["grid"]["students"].remove("lowest_rate")
     assert before == after
 
 

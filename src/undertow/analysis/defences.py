@@ -72,6 +72,12 @@ def learns_less(params: Params, student: str) -> bool:
     return bool(changed) and changed <= {"epochs", "learning_rate"} and less
 
 
+def trained(params: Params, student: str) -> float:
+    """How much, for the order of recipes that differ in epochs or rate alone."""
+    own = params.distillation_of(student)
+    return own.epochs * own.learning_rate
+
+
 def defended(params: Params, others: Mapping[Cell, CellResult], model: str) -> tuple[str, ...]:
     """The recipes of a model whose cells are all there; a student of another base is no defence."""
     return tuple(
@@ -115,6 +121,7 @@ def _of_model(
             rate=worth["rate"][kind],
             learned=learned[kind].share.estimate,
             learned_control=learned[Kind(kind.student, params.control)].share.estimate,
+            gain_plain=learned[Kind(PLAIN, kind.arm)].gained.estimate,
             gain_less=learned[kind].less.estimate,
             seeds=study.seeds(kind),
             seconds=study.cost(kind, "seconds"),
@@ -252,12 +259,12 @@ class _Study:
     def beyond(
         self, removed: Mapping[Kind, Found], learned: Mapping[Kind, Learned]
     ) -> dict[Kind, Found]:
+        less = sorted(
+            (kind for kind in self.kinds if learns_less(self.params, kind.student)),
+            key=lambda kind: trained(self.params, kind.student),
+        )
         line = {
-            arm: [
-                (removed[kind], learned[kind].gained)
-                for kind in self.kinds
-                if kind.arm == arm and learns_less(self.params, kind.student)
-            ]
+            arm: [(removed[kind], learned[kind].gained) for kind in less if kind.arm == arm]
             for arm in self.arms
         }
         return {

@@ -153,7 +153,9 @@ class DefenceArm(Record):
     # Of the control students, and of plain ones: nats per token at the end of training.
     loss_control: float | None = None
     loss_control_plain: float | None = None
-    # Nats per token that plain students gained more on those answers; null: a file from before.
+    # Nats per token that plain students gained on those answers, and how much less these did;
+    # null: a file from before.
+    gain_plain: Estimate | None = None
     gain_less: Estimate | None = None
     returns: tuple[Return, ...] = ()  # what of it comes back under other conditions
 

@@ -97,7 +97,7 @@ def defence_table(summary: Summary) -> TidyTable:
                 one, at_once = getattr(arm.by(readout), measure)
                 values = (*_estimate(one), *_estimate(at_once)[1:], verdict, one.reason or "")
                 rows.append((*names, readout, measure, *values))
-        for measure in ("learned", "learned_control", "gain_less"):
+        for measure in ("learned", "learned_control", "gain_plain", "gain_less"):
             one = getattr(arm, measure)
             if one is None:  # a file from before
                 continue

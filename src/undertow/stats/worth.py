@@ -197,11 +197,11 @@ def beyond_line(
     """What was removed beyond those who merely learn less and have gained no less.
 
     gained: on held-back answers, over the base; plain: the same of plain students. line: (removed,
-    gained) of each of those who learn less. The line goes from a student that was not trained
-    (removed 1, gained 0) by theirs to the plain one (removed 0), in the order of what they remove,
-    straight between. It may turn back: where plain students have learned their rows too well,
-    training less gains more. What counts is the most that is removed by who gains as much or more;
-    beyond everybody it is 0.
+    gained) of each of those who learn less, those who are trained least first. The line goes from
+    a student that was not trained (removed 1, gained 0) to the one who gains most, mostly the
+    plain one (removed 0), through all who are trained less than that one, straight between; whoever
+    is trained more has learned its rows too well and is no part of it. It nowhere lies below
+    somebody further on it: who has learned more than it takes is no worse. Beyond its end it is 0.
     """
     for part in (removed, gained, plain):
         if part.estimate.value is None:
@@ -224,18 +224,22 @@ def beyond_line(
 def _removed_at(at: Floats, gained: Sequence[Floats], removed: Sequence[Floats]) -> Floats:
     """The line at what was gained, `at` [resamples], each resample with a line of its own.
 
-    gained: of those on the line, plain last, who removes nothing.
+    gained: of those who may lie on the line, plain last, who removes nothing.
     """
     xs = np.stack([np.zeros_like(at), *gained])
     ys = np.stack([np.ones_like(at), *removed, np.zeros_like(at)])
-    order = np.argsort(-ys, axis=0, kind="stable")
+    most = xs.argmax(axis=0)[None]
+    beyond = np.arange(len(xs))[:, None] > most
+    xs, ys = (np.where(beyond, np.take_along_axis(v, most, axis=0), v) for v in (xs, ys))
+    order = np.argsort(xs, axis=0, kind="stable")
     xs, ys = np.take_along_axis(xs, order, axis=0), np.take_along_axis(ys, order, axis=0)
-    found: Floats = np.where(xs >= at, ys, 0.0).max(axis=0, initial=0.0)
-    for one in range(len(xs) - 1):
-        width = xs[one + 1] - xs[one]
+    ys = np.maximum.accumulate(ys[::-1], axis=0)[::-1]
+    found: Floats = np.where(at <= xs[0], ys[0], 0.0)
+    for left in range(len(xs) - 1):
+        width = xs[left + 1] - xs[left]
+        here = (at >= xs[left]) & (at <= xs[left + 1]) & (width > 0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            share = (at - xs[one]) / width
-            value = ys[one] * (1 - share) + ys[one + 1] * share
-        here = (share >= 0) & (share <= 1)
-        found = np.where(here, np.maximum(found, value), found)
+            share = (at - xs[left]) / width
+            value = ys[left] * (1 - share) + ys[left + 1] * share
+        found = np.where(here, value, found)
     return found

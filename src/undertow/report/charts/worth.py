@@ -1,5 +1,9 @@
 """Removed transfer against lost learning: a point per recipe, and the line to beat."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
 import altair as alt
 
 from undertow.analysis.summary import DefenceArm, Summary
@@ -21,11 +25,42 @@ from undertow.report.page import Figure, typeset
 from undertow.report.tables import defence_table
 from undertow.stats.intervals import Estimate
 from undertow.study.records import ReadoutName
+from undertow.texts.numbers import Scale
 
 DEFENCE = STUDENT._replace(name="defence")
 PLACEBO = Series("placebo", "var(--random)", "diamond", hollow=True)
 LINE = TEACHER._replace(name="merely learns less")
-MOST = 2.0  # shares beyond it are off the picture: a recipe that fails must not flatten the rest
+MOST = 2.0  # beyond so many times what plain has, a point is off the picture: it would flatten all
+GAIN = Scale("nats a token", 1, 3)
+
+
+class Lost(NamedTuple):
+    """What recipes lose in learning, in one unit: the horizontal axis."""
+
+    title: str
+    scale: Scale
+    untrained: float  # what a student loses that was not trained
+    most: float  # beyond it is off the picture
+
+    def of(self, arm: DefenceArm) -> Estimate:
+        if arm.gain_less is not None:
+            return arm.gain_less
+        low, high = arm.learned.ends
+        known = arm.learned.value
+        if known is None:
+            return arm.learned
+        return Estimate(1 - known, 1 - high, 1 - low)
+
+
+def lost_by(arms: Sequence[DefenceArm]) -> Lost:
+    """Nats a token; in files from before, which lack them, a share of what plain learns."""
+    gained = [arm.gain_plain.value for arm in arms if arm.gain_plain is not None]
+    plain = next((value for value in gained if value is not None), None)
+    if plain is None:
+        return Lost("lost learning, % of plain's", PERCENT, 1.0, MOST)
+    line = [arm.gain_less.value or 0.0 for arm in arms if arm.draws_line and arm.gain_less]
+    span = max(abs(plain), *map(abs, line), 0.0)
+    return Lost("gained less than plain, nats a token", GAIN, plain, MOST * span)
 
 
 def worth_figure(summary: Summary) -> Figure | None:
@@ -36,14 +71,17 @@ def worth_figure(summary: Summary) -> Figure | None:
     number = {name: place for place, name in enumerate(names, start=1)}
     for readout in READOUTS:
         for index, model in enumerate(summary.models):
-            arms = [arm for arm in told(summary, model, placebos=True) if _known(arm, readout)]
+            told_of = told(summary, model, placebos=True)
+            lost = lost_by(told_of)
+            arms = [arm for arm in told_of if _known(arm, readout, lost)]
             if not arms:
                 continue
-            rows = [_row(arm, readout, number.get(arm.student)) for arm in arms]
-            x = nice_domain([0.0, 100.0, *(v for arm in arms for v in _ends(arm, readout)[0])])
-            y = nice_domain([0.0, 100.0, *(v for arm in arms for v in _ends(arm, readout)[1])])
+            rows = [_row(arm, readout, lost, number.get(arm.student)) for arm in arms]
+            least = lost.untrained * lost.scale.factor
+            x = nice_domain([0.0, least, *(v for arm in arms for v in _lost_ends(arm, lost))])
+            y = nice_domain([0.0, 100.0, *(v for arm in arms for v in _ends(arm, readout))])
             place = Place(
-                alt.X("x:Q", scale=scale_of(x), title="lost learning, % of plain's"),
+                alt.X("x:Q", scale=scale_of(x), title=lost.title),
                 alt.Y("y:Q", scale=scale_of(y), title=None),
             )
             marks = ink((DEFENCE, PLACEBO, LINE), GROUND)
@@ -56,7 +94,7 @@ def worth_figure(summary: Summary) -> Figure | None:
                         points(place, marks),
                         labels(place, dx=5, dy=-5),
                     ],
-                    [*rows, *_line_rows(arms, readout)],
+                    [*rows, *_line_rows(arms, readout, lost)],
                     Words(
                         f"{model} {arms[0].arm}, by {readout_title(summary, readout)}",
                         described(rows, []),
@@ -69,9 +107,9 @@ def worth_figure(summary: Summary) -> Figure | None:
         return None
     return Figure(
         "What of plain students' transfer a recipe removes against what of their learning it "
-        "loses, with both pointwise intervals, at the largest strength. The line joins plain "
-        "students, those that merely learn less, and one that was not trained: a defence is worth "
-        "something above it.",
+        "loses, with both pointwise intervals, at the largest strength. The line joins a student "
+        "that was not trained, those that merely learn less, and plain ones, or ends at one that "
+        "gains more than plain: a defence is worth something above it.",
         tuple(panels),
         across(summary),
         *with_data("defences.csv", "What every recipe is worth", defence_table(summary)),
@@ -79,37 +117,38 @@ def worth_figure(summary: Summary) -> Figure | None:
     )
 
 
-def _known(arm: DefenceArm, readout: ReadoutName) -> bool:
-    removed, learned = arm.by(readout).removed[0].value, arm.learned.value
-    return None not in (removed, learned) and max(abs(removed or 0), abs(learned or 0)) <= MOST
+def _known(arm: DefenceArm, readout: ReadoutName, lost: Lost) -> bool:
+    removed, less = arm.by(readout).removed[0].value, lost.of(arm).value
+    if removed is None or less is None:
+        return False
+    return abs(removed) <= MOST and abs(less) <= lost.most
 
 
-def _lost(learned: Estimate) -> Estimate:
-    low, high = learned.ends
-    return Estimate(1 - (learned.value or 0.0), 1 - high, 1 - low)
+def _lost_ends(arm: DefenceArm, lost: Lost) -> list[float]:
+    """What is lost and its ends, within what is drawn."""
+    found, most = lost.of(arm), 0.75 * lost.most
+    known = [each for each in (found.low, found.high) if each is not None]
+    return [
+        lost.scale.factor * each
+        for each in (found.value or 0.0, *(min(max(end, -most), most) for end in known))
+    ]
 
 
-def _ends(arm: DefenceArm, readout: ReadoutName) -> tuple[list[float], list[float]]:
-    """In per cent, within what is drawn."""
-    both = (_lost(arm.learned), arm.by(readout).removed[0])
-    x, y = (
-        [
-            100 * (each.value or 0.0),
-            *(100 * min(max(end, -0.5), 1.5) for end in (each.low, each.high) if end is not None),
-        ]
-        for each in both
-    )
-    return x, y
+def _ends(arm: DefenceArm, readout: ReadoutName) -> list[float]:
+    """What is removed and its ends in per cent, within what is drawn."""
+    removed = arm.by(readout).removed[0]
+    known = [each for each in (removed.low, removed.high) if each is not None]
+    return [100 * each for each in (removed.value or 0.0, *(min(max(e, -0.5), 1.5) for e in known))]
 
 
-def _row(arm: DefenceArm, readout: ReadoutName, number: int | None) -> Datum:
+def _row(arm: DefenceArm, readout: ReadoutName, lost: Lost, number: int | None) -> Datum:
     series = LINE if arm.draws_line else PLACEBO if arm.placebo_of else DEFENCE
     row: Datum = {"series": series.name}
-    lost, removed = _lost(arm.learned), arm.by(readout).removed[0]
-    for name, each in (("x", lost), ("y", removed)):
+    less, removed = lost.of(arm), arm.by(readout).removed[0]
+    for name, each, factor in (("x", less, lost.scale.factor), ("y", removed, 100)):
         ends = {"": each.value, "_low": each.low, "_high": each.high}
-        row |= {f"{name}{k}": None if v is None else 100 * v for k, v in ends.items()}
-    text = f"{arm.student}: removes {PERCENT.written(removed)}, loses {PERCENT.written(lost)}"
+        row |= {f"{name}{k}": None if v is None else factor * v for k, v in ends.items()}
+    text = f"{arm.student}: removes {PERCENT.written(removed)}, loses {lost.scale.written(less)}"
     row["text"] = typeset(text)
     return row if number is None else row | {"label": str(number)}
 
@@ -125,14 +164,22 @@ def _line(place: Place) -> alt.Chart:
     return drawn
 
 
-def _line_rows(arms: list[DefenceArm], readout: ReadoutName) -> list[Datum]:
-    """The line through plain, the recipes that merely learn less, and nothing learned."""
-    found = [(0.0, 0.0), (100.0, 100.0)]
-    for arm in arms:
-        if arm.draws_line:
-            lost, removed = _lost(arm.learned).value, arm.by(readout).removed[0].value
-            found.append((100 * min(max(lost or 0.0, 0.0), 1.0), 100 * (removed or 0.0)))
+def _line_rows(arms: list[DefenceArm], readout: ReadoutName, lost: Lost) -> list[Datum]:
+    """From nothing learned through the recipes that merely learn less to plain.
+
+    Where one of them gains more than plain, to that one alone: who is trained more lies off it.
+    """
+    points = [
+        (lost.of(arm).value or 0.0, arm.by(readout).removed[0].value or 0.0)
+        for arm in arms
+        if arm.draws_line
+    ]
+    least = min([(0.0, 0.0), *points])
+    path = [(lost.untrained, 1.0), least]
+    if least == (0.0, 0.0):
+        path = sorted([*path, *points])
+    factor = lost.scale.factor
     return [
-        {"x": x, "line": y, "end_x": end_x, "end_y": end_y}
-        for (x, y), (end_x, end_y) in zip(sorted(found), sorted(found)[1:], strict=False)
+        {"x": factor * x, "line": 100 * y, "end_x": factor * end_x, "end_y": 100 * end_y}
+        for (x, y), (end_x, end_y) in pairwise(path)
     ]

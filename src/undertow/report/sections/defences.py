@@ -28,7 +28,7 @@ EXPLAINED = (
     "the control student gets the same defence. Removed is 1 - tau / plain's tau. Learned is what "
     "the students gain over the base on held-back benign answers of their teacher, as a share of "
     "what plain students gain. Recipes that merely learn less draw the line that a defence has to "
-    "beat: beyond the line is what a defence removes and they, at the same learned share, do not. "
+    "beat: beyond the line is what a defence removes and they, having gained as much, do not. "
     "A placebo changes as much and knows nothing of the trait. Verdicts rest on intervals that "
     "hold for all recipes and strengths of a model at once; the tables show pointwise ones."
 )
