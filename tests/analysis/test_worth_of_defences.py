@@ -102,9 +102,13 @@ def test_where_plain_students_learned_too_well_the_cost_is_still_known() -> None
     assert good.learned.value is None and "covers 0" in (good.learned.reason or "")
     assert good.gain_less is not None and good.gain_less.ends.high < 0
     assert judged(found, good, "margin").verdict == "removes transfer"
-    # Training less gains as much sooner: no claim, and not said to have learned less than plain.
+    # It gains more than plain, and training less removes more and gains as much.
     assert lazy.margin.beyond_line[0].value == pytest.approx(0.5 - (1 - 0.65 * 0.4), abs=0.1)
-    assert judged(found, lazy, "margin").verdict == "undecided"
+    assert judged(found, lazy, "margin").verdict == "removes transfer by not learning"
+    assert "training less removes more" in judged(found, lazy, "margin").why
+    (untrained, removed), (most, least) = lazy.margin.line
+    assert (untrained, removed) == (0.0, 1.0)
+    assert most == pytest.approx(0.6, abs=0.05) and least == pytest.approx(0.35, abs=0.05)
     assert judged(found, twin, "margin").verdict == "removes transfer by not learning"
 
 
@@ -129,7 +133,8 @@ def test_the_page_has_a_row_and_a_point_per_recipe(summary: Summary) -> None:
 
 def test_the_picture_is_in_nats_a_token_and_of_older_files_in_shares(summary: Summary) -> None:
     before = [
-        arm.model_copy(update={"gain_less": None, "gain_plain": None}) for arm in summary.defences
+        arm.model_copy(update={"gain_less": None, "gain_plain": None, "gain_less_at_once": None})
+        for arm in summary.defences
     ]
     old = summary.model_copy(update={"defences": tuple(before)})
     new, other = (render_page("Defences", "", defence_sections(each)) for each in (summary, old))

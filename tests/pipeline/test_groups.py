@@ -86,7 +86,7 @@ def written(root: Path) -> dict[str, bytes]:
 
 
 def test_a_long_training_stops_to_have_its_students_read_and_goes_on_to_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     whole, stopped = (make(tmp_path / name, "together") for name in ("whole", "stopped"))
     for repository in (whole, stopped):
@@ -94,8 +94,11 @@ def test_a_long_training_stops_to_have_its_students_read_and_goes_on_to_the_same
         repository.write_params(repository.params | {"grid": grid})
     whole.cli(*RUN)
 
-    done = run_cells(Study.open(stopped.root), MODEL, commit=False, read_after=0.0)
+    stopped.init()
+    monkeypatch.setenv("PATH", stopped.environment["PATH"])
+    done = run_cells(Study.open(stopped.root), MODEL, read_after=0.0)
     assert not done.failed and not done.busy and len(done.ran) == 2 + 6 * 3
+    assert sorted(done.recorded) == sorted(done.ran)  # each once
     said = capsys.readouterr().err
     first, second = (part.split("\n")[0] for part in said.split("training together: ")[1:])
     assert (first.count(","), second.count(",")) == (2, 2)

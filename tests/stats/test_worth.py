@@ -13,6 +13,7 @@ from undertow.stats.worth import (
     Rows,
     beyond_line,
     estimated,
+    line_of,
     no_reference,
     together,
 )
@@ -132,3 +133,37 @@ def test_where_plain_students_learned_their_rows_too_well_training_less_is_still
     line = [(known(0.35), known(0.9))]
     found = beyond_line(known(removed), known(gained), known(0.2), line, 0.95).estimate
     assert found.value == pytest.approx(beyond, abs=1e-9)
+
+
+def drawn_about(rng: np.random.Generator, value: float, sd: float) -> Found:
+    resampled = value + sd * rng.standard_normal(2000)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Found(Estimate(value, float(low), float(high)), resampled)
+
+
+def test_a_recipe_at_the_end_of_the_line_takes_nothing_from_the_others() -> None:
+    """Who gains most is a matter of chance among many who gain alike: just beyond the estimated end
+    there is no line, and in most resamples there is one."""
+    rng = np.random.default_rng(0)
+    plain = drawn_about(rng, 0.2, 0.03)
+    line = [
+        (drawn_about(rng, removed, 0.05), drawn_about(rng, 0.2, 0.03))
+        for removed in (0.35, 0.3, 0.25, 0.2, 0.15)
+    ]
+    odd, good = (
+        beyond_line(drawn_about(rng, *removed), drawn_about(rng, *gained), plain, line, 0.95)
+        for removed, gained in (((0.5, 0.03), (0.201, 0.003)), ((0.9, 0.03), (0.15, 0.003)))
+    )
+    assert odd.estimate.value == 0.5 and odd.estimate.ends.high >= 0.5
+    alone, beside = together({"good": good}, 0.95), together({"good": good, "odd": odd}, 0.95)
+    assert beside["good"].ends.low > 0
+    width = [each["good"].ends.high - each["good"].ends.low for each in (alone, beside)]
+    assert width[1] < 1.6 * width[0]
+
+
+def test_the_corners_of_the_line_are_those_that_verdicts_go_by() -> None:
+    line = [(known(0.95), known(0.3)), (known(0.35), known(0.9))]
+    assert line_of(known(0.2), line) == ((0.0, 1.0), (0.3, 0.95), (0.9, 0.35))
+    assert line_of(known(1.0), [(known(-0.1), known(0.5))]) == ((0.0, 1.0), (0.5, 0.0), (1.0, 0.0))
+    found = beyond_line(known(0.8), known(0.3), known(0.2), line, 0.95).estimate
+    assert found.value == pytest.approx(-0.15)

@@ -20,11 +20,21 @@ from undertow.config import PLAIN, Arm, Cell, Params
 from undertow.stats.draws import Draws, drawn
 from undertow.stats.intervals import Estimate
 from undertow.stats.transfer import Readings
-from undertow.stats.worth import Asked, Found, Rows, beyond_line, estimated, no_reference, together
+from undertow.stats.worth import (
+    Asked,
+    Found,
+    Rows,
+    beyond_line,
+    estimated,
+    line_of,
+    no_reference,
+    together,
+)
 from undertow.study.records import AnswerFit, CellResult, ReadoutName
 
 READOUTS: tuple[ReadoutName, ...] = ("margin", "rate")
 NO_PLACEBO = "the recipe has no placebo in this study"
+FEW = "fewer than two held-back answers have a reading by every student of the arm"
 NO_FIT = "how well students of this arm predict held-back answers of their teacher was not measured"
 
 
@@ -75,7 +85,7 @@ def learns_less(params: Params, student: str) -> bool:
 def trained(params: Params, student: str) -> float:
     """How much, for the order of recipes that differ in epochs or rate alone."""
     own = params.distillation_of(student)
-    return own.epochs * own.learning_rate
+    return round(own.epochs * own.learning_rate, 12)
 
 
 def defended(params: Params, others: Mapping[Cell, CellResult], model: str) -> tuple[str, ...]:
@@ -107,6 +117,8 @@ def _of_model(
     study = _Study(params, model, results, students, arms)
     learned = study.learned()
     worth = {readout: study.worth(readout, learned) for readout in READOUTS}
+    less = {kind: learned[kind].less for kind in study.kinds}
+    less_at_once = together(less, study.confidence)
     back = [each for readout in READOUTS for each in returns(study, readout, worth[readout])]
     return [
         DefenceArm(
@@ -123,6 +135,7 @@ def _of_model(
             learned_control=learned[Kind(kind.student, params.control)].share.estimate,
             gain_plain=learned[Kind(PLAIN, kind.arm)].gained.estimate,
             gain_less=learned[kind].less.estimate,
+            gain_less_at_once=less_at_once[kind],
             seeds=study.seeds(kind),
             seconds=study.cost(kind, "seconds"),
             tokens_trained=study.cost(kind, "tokens_trained"),
@@ -190,7 +203,9 @@ class _Study:
                     asked["removed"][kind] = Asked(shift, whole, streams)
         self.asked[readout] = asked["removed"]
         found = {name: estimated(each, self.draws) for name, each in asked.items()}
-        found["beyond"] = self.beyond(found["removed"], learned)
+        line = self.line(found["removed"], learned)
+        found["beyond"] = self.beyond(found["removed"], learned, line)
+        lines = {arm: line_of(learned[Kind(PLAIN, arm)].gained, line[arm]) for arm in self.arms}
         at_once = {name: together(each, self.confidence) for name, each in found.items()}
 
         def estimate(name: str, kind: Kind) -> tuple[Estimate, Estimate]:
@@ -207,6 +222,7 @@ class _Study:
                 less_tau_than_placebo=estimate("placebo_tau", kind),
                 removed=estimate("removed", kind),
                 beyond_line=estimate("beyond", kind),
+                line=lines[kind.arm],
             )
             for kind in self.kinds
         }
@@ -256,17 +272,31 @@ class _Study:
         )
         return whole, shift, push
 
-    def beyond(
+    def line(
         self, removed: Mapping[Kind, Found], learned: Mapping[Kind, Learned]
-    ) -> dict[Kind, Found]:
-        less = sorted(
-            (kind for kind in self.kinds if learns_less(self.params, kind.student)),
-            key=lambda kind: trained(self.params, kind.student),
-        )
-        line = {
-            arm: [(removed[kind], learned[kind].gained) for kind in less if kind.arm == arm]
+    ) -> dict[Arm, list[tuple[Found, Found]]]:
+        """What is removed and gained by those who merely learn less, the least trained first."""
+        less = [kind for kind in self.kinds if learns_less(self.params, kind.student)]
+
+        def order(kind: Kind) -> tuple[float, float]:
+            gained = learned[kind].gained.estimate.value
+            return trained(self.params, kind.student), gained or 0.0
+
+        return {
+            arm: [
+                (removed[kind], learned[kind].gained)
+                for kind in sorted(less, key=order)
+                if kind.arm == arm
+            ]
             for arm in self.arms
         }
+
+    def beyond(
+        self,
+        removed: Mapping[Kind, Found],
+        learned: Mapping[Kind, Learned],
+        line: Mapping[Arm, Sequence[tuple[Found, Found]]],
+    ) -> dict[Kind, Found]:
         return {
             kind: beyond_line(
                 removed[kind],
@@ -298,7 +328,7 @@ class _Study:
                 kind, own, plain = Kind(student, arm), rows[student], rows[PLAIN]
                 streams = self.streams(kind)
                 if isinstance(own, str) or isinstance(plain, str):
-                    missing[kind] = plain if isinstance(plain, str) else str(own)
+                    missing[kind] = plain if isinstance(plain, str) else f"{own}"
                     continue
                 gained[kind] = Asked(own, None, streams)
                 if student != PLAIN:
@@ -322,7 +352,7 @@ class _Study:
         # An answer that only some seeds were read on would weigh less than the others.
         ids = sorted(set(read[0]).intersection(*read[1:])) if read else []
         if len(ids) < 2:
-            return {name: own if isinstance(own, str) else NO_FIT for name, own in fits.items()}
+            return {name: own if isinstance(own, str) else FEW for name, own in fits.items()}
         tokens = np.mean([[fit[id].tokens for id in ids] for fit in read])
 
         def rows(own: Sequence[Fits]) -> Rows:

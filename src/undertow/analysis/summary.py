@@ -125,6 +125,7 @@ class Worth(Record):
     less_tau_than_placebo: tuple[Estimate, Estimate]
     removed: tuple[Estimate, Estimate]
     beyond_line: tuple[Estimate, Estimate]
+    line: tuple[tuple[float, float], ...] = ()  # its corners: nats a token gained, share removed
 
 
 class DefenceSeed(Record):
@@ -157,6 +158,7 @@ class DefenceArm(Record):
     # null: a file from before.
     gain_plain: Estimate | None = None
     gain_less: Estimate | None = None
+    gain_less_at_once: Estimate | None = None  # holds for all of a model's
     returns: tuple[Return, ...] = ()  # what of it comes back under other conditions
 
     def by(self, readout: ReadoutName) -> Worth:

@@ -45,9 +45,9 @@ def run_cells(
         bool, typer.Option("--commit/--no-commit", help="Hand what is finished to DVC.")
     ] = True,
     processes: Annotated[
-        int,
+        int | None,
         typer.Option(min=1, help="Share the seeds out among so many processes of this machine."),
-    ] = 1,
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +69,7 @@ def run_cells(
 
     study, wanted = open_study(), seed or []
     say(f"run-cells: looking at what is due of {', '.join(model or ['the grid'])}")
-    if ray is not None and processes > 1:
+    if ray is not None and processes is not None:
         raise ConfigError(
             "--processes and --ray are two ways to share a grid out", "give one of them"
         )
@@ -93,7 +93,7 @@ def run_cells(
         from undertow.pipeline.processes import run_processes
         from undertow.pipeline.run_cells import run_all
 
-        if processes > 1:
+        if processes is not None:
             run_processes(study, model, wanted, processes)
         runs = run_all(study, model, wanted, commit=commit)
     failed = False

@@ -47,10 +47,16 @@ def judged(summary: Summary, arm: DefenceArm, readout: ReadoutName) -> Judged:
         kept = f"; what it cost in learning is not known: {beyond.reason}"
     elif beyond.ends.low > 0:
         kept = ", more than learning as little would"
+    elif beyond.ends.high < 0:
+        return Judged(
+            "removes transfer by not learning",
+            "training less removes more, and gains as much on held-back answers",
+        )
     elif _learned_less(arm):
         return Judged(
             "removes transfer by not learning",
-            "it learns less than plain students, and removes no more than learning as little would",
+            "it learns less than plain students, and is not shown to remove more than learning as "
+            "little would",
         )
     else:
         return Judged("undecided", "it removes no more than learning as little might")
@@ -58,9 +64,9 @@ def judged(summary: Summary, arm: DefenceArm, readout: ReadoutName) -> Judged:
 
 
 def _learned_less(arm: DefenceArm) -> bool:
-    if arm.gain_less is None:
+    if arm.gain_less_at_once is None:  # a file from before
         return arm.learned.ends.high < 1
-    return arm.gain_less.ends.low > 0
+    return arm.gain_less_at_once.ends.low > 0
 
 
 def _nothing_shown(high: float) -> Judged:

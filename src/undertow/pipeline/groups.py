@@ -38,7 +38,8 @@ class Trainers:
     def __init__(self) -> None:
         self._trainer: Together | None = None
         self._run: list[Path] = []
-        self._fit: Fit | None = None  # of the run so far, whatever memory is free now
+        # Of each run so far, whatever memory is free when it comes again.
+        self._fits: dict[tuple[Path, ...], Fit] = {}
         self._pupils: dict[Path, _Pupil] = {}
 
     @property
@@ -51,10 +52,12 @@ class Trainers:
         run = [pupil.due.checkpoint for pupil in pupils.values()]
         if run != self._run:
             self.let_go()
-            self._run, self._fit = run, None
+            self._run = run
         if self._trainer is None:
             taught = [(pupil.ready.lesson.teaching, cell.seed) for cell, pupil in pupils.items()]
-            self._trainer = Together(loaded.model, loaded.tokenizer, taught, fit=self._fit)
+            self._trainer = Together(
+                loaded.model, loaded.tokenizer, taught, fit=self._fits.get(tuple(run))
+            )
         return self._trainer
 
     def pupil(self, study: Study, cell: Cell, shelf: Shelf) -> _Pupil:
@@ -69,14 +72,15 @@ class Trainers:
     def let_go(self) -> None:
         """Of the memory that training holds; lessons stay."""
         if self._trainer is not None:
-            self._fit = self._trainer.fit
+            self._fits[tuple(self._run)] = self._trainer.fit
             self._trainer.close()
         self._trainer = None
 
     def clear(self) -> None:
         """Let go of everything: with its base."""
         self.let_go()
-        self._run, self._fit = [], None
+        self._run = []
+        self._fits.clear()
         self._pupils.clear()
 
 

@@ -50,7 +50,10 @@ def run_processes(
     raised: the cells that it leaves are still due. This process is left with the first card.
     """
     cards = cards_of(study.params.runtime.device)
-    os.environ["CUDA_VISIBLE_DEVICES"] = cards[0] if cards else "0"
+    if cards:
+        os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]
+    else:  # as for every other command
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     cells = cells_of(study, list(models or bases(study)), seeds)
     given = shares(cells, processes)
     if len(given) < processes:

@@ -105,6 +105,7 @@ class _Run:
         nodes = [step.node for steps in (self._base, *self._cells.values()) for step in steps]
         self._ledger = Ledger(study, [model], nodes, recorder, commit=commit)
         self._failed = self._ledger.failed
+        self._ended: set[str] = set()  # cells that were gone through, whatever came of it
 
     def _steps(self, cell: Cell) -> list[Step]:
         study, shelf = self._study, self._shelf
@@ -139,6 +140,9 @@ class _Run:
             cells = rounds[number]
             self._write("steer" if number == 1 else "pass-on", cells, fresh)
             self._teach(cells, fresh)
+        self._ledger.busy = [
+            key for key in self._ledger.busy if key not in self._ended | self._failed.keys()
+        ]
         return self._ledger.outcome()
 
     def _write(
@@ -192,15 +196,15 @@ class _Run:
             if mine:
                 fresh[cell] = self._work(key, self._cells[cell], fresh[cell])
                 self._ledger.record(key)
-                self._left(key, by_now=False)
+                self._ended.add(key)
             else:
                 say(f"{key}: another process is working on it")
                 self._left(key)
 
-    def _left(self, key: str, *, by_now: bool = True) -> None:
-        """Note whether a cell is another's to finish; a later look at it counts."""
-        if by_now != (key in self._ledger.busy):
-            (self._ledger.busy.append if by_now else self._ledger.busy.remove)(key)
+    def _left(self, key: str) -> None:
+        """Note that a cell is another's to finish, unless a later look says otherwise."""
+        if key not in self._ledger.busy:
+            self._ledger.busy.append(key)
 
     def _teach(self, cells: Sequence[Cell], fresh: dict[Cell, bool]) -> None:
         """Train, read and judge the students of a round."""
@@ -211,7 +215,8 @@ class _Run:
                 self._read_and_judge(cells, fresh, only=trained)
         finally:
             trainers.clear()
-        self._read_and_judge(cells, fresh)
+        left = [cell for cell in cells if cell.key not in self._ended]
+        self._read_and_judge(cells, fresh, only=left)
 
     def _train(
         self, cells: Sequence[Cell], fresh: Mapping[Cell, bool], trainers: Trainers
@@ -247,10 +252,10 @@ class _Run:
         return []
 
     def _read_and_judge(
-        self, cells: Sequence[Cell], fresh: dict[Cell, bool], only: Sequence[Cell] | None = None
+        self, cells: Sequence[Cell], fresh: dict[Cell, bool], only: Sequence[Cell]
     ) -> None:
-        """Read students of a round and finish their cells; only: these of them."""
-        chosen = set(cells if only is None else only)
+        """Read these students of a round and finish their cells."""
+        chosen = set(only)
         self._read_together("distill", cells, fresh, chosen)
         for cell in cells:
             if cell in chosen:

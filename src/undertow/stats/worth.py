@@ -203,22 +203,63 @@ def beyond_line(
     is trained more has learned its rows too well and is no part of it. It nowhere lies below
     somebody further on it: who has learned more than it takes is no worse. Beyond its end it is 0.
     """
-    for part in (removed, gained, plain):
+    if removed.estimate.value is None:
+        return _unknown(removed.estimate.reason)
+    for part in (gained, plain):
         if part.estimate.value is None:
             return _unknown(part.estimate.reason)
-    points = [(r, x) for r, x in line if None not in (r.estimate.value, x.estimate.value)]
-    gains = [*(x for _, x in points), plain]
-    value = _removed_at(
-        np.array([gained.estimate.value]),
-        [np.array([x.estimate.value]) for x in gains],
-        [np.array([r.estimate.value]) for r, _ in points],
-    )
+    xs, ys = _at_estimates(plain, line)
+    value = float(_removed_at(np.array([gained.estimate.value]), xs, ys)[0])
+    points = _known(line)
     resampled = _removed_at(
-        gained.resampled, [x.resampled for x in gains], [r.resampled for r, _ in points]
+        gained.resampled,
+        [*(x.resampled for _, x in points), plain.resampled],
+        [r.resampled for r, _ in points],
     )
+    own = removed.estimate.value - value
     with np.errstate(invalid="ignore"):
-        apart = removed.resampled - resampled
-    return _interval((removed.estimate.value or 0.0) - float(value[0]), apart, confidence)
+        found = _interval(own, removed.resampled - resampled, confidence)
+    # Who gains most is found at random where several gain alike, and beyond the line is nothing:
+    # a value can lie outside of what its resamples are.
+    low, high = found.estimate.ends
+    return found._replace(estimate=Estimate(own, min(low, own), max(high, own)))
+
+
+def line_of(plain: Found, line: Sequence[tuple[Found, Found]]) -> tuple[tuple[float, float], ...]:
+    """The corners (gained, removed) of the line by the estimates; none where plain's is unknown."""
+    if plain.estimate.value is None:
+        return ()
+    xs, ys = _corners(np.zeros(1), *_at_estimates(plain, line))
+    return tuple(dict.fromkeys(zip(xs[:, 0].tolist(), ys[:, 0].tolist(), strict=True)))
+
+
+def _known(line: Sequence[tuple[Found, Found]]) -> list[tuple[Found, Found]]:
+    return [(r, x) for r, x in line if None not in (r.estimate.value, x.estimate.value)]
+
+
+def _at_estimates(
+    plain: Found, line: Sequence[tuple[Found, Found]]
+) -> tuple[list[Floats], list[Floats]]:
+    points = _known(line)
+    gained = [*(x for _, x in points), plain]
+    return (
+        [np.array([x.estimate.value or 0.0]) for x in gained],
+        [np.array([r.estimate.value or 0.0]) for r, _ in points],
+    )
+
+
+def _corners(
+    like: Floats, gained: Sequence[Floats], removed: Sequence[Floats]
+) -> tuple[Floats, Floats]:
+    """Gained and removed [points, resamples] along the line, of as many resamples as `like`."""
+    xs = np.stack([np.zeros_like(like), *gained])
+    ys = np.stack([np.ones_like(like), *removed, np.zeros_like(like)])
+    most = xs.argmax(axis=0)[None]
+    beyond = np.arange(len(xs))[:, None] > most
+    xs, ys = (np.where(beyond, np.take_along_axis(v, most, axis=0), v) for v in (xs, ys))
+    order = np.argsort(xs, axis=0, kind="stable")
+    xs, ys = np.take_along_axis(xs, order, axis=0), np.take_along_axis(ys, order, axis=0)
+    return xs, np.maximum.accumulate(ys[::-1], axis=0)[::-1]
 
 
 def _removed_at(at: Floats, gained: Sequence[Floats], removed: Sequence[Floats]) -> Floats:
@@ -226,14 +267,7 @@ def _removed_at(at: Floats, gained: Sequence[Floats], removed: Sequence[Floats])
 
     gained: of those who may lie on the line, plain last, who removes nothing.
     """
-    xs = np.stack([np.zeros_like(at), *gained])
-    ys = np.stack([np.ones_like(at), *removed, np.zeros_like(at)])
-    most = xs.argmax(axis=0)[None]
-    beyond = np.arange(len(xs))[:, None] > most
-    xs, ys = (np.where(beyond, np.take_along_axis(v, most, axis=0), v) for v in (xs, ys))
-    order = np.argsort(xs, axis=0, kind="stable")
-    xs, ys = np.take_along_axis(xs, order, axis=0), np.take_along_axis(ys, order, axis=0)
-    ys = np.maximum.accumulate(ys[::-1], axis=0)[::-1]
+    xs, ys = _corners(at, gained, removed)
     found: Floats = np.where(at <= xs[0], ys[0], 0.0)
     for left in range(len(xs) - 1):
         width = xs[left + 1] - xs[left]

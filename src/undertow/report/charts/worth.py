@@ -165,19 +165,15 @@ def _line(place: Place) -> alt.Chart:
 
 
 def _line_rows(arms: list[DefenceArm], readout: ReadoutName, lost: Lost) -> list[Datum]:
-    """From nothing learned through the recipes that merely learn less to plain.
-
-    Where one of them gains more than plain, to that one alone: who is trained more lies off it.
-    """
-    points = [
-        (lost.of(arm).value or 0.0, arm.by(readout).removed[0].value or 0.0)
-        for arm in arms
-        if arm.draws_line
-    ]
-    least = min([(0.0, 0.0), *points])
-    path = [(lost.untrained, 1.0), least]
-    if least == (0.0, 0.0):
-        path = sorted([*path, *points])
+    """From nothing learned through the recipes that merely learn less to plain, or as far as the
+    one that gains most; in files from before through all of them."""
+    corners = arms[0].by(readout).line
+    if corners:
+        path = [(lost.untrained - gained, removed) for gained, removed in corners]
+    else:
+        less = [arm for arm in arms if arm.draws_line]
+        points = [(lost.of(arm).value, arm.by(readout).removed[0].value) for arm in less]
+        path = sorted([(1.0, 1.0), *((x or 0.0, y or 0.0) for x, y in points), (0.0, 0.0)])
     factor = lost.scale.factor
     return [
         {"x": factor * x, "line": 100 * y, "end_x": factor * end_x, "end_y": 100 * end_y}
