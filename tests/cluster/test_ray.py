@@ -118,17 +118,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """The grid without Ray: one model by `dvc repro`, every stage a process, which takes its time.
-
-    The other by `run-cells`, whose files are those of single stages (pipeline/test_run_cells.py).
-    """
+    """The grid by `dvc repro`, every stage a process."""
     repository = make(tmp_path_factory.mktemp("alone") / "checkout", models)
     repository.init()
-    own = [f"{stage}@{MODELS[0]}-*" for stage in ("judge", "judge-round")]
-    said = repository.dvc("repro", "--glob", *own)
-    for stage in ("steer", "pass-on", "distill", "distill-round", "judge", "judge-round"):
-        assert f"Running stage '{stage}@{MODELS[0]}-trait_1-" in said, said
-    repository.cli("run-cells", "--no-commit")
+    repository.dvc("repro", "judge", "judge-round")
     return repository
 
 

@@ -1,37 +1,43 @@
 """What a plan says of defences is what studies of that size have found."""
 
 import json
-from typing import Any
 
 import numpy as np
 import pytest
 
 from repository import ROOT
+from undertow.config import load
 from undertow.stats.draws import Draws
 from undertow.stats.worth import estimated, together
-from undertow.stats.worth_power import WorthDesign, expect_removed, simulated_worth
+from undertow.stats.worth_power import TRUTHS, WorthDesign, expect_removed, simulated_worth
+
+RESULTS = ROOT / "docs" / "results"
+STUDIES = [
+    path.parent.name
+    for path in sorted(RESULTS.glob("*/params.yaml"))
+    if any(recipe.kl for recipe in load(path).recipes.values()) and load(path).grid.control_seeds
+]
 
 
-def published(folder: str) -> list[tuple[float, float]]:
-    """Of every recipe and strength: the interval of what it removes, alone and at once."""
-    text = (ROOT / "docs" / "results" / folder / "summary.json").read_text()
-    removed: list[Any] = [each["margin"]["removed"] for each in json.loads(text)["defences"]]
-    return [
-        tuple((one["high"] - one["low"]) / 2 for one in both)
-        for both in removed
-        if both[0]["value"] is not None
-    ]
+def test_there_are_published_studies_of_defences_with_further_controls() -> None:
+    assert STUDIES
 
 
-@pytest.mark.parametrize(("folder", "kinds"), [("defences", 27), ("eight-controls", 7)])
-def test_the_widths_are_those_of_the_published_studies(folder: str, kinds: int) -> None:
-    found = published(folder)
-    assert len(found) == 2 * kinds
-    design = WorthDesign(kinds, arms=2, seeds=3, control_seeds=8)
-    expected = expect_removed(design, studies=12)
-    widths = [each.half_width for each in expected if each.half_width is not None]
-    _, at_once = np.median(found, axis=0)
-    assert np.median(widths) == pytest.approx(at_once, rel=0.3)
+@pytest.mark.parametrize("folder", STUDIES)
+def test_the_widths_are_those_of_the_published_studies(folder: str) -> None:
+    params = load(RESULTS / folder / "params.yaml")
+    summary = json.loads((RESULTS / folder / "summary.json").read_text())
+    kinds, arms = len(params.further_students), sum(arm.teaches_trait for arm in params.arms)
+    for model in params.grid.models:
+        own = [each for each in summary["defences"] if each["model"] == model]
+        removed = [each["margin"]["removed"][1] for each in own]
+        assert len(removed) == kinds * arms
+        found = [(one["high"] - one["low"]) / 2 for one in removed if one["value"] is not None]
+        control = len(params.seeds_of(params.control))
+        design = WorthDesign(kinds, arms, len(params.grid.seeds), control)
+        expected = expect_removed(design, studies=12)
+        widths = [each.half_width for each in expected if each.half_width is not None]
+        assert np.median(widths) == pytest.approx(np.median(found), rel=0.3)
 
 
 def test_more_seeds_make_it_narrower_and_more_kinds_wider() -> None:
@@ -62,10 +68,9 @@ def test_without_a_shift_that_can_be_told_from_0_nothing_is_known() -> None:
 def test_what_is_said_of_all_recipes_at_once_is_as_sure_as_it_says() -> None:
     """Of 100 studies about 95, with a standard error of 2."""
     design = WorthDesign(27, arms=2, seeds=3, control_seeds=8)
-    truths = (0.0, 0.25, 0.5, 1.0)
     rng, right = np.random.default_rng(0), 0
     for study in range(100):
-        truth_of = [truths[(kind + study) % 4] for kind in range(27)]
+        truth_of = [TRUTHS[(kind + study) % 4] for kind in range(27)]
         rows = simulated_worth(rng, design, truth_of)
         found = together(estimated(rows, Draws(1000, study, 0.95)), 0.95)
         ends = {key: each.ends for key, each in found.items() if each.value is not None}

@@ -327,8 +327,11 @@ class _Study:
             for student in self.number:
                 kind, own, plain = Kind(student, arm), rows[student], rows[PLAIN]
                 streams = self.streams(kind)
-                if isinstance(own, str) or isinstance(plain, str):
-                    missing[kind] = plain if isinstance(plain, str) else f"{own}"
+                if isinstance(plain, str):
+                    missing[kind] = plain
+                    continue
+                if isinstance(own, str):
+                    missing[kind] = own
                     continue
                 gained[kind] = Asked(own, None, streams)
                 if student != PLAIN:

@@ -140,9 +140,8 @@ class _Run:
             cells = rounds[number]
             self._write("steer" if number == 1 else "pass-on", cells, fresh)
             self._teach(cells, fresh)
-        self._ledger.busy = [
-            key for key in self._ledger.busy if key not in self._ended | self._failed.keys()
-        ]
+        over = self._ended | self._failed.keys()  # a later look may have found it free
+        self._ledger.busy = [key for key in dict.fromkeys(self._ledger.busy) if key not in over]
         return self._ledger.outcome()
 
     def _write(
@@ -186,11 +185,11 @@ class _Run:
                 f"{key}: waits for the teacher; give this command again after "
                 f"{command([cell.model])}"
             )
-            self._left(key)
+            self._ledger.busy.append(key)
             return
         if not self._is_written_for(cell):
             say(f"{key}: waits for the student that writes for it; give this command again")
-            self._left(key)
+            self._ledger.busy.append(key)
             return
         with self._ledger.taken(cell) as mine:
             if mine:
@@ -199,12 +198,7 @@ class _Run:
                 self._ended.add(key)
             else:
                 say(f"{key}: another process is working on it")
-                self._left(key)
-
-    def _left(self, key: str) -> None:
-        """Note that a cell is another's to finish, unless a later look says otherwise."""
-        if key not in self._ledger.busy:
-            self._ledger.busy.append(key)
+                self._ledger.busy.append(key)
 
     def _teach(self, cells: Sequence[Cell], fresh: dict[Cell, bool]) -> None:
         """Train, read and judge the students of a round."""

@@ -5,10 +5,9 @@ import math
 from undertow.config import Params
 from undertow.findings.defences import LEAST
 from undertow.plan.shares import ShareOfStudies, share_of
-from undertow.stats.worth_power import WorthDesign, expect_removed
+from undertow.stats.worth_power import TRUTHS, WorthDesign, expect_removed
 from undertow.study.records import Record
 
-TRUTHS = (0.0, 0.25, 0.5, 1.0)  # removed
 STUDIES = 40  # a model each, with recipes of every truth
 
 
@@ -56,6 +55,6 @@ def defence_power(params: Params, prompts: int, seeds: int) -> DefencePower | No
                 above_zero=share_of(each.above_zero, STUDIES),
                 no_effect=share_of(each.little, STUDIES),
             )
-            for each in expect_removed(design, truths=TRUTHS, least=LEAST, studies=simulated)
+            for each in expect_removed(design, least=LEAST, studies=simulated)
         ),
     )

@@ -15,6 +15,7 @@ from undertow.stats.draws import Draws
 from undertow.stats.intervals import Floats
 from undertow.stats.worth import Asked, Rows, estimated, together
 
+TRUTHS = (0.0, 0.25, 0.5, 1.0)  # shares removed
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 
@@ -56,7 +57,7 @@ class WorthExpectation:
 def expect_removed(
     design: WorthDesign,
     *,
-    truths: Sequence[float] = (0.0, 0.25, 0.5, 1.0),
+    truths: Sequence[float] = TRUTHS,
     least: float = 0.5,
     studies: int = 40,
     seed: int = 0,
