@@ -78,6 +78,23 @@ def test_five_seeds_and_one_recipe_more_are_what_differs_from_the_first_study_of
     assert before == after
 
 
+def test_what_five_seeds_adds_later_is_what_the_second_study_of_defences_added():
+    first, second, before, after = (
+        raw(RESULTS / "planned" / f"{name}.yaml")
+        for name in ("defences-1", "defences-2", "five-seeds", "five-seeds-2")
+    )
+    added = {
+        name: after["recipes"].pop(name) for name in after["recipes"].keys() - before["recipes"]
+    }
+    assert added == {
+        name: second["recipes"][name] for name in second["recipes"].keys() - first["recipes"]
+    }
+    assert sorted(after["grid"]["students"]) == sorted([*before["grid"]["students"], *added])
+    for study in (before, after):
+        del study["grid"]["students"]
+    assert before == after
+
+
 def test_the_planned_rounds_have_a_chain_of_new_adapters_and_one_that_is_trained_further():
     params = load(RESULTS / "planned" / "rounds.yaml")
     continued = {
