@@ -66,7 +66,7 @@ def studies_of_defences() -> dict[str, str]:
 @cache
 def studies_at_one() -> dict[str, str]:
     """By model the published folder that has recipes of it at 1 and CONTROLS control students."""
-    folders = dict.fromkeys((*studies_of_defences().values(), "eight-controls"))
+    folders = dict.fromkeys(studies_of_defences().values())
     found: dict[str, str] = {}
     for name in folders:
         for model in SHORT if _place(name).exists() else ():
@@ -285,7 +285,7 @@ def _verdicts(summary: Summary, arms: Sequence[DefenceArm]) -> str:
         "removes transfer",
         "removes transfer at an unknown cost",
         "removes transfer, and so does its placebo",
-        "removes transfer by not learning",
+        "removes transfer no better than training less",
     )
     named = [f"{verdict}: {', '.join(found[verdict])}" for verdict in order if verdict in found]
     rest = [
@@ -402,13 +402,13 @@ def _of_defences(summary: Summary, model: str) -> str:
     by_verdict = _by_verdict(summary, [arm for arm in told(summary, model) if not arm.draws_line])
     removed = by_verdict.get("removes transfer", [])
     unknown = by_verdict.get("removes transfer at an unknown cost", [])
-    less = by_verdict.get("removes transfer by not learning", [])
+    less = by_verdict.get("removes transfer no better than training less", [])
     alike = by_verdict.get("removes transfer, and so does its placebo", [])
     parts = []
     if removed:
         parts.append(f"{len(removed)} remove transfer ({', '.join(removed)})")
     if less:
-        parts.append(f"{len(less)} remove it by not learning")
+        parts.append(f"{len(less)} remove it no better than training less")
     if alike:
         parts.append(f"{len(alike)} remove it, and so does their placebo")
     if unknown:

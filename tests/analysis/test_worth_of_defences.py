@@ -47,7 +47,7 @@ def test_what_was_planted_lies_in_the_intervals(summary: Summary, student: str) 
     [
         ("good", "removes transfer"),
         ("idle", "no effect shown"),
-        ("lazy", "removes transfer by not learning"),
+        ("lazy", "removes transfer no better than training less"),
         ("twin", "removes transfer, and so does its placebo"),
         ("worse", "amplifies"),
         ("early", "draws the line"),
@@ -104,12 +104,12 @@ def test_where_plain_students_learned_too_well_the_cost_is_still_known() -> None
     assert judged(found, good, "margin").verdict == "removes transfer"
     # It gains more than plain, and training less removes more and gains as much.
     assert lazy.margin.beyond_line[0].value == pytest.approx(0.5 - (1 - 0.65 * 0.4), abs=0.1)
-    assert judged(found, lazy, "margin").verdict == "removes transfer by not learning"
+    assert judged(found, lazy, "margin").verdict == "removes transfer no better than training less"
     assert "training less removes more" in judged(found, lazy, "margin").why
     (untrained, removed), (most, least) = lazy.margin.line
     assert (untrained, removed) == (0.0, 1.0)
     assert most == pytest.approx(0.6, abs=0.05) and least == pytest.approx(0.35, abs=0.05)
-    assert judged(found, twin, "margin").verdict == "removes transfer by not learning"
+    assert judged(found, twin, "margin").verdict == "removes transfer no better than training less"
 
 
 def test_where_plain_students_take_over_nothing_nothing_can_be_removed() -> None:
@@ -126,7 +126,7 @@ def test_the_page_has_a_row_and_a_point_per_recipe(summary: Summary) -> None:
     for student in RECIPES:
         assert f">{student}</th>" in html
         assert f"{student}: removes" in html
-    assert "removes transfer by not learning" in html
+    assert "removes transfer no better than training less" in html
     assert "model lost: 3 students are missing." in html
     assert defence_sections(summary.model_copy(update={"defences": ()})) == ()
 

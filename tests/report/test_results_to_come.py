@@ -73,27 +73,27 @@ def test_question_c_is_answered_by_the_draws_where_they_were_run(tmp_path: Path)
 
 
 def of_both_models() -> Summary:
-    """SmolLM2's published defences and Qwen's with eight controls, as one study."""
-    first, second = published("defences"), published("eight-controls")
+    """SmolLM2's published defences and Qwen's, as one study."""
+    first, second = published("defences"), published("defences-qwen")
     names = ("arms", "students", "defences", "lines", "doses", "contrasts")
     return first.model_copy(
         update={name: getattr(first, name) + getattr(second, name) for name in names}
     )
 
 
-def test_one_study_of_defences_takes_the_place_of_three_folders(tmp_path: Path):
+def test_one_study_of_defences_takes_the_place_of_two_folders(tmp_path: Path):
     before = Pages(tmp_path / "before", all_but()).row("f, again")
-    pages = Pages(tmp_path / "after", all_but("defences", "defences-qwen", "eight-controls"))
+    pages = Pages(tmp_path / "after", all_but("defences", "defences-qwen"))
     pages.land("defences", of_both_models())
     row, again = pages.row("f"), pages.row("f, again")
     assert row.where == again.where == "defences/summary.json, defences: margin.removed"
     assert set(row.said) == {SMOL, QWEN}
-    assert "steer_own" in row.said[QWEN] and "remix" not in row.said[QWEN]
+    assert "steer_own" in row.said[QWEN]
     assert again.said == before.said
     texts = pages.script.pages()
     said = texts[tmp_path / "after" / "README.md"]
     assert "(defences/summary.json)" in " ".join(said.split())
-    assert "eight-controls" not in said.split("<!-- defences: begin -->")[1].split("<!--")[0]
+    assert "defences-qwen" not in said.split("<!-- defences: begin -->")[1].split("<!--")[0]
 
 
 def with_defences(change: dict[str, dict[str, object]]) -> Summary:
@@ -158,14 +158,14 @@ def test_what_comes_back_has_a_row_and_longer_trainings_no_other(tmp_path: Path)
     }
     pages.land("defences", with_defences(change))
     row = pages.row("f, back")
-    assert row.said == {
-        SMOL: "comes back: inoculate (message) 30 % [10, 50], kl_two_twice (epochs) 30 % [10, 50]"
-    }
-    assert row.where == "defences/summary.json, defences: returns.back"
+    assert row.said[SMOL] == (
+        "comes back: inoculate (message) 30 % [10, 50], kl_two_twice (epochs) 30 % [10, 50]"
+    )
+    assert row.where == "defences/, defences-qwen/summary.json, defences: returns.back"
     removing = pages.row("f").said[SMOL]
     assert "kl_two 62 %" in removing and "twice" not in removing
     said = " ".join(pages.script.sentence().split())
-    assert "of 11 defences in SmolLM2-135M 2 remove it by not learning" in said
+    assert "of 11 defences in SmolLM2-135M 2 remove it no better than training less" in said
 
 
 def test_a_defence_whose_placebo_does_as_much_is_not_passed_over(tmp_path: Path):
@@ -177,7 +177,9 @@ def test_a_defence_whose_placebo_does_as_much_is_not_passed_over(tmp_path: Path)
     pages.land("defences", with_defences({"steer_own": alike, "steer_placebo": alike}))
     assert "removes transfer, and so does its placebo: steer_own" in pages.row("f").said[SMOL]
     said = " ".join(pages.script.sentence().split())
-    assert "1 remove it by not learning, 1 remove it, and so does their placebo" in said
+    assert (
+        "1 remove it no better than training less, 1 remove it, and so does their placebo" in said
+    )
 
 
 def test_a_chain_of_one_adapter_stands_behind_those_of_new_ones(tmp_path: Path):

@@ -13,7 +13,7 @@ Verdict = Literal[
     "removes transfer",
     "removes transfer at an unknown cost",
     "removes transfer, and so does its placebo",
-    "removes transfer by not learning",
+    "removes transfer no better than training less",
     "amplifies",
     "no effect shown",
     "undecided",
@@ -49,12 +49,12 @@ def judged(summary: Summary, arm: DefenceArm, readout: ReadoutName) -> Judged:
         kept = ", more than learning as little would"
     elif beyond.ends.high < 0:
         return Judged(
-            "removes transfer by not learning",
+            "removes transfer no better than training less",
             "training less removes more, and gains as much on held-back answers",
         )
     elif _learned_less(arm):
         return Judged(
-            "removes transfer by not learning",
+            "removes transfer no better than training less",
             "it learns less than plain students, and is not shown to remove more than learning as "
             "little would",
         )

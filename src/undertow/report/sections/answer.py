@@ -61,7 +61,7 @@ DEFENCE_MARKS: dict[Verdict, Mark] = {
     "removes transfer": Mark("removing transfer", "yes"),
     "removes transfer at an unknown cost": Mark("at an unknown cost", "open"),
     "removes transfer, and so does its placebo": Mark("as its placebo does", "no"),
-    "removes transfer by not learning": Mark("by not learning", "no"),
+    "removes transfer no better than training less": Mark("no better than training less", "no"),
     "amplifies": Mark("amplifying", "no"),
     "no effect shown": Mark("with no effect shown", "no"),
     "undecided": Mark("undecided", "open"),
