@@ -4,17 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from tiny import tiny_model
-from undertow.config import DistillationSettings, Lora
-from undertow.models.families import layout_of
 from undertow.student.adapted_product import adapted_product
-from undertow.student.batch import Share, filled
-from undertow.student.block import kinds_of
-from undertow.student.dealing import sizes_of
-from undertow.student.frozen import FrozenBase
-from undertow.student.stack import adapted_layers
-from undertow.student.step import Step, update_rates
-from undertow.student.teaching import Teaching
 
 SHAPES = {"x": (3, 7, 6), "weight": (5, 6), "down": (3, 4, 6), "up": (3, 5, 4)}
 
@@ -46,28 +36,3 @@ def test_it_is_the_layer_plus_its_adapter(strided: bool):
         strict=True,
     ):
         torch.testing.assert_close(one, other)
-
-
-def test_layers_of_one_input_are_the_same_in_one_product_and_one_by_one():
-    """One by one is how NF4 weights come that are unpacked at every step."""
-    model = tiny_model("qwen2", 300).requires_grad_(False)
-    settings = DistillationSettings(
-        epochs=1, learning_rate=1e-2, batch_size=4, lora=Lora(rank=4, alpha=8)
-    )
-    rows = [{"input_ids": [5, 6, 7, 8 + number], "labels": [-100, 6, 7, 8]} for number in range(4)]
-    teaching = Teaching(rows, settings)
-    layout = layout_of(model)
-    kinds = kinds_of(model, layout, 4, 2.0, adapted_layers(model, settings.lora))
-    sizes = sizes_of([(teaching, 0)], 1, 4)
-    batch = filled([Share(rows, 12)], sizes.tokens[0][0], sizes)
-    start = torch.randn(len(kinds), 1, kinds[0].numbers) * 0.05
-    found = []
-    for groups in (kinds[0].groups, ()):
-        base = FrozenBase(model, groups, keep=True)
-        step = Step(base, layout, kinds, sizes, model.device, model.dtype, recompute=False)
-        step.start(start)
-        step.accumulate(batch)
-        step.update(update_rates([1e-2], 1, [teaching]))
-        found.append((step.loss, step.adapters))
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)

@@ -169,23 +169,14 @@ class _Linear:
         outputs = dict(self._kind.outputs)
         widths = [outputs[name] for name in names]
         adapter = self._adapter(x, names, widths)
-        weight = self._weights.get(f"{joint(names)}.weight")
-        if weight is None:
-            values = [self._plain(x, name) for name in names]
-            if adapter is None:
-                return values
-            down, up = (part.transpose(1, 2) for part in adapter)
-            added = torch.split(torch.bmm(torch.bmm(x, down), up), widths, dim=-1)
-            return [value + part for value, part in zip(values, added, strict=True)]
-        if adapter is None:
-            return torch.split(self._plain(x, joint(names)), widths, dim=-1)
-        every = adapted_product(x, weight, *adapter)
+        weight = self._weights[f"{joint(names)}.weight"]
         bias = self._weights.get(f"{joint(names)}.bias")
-        return torch.split(every if bias is None else every + bias, widths, dim=-1)
-
-    def _plain(self, x: Tensor, name: str) -> Tensor:
-        weights = self._weights
-        return functional.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+        if adapter is None:
+            every = functional.linear(x, weight, bias)
+        else:
+            every = adapted_product(x, weight, *adapter)
+            every = every if bias is None else every + bias
+        return torch.split(every, widths, dim=-1)
 
     def _adapter(
         self, x: Tensor, names: tuple[str, ...], widths: Sequence[int]

@@ -15,11 +15,14 @@ from transformers import PreTrainedModel
 from undertow.models.side_by_side import in_one
 from undertow.student.block import Adapted, joint
 
+Parts = Sequence[Any]
+"""What a weight is made of, one below the other: packed layers, and weights that are plain."""
+
 
 class _Unpacked(NamedTuple):
     """What autograd keeps in place of an unpacked weight: which one, and how it was viewed."""
 
-    layer: Any
+    parts: Parts
     size: torch.Size
     stride: tuple[int, ...]
     offset: Any
@@ -28,8 +31,8 @@ class _Unpacked(NamedTuple):
 class FrozenBase:
     """The weights of a model whose blocks `families` describes; keep: unpack NF4 for good.
 
-    groups: layers of one input, whose weights become one weight where they stay unpacked. The
-    model keeps its own, which are then parts of it.
+    groups: every linear layer, those of one input together: their weights become one weight. The
+    model keeps its own, which are then parts of it where they are plain.
     """
 
     def __init__(self, model: Any, groups: Sequence[Sequence[str]], *, keep: bool) -> None:
@@ -39,7 +42,7 @@ class FrozenBase:
         self.head: Tensor = model.lm_head.weight.detach()
         self._dtype = model.dtype
         self._plain: list[dict[str, Tensor]] = []
-        self._packed: list[dict[str, Any]] = []
+        self._packed: list[dict[str, Parts]] = []
         for block in model.model.layers:
             packed = {name: layer for name, layer in block.named_modules() if is_packed(layer)}
             plain = {
@@ -50,19 +53,26 @@ class FrozenBase:
             if keep:
                 plain |= {f"{name}.weight": self._unpack(layer) for name, layer in packed.items()}
                 packed = {}
+            made: dict[str, Parts] = {}
             for names in groups:
-                _join(plain, block, names)
+                if packed.keys().isdisjoint(names):
+                    _join(plain, block, names, "weight")
+                else:
+                    made[f"{joint(names)}.weight"] = [
+                        packed[name] if name in packed else plain.pop(f"{name}.weight")
+                        for name in names
+                    ]
+                _join(plain, block, names, "bias")
             self._plain.append(plain)
-            self._packed.append(packed)
-        self._live: dict[int, Any] = {}  # packed layers by the storage of their unpacked weight
+            self._packed.append(made)
+        self._live: dict[int, Parts] = {}  # by the storage of the weight that is made of them
 
     def weights(self, number: int) -> dict[str, Tensor]:
         """The weights of a block, by name."""
         found = dict(self._plain[number])
-        for name, layer in self._packed[number].items():
-            weight = self._unpack(layer)
-            self._live[weight.untyped_storage().data_ptr()] = layer
-            found[f"{name}.weight"] = weight
+        for name, parts in self._packed[number].items():
+            found[name] = self._whole(parts)
+            self._live[found[name].untyped_storage().data_ptr()] = parts
         return found
 
     @contextmanager
@@ -76,15 +86,19 @@ class FrozenBase:
         self._live.clear()
 
     def _pack(self, tensor: Tensor) -> Tensor | _Unpacked:
-        layer = self._live.get(tensor.untyped_storage().data_ptr())
-        if layer is None:
+        parts = self._live.get(tensor.untyped_storage().data_ptr())
+        if parts is None:
             return tensor
-        return _Unpacked(layer, tensor.size(), tensor.stride(), tensor.storage_offset())
+        return _Unpacked(parts, tensor.size(), tensor.stride(), tensor.storage_offset())
 
     def _again(self, kept: Tensor | _Unpacked) -> Tensor:
         if isinstance(kept, Tensor):
             return kept
-        return self._unpack(kept.layer).as_strided(kept.size, kept.stride, kept.offset)
+        return self._whole(kept.parts).as_strided(kept.size, kept.stride, kept.offset)
+
+    def _whole(self, parts: Parts) -> Tensor:
+        plain = [part if isinstance(part, Tensor) else self._unpack(part) for part in parts]
+        return plain[0] if len(plain) == 1 else torch.cat(plain)
 
     def _unpack(self, layer: Any) -> Tensor:
         from bitsandbytes.functional import dequantize_4bit
@@ -94,24 +108,21 @@ class FrozenBase:
         return weight.to(self._dtype)
 
 
-def _join(plain: dict[str, Tensor], block: nn.Module, names: Sequence[str]) -> None:
-    """Put a group's weights, and its biases, into one each; `plain` then holds them by its name."""
-    if len(names) == 1 or any(f"{name}.weight" not in plain for name in names):
+def _join(plain: dict[str, Tensor], block: nn.Module, names: Sequence[str], kind: str) -> None:
+    """Put a group's weights, or its biases, into one; `plain` then holds it by their joint name."""
+    parts = [f"{name}.{kind}" for name in names if f"{name}.{kind}" in plain]
+    if len(names) == 1 or not parts:
         return
+    if len(parts) < len(names):
+        raise ValueError(f"not all of {', '.join(names)} have a {kind}")
     own = dict(block.named_parameters())
-    for kind in ("weight", "bias"):
-        parts = [f"{name}.{kind}" for name in names if f"{name}.{kind}" in plain]
-        if not parts:
-            continue
-        if len(parts) < len(names):
-            raise ValueError(f"not all of {', '.join(names)} have a {kind}")
-        if all(plain[part].data_ptr() == own[part].data_ptr() for part in parts):
-            whole = in_one([own[part] for part in parts])
-        else:  # unpacked: nobody else holds them
-            whole = torch.cat([plain[part] for part in parts])
-        for part in parts:
-            del plain[part]
-        plain[f"{joint(names)}.{kind}"] = whole
+    if all(plain[part].data_ptr() == own[part].data_ptr() for part in parts):
+        whole = in_one([own[part] for part in parts])
+    else:  # unpacked: nobody else holds them
+        whole = torch.cat([plain[part] for part in parts])
+    for part in parts:
+        del plain[part]
+    plain[f"{joint(names)}.{kind}"] = whole
 
 
 def is_packed(layer: nn.Module) -> bool:
