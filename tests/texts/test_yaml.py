@@ -39,3 +39,9 @@ def test_what_has_no_end_or_nests_too_deeply_is_refused(text):
 
 def test_an_alias_of_something_else_is_read():
     assert read_yaml("a: &x [1]\nb: *x\nc: {d: *x}") == {"a": [1], "b": [1], "c": {"d": [1]}}
+
+
+def test_who_changes_what_was_read_changes_it_for_nobody_else():
+    text = "a: {b: [1, 2]}"
+    read_yaml(text)["a"]["b"].append(3)
+    assert read_yaml(text) == {"a": {"b": [1, 2]}}

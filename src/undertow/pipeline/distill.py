@@ -58,11 +58,13 @@ def run(
     check_readable(trained.losses, cell.key)
     if (problem := untrained(trained.losses)) is not None:
         say(f"{cell.key}: {problem}")
-    loaded = shelf.load(study, study.params.student_base(cell))
-    loaded.meter.after(trained.costs)
     adapter = checkpoint / "adapter"
-    given = given_to(study, cell, "distill", digest(adapter))
-    place = readings.place_of(study, work, digest(adapter))
+    identity = digest(adapter)
+    given = given_to(study, cell, "distill", identity)
+    place = readings.place_of(study, work, identity)
+    # Where the student has been read in company, the base is asked for a few likelihoods alone.
+    loaded = shelf.load(study, study.params.student_base(cell), tidy=not place.exists())
+    loaded.meter.after(trained.costs)
     made = readings.taken_up(place, loaded.meter)
     reader = None
     if made is None:

@@ -57,7 +57,7 @@ def prepared(study: Study, cell: Cell, carrier: Sequence[Response], shelf: Shelf
     """
     params, recipe = study.params, study.params.recipe(cell.student)
     nf4 = params.distillation.quantization == "nf4" and not recipe.needs
-    loaded = shelf.load(study, params.student_base(cell), nf4=nf4)
+    loaded = shelf.load(study, params.student_base(cell), nf4=nf4, tidy=bool(recipe.needs))
 
     def ask(prompts: Sequence[Prompt], identity: str, prompting: Prompting) -> list[Response]:
         subjects = [Subject(identity, cell.seed)]

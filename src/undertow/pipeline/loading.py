@@ -29,15 +29,18 @@ class Shelf:
         self._held: dict[tuple[str, bool], tuple[PreTrainedModel, PreTrainedTokenizerBase]] = {}
         self.seconds = 0.0  # that loading has taken
 
-    def load(self, study: Study, name: str, *, nf4: bool = False) -> Loaded:
+    def load(self, study: Study, name: str, *, nf4: bool = False, tidy: bool = True) -> Loaded:
         """The model, loaded at its first use, with a meter that starts now.
 
+        tidy: give back first what ended work still holds on a GPU, whose free memory is then the
+        same in every run. It takes a while, so who asks little of the model need not.
         Raises ConfigError or SourceError, which say what to do.
         """
         spec = study.params.model_spec(name)
         device = pick_device(study.params.runtime.device)
         if device.type == "cuda":
             spare_imports()
+        if device.type == "cuda" and tidy:
             free_memory()  # what ended work still holds: only the collector frees its cycles
         meter = Meter(str(device))
         if (name, nf4) not in self._held:
