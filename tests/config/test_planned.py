@@ -95,6 +95,23 @@ def test_what_five_seeds_adds_later_is_what_the_second_study_of_defences_added()
     assert before == after
 
 
+def test_the_study_of_the_corridor_has_recipes_and_sizes_of_five_seeds_and_two_rates_more():
+    whole, own = (
+        raw(RESULTS / "planned" / f"{name}.yaml") for name in ("five-seeds-2", "corridor")
+    )
+    more = {name: own["recipes"].pop(name) for name in ("faint_rate", "faintest_rate")}
+    assert [recipe["learning_rate"] for recipe in more.values()] == [1e-5, 3e-6]
+    assert own["recipes"].items() < whole["recipes"].items()
+    added = whole["recipes"].keys() - raw(RESULTS / "planned" / "five-seeds.yaml")["recipes"]
+    assert added < own["recipes"].keys()
+    for study in (whole, own):
+        for key in ("students", "models"):
+            del study["grid"][key]
+        del study["recipes"]
+        study["models"] = study["models"]["qwen25-coder-05b-instruct"]
+    assert whole == own
+
+
 def test_the_planned_rounds_have_a_chain_of_new_adapters_and_one_that_is_trained_further():
     params = load(RESULTS / "planned" / "rounds.yaml")
     continued = {
