@@ -66,13 +66,11 @@ def studies_of_defences() -> dict[str, str]:
 @cache
 def studies_at_one() -> dict[str, str]:
     """By model the published folder that has recipes of it at 1 and CONTROLS control students."""
-    folders = dict.fromkeys(studies_of_defences().values())
-    found: dict[str, str] = {}
-    for name in folders:
-        for model in SHORT if _place(name).exists() else ():
-            if _at_one(study(name), model) and _controls(study(name), model) >= CONTROLS:
-                found.setdefault(model, name)
-    return found
+    return {
+        model: name
+        for model, name in studies_of_defences().items()
+        if _at_one(study(name), model) and _controls(study(name), model) >= CONTROLS
+    }
 
 
 def _at_one(summary: Summary, model: str) -> list[DefenceArm]:
@@ -414,7 +412,7 @@ def _of_defences(summary: Summary, model: str) -> str:
     if unknown:
         cost = "remove it at a cost in learning that is not known"
         parts.append(f"{len(unknown)} {cost} ({', '.join(unknown)})")
-    rest = f"none {'removes it otherwise' if parts else 'removes any of it'}"
+    rest = f"none is shown to remove {'it otherwise' if parts else 'any of it'}"
     many = sum(map(len, by_verdict.values()))
     return f"of {many} defences in {SHORT[model]} " + ", ".join(
         parts if removed else [*parts, rest]

@@ -34,7 +34,7 @@ def test_a_planned_study_is_complete_and_of_the_size_that_its_plan_says(path: Pa
     rounds = {each.student for each in params.grid.rounds}
     assert set(params.recipes) == {*params.grid.students, *rounds}, "nobody runs it"
     plans = "\n".join(plan.read_text(encoding="utf-8") for plan in RESULTS.glob("PLAN-?.md"))
-    named = rf"planned/{path.name}\).*?(\d+) students a model"
+    named = rf"planned/{path.name}\).*?(\d+)\s+students\s+a\s+model"
     said = re.search(named, plans, re.DOTALL)
     assert said is not None and int(said[1]) == students_of_a_model(params)
 

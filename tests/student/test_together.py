@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import families
+from packed import pack, unpacks
 from tiny import tiny_model, tiny_tokenizer
 from undertow.config import DistillationSettings, Lora
 from undertow.models.families import layout_of
@@ -341,26 +341,19 @@ def test_captured_bfloat16_losses_on_cuda_stay_near_trl_s(tmp_path: Path):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("family", ["llama2", "qwen2"])
-def test_nf4_unpacked_each_step_is_nf4_unpacked_for_good(family: str, device: str):
-    """Which it is depends on free memory. One layer of a group may be packed, or all of it."""
-    bnb = pytest.importorskip("bitsandbytes")
+@pytest.mark.parametrize("recompute", [False, True])
+@FAMILIES
+def test_nf4_unpacked_each_step_is_nf4_unpacked_for_good(
+    family: str, recompute: bool, device: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Which it is depends on free memory. Where a weight was, an activation may be afterwards."""
     model, tokenizer = model_of(family)
-    model = model.to(device, torch.bfloat16)
-
-    def pack(within: Any, name: str) -> None:
-        layer = getattr(within, name)
-        packed = bnb.nn.Linear4bit(
-            layer.in_features, layer.out_features, bias=False, quant_type="nf4", device="meta"
-        )
-        packed.weight = bnb.nn.Params4bit(layer.weight.cpu(), requires_grad=False, quant_type="nf4")
-        packed.bias = layer.bias
-        setattr(within, name, packed.to(device))
-
+    model = model.to(device, torch.bfloat16).requires_grad_(False)
     for block in model.model.layers:
-        pack(block.mlp, "up_proj")
+        for name in ("gate_proj", "up_proj"):  # the layer after them is not packed
+            pack(block.mlp, name, device)
         for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            pack(block.self_attn, name)
+            pack(block.self_attn, name, device)
     layout = layout_of(model)
     layers = adapted_layers(model, SETTINGS.lora)
     kinds = kinds_of(model, layout, 4, 2.0, layers)
@@ -369,9 +362,10 @@ def test_nf4_unpacked_each_step_is_nf4_unpacked_for_good(family: str, device: st
     batch = filled([Share(rows, 100)], sizes.tokens[0][0], sizes)
     start = torch.randn(len(kinds), 1, kinds[0].numbers, device=device) * 0.05
     found = []
+    unpacks(monkeypatch)
     for keep in (True, False):
         base = FrozenBase(model, kinds[0].groups, keep=keep)
-        step = Step(base, layout, kinds, sizes, model.device, model.dtype, recompute=not keep)
+        step = Step(base, layout, kinds, sizes, model.device, model.dtype, recompute=recompute)
         step.start(start)
         step.accumulate(batch)
         step.update(

@@ -40,8 +40,8 @@ class Shelf:
         device = pick_device(study.params.runtime.device)
         if device.type == "cuda":
             spare_imports()
-        if device.type == "cuda" and (tidy or (name, nf4) not in self._held):
-            free_memory()  # what ended work still holds: only the collector frees its cycles
+            if tidy or (name, nf4) not in self._held:
+                free_memory()  # what ended work still holds: only the collector frees its cycles
         meter = Meter(str(device))
         if (name, nf4) not in self._held:
             if device.type == "cuda" and not half_free(device):

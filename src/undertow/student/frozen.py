@@ -15,14 +15,11 @@ from transformers import PreTrainedModel
 from undertow.models.side_by_side import in_one
 from undertow.student.block import Adapted, joint
 
-Parts = Sequence[Any]
-"""What a weight is made of, one below the other: packed layers, and weights that are plain."""
-
 
 class _Unpacked(NamedTuple):
-    """What autograd keeps in place of an unpacked weight: which one, and how it was viewed."""
+    """What autograd keeps in place of an unpacked weight: whose it is, and how it was viewed."""
 
-    parts: Parts
+    layers: Sequence[Any]
     size: torch.Size
     stride: tuple[int, ...]
     offset: Any
@@ -32,7 +29,8 @@ class FrozenBase:
     """The weights of a model whose blocks `families` describes; keep: unpack NF4 for good.
 
     groups: every linear layer, those of one input together: their weights become one weight. The
-    model keeps its own, which are then parts of it where they are plain.
+    model keeps its own, which are then parts of it where they are plain. All of them are packed,
+    or none.
     """
 
     def __init__(self, model: Any, groups: Sequence[Sequence[str]], *, keep: bool) -> None:
@@ -42,7 +40,7 @@ class FrozenBase:
         self.head: Tensor = model.lm_head.weight.detach()
         self._dtype = model.dtype
         self._plain: list[dict[str, Tensor]] = []
-        self._packed: list[dict[str, Parts]] = []
+        self._packed: list[dict[str, Sequence[Any]]] = []  # layers one below the other, by weight
         for block in model.model.layers:
             packed = {name: layer for name, layer in block.named_modules() if is_packed(layer)}
             plain = {
@@ -53,52 +51,54 @@ class FrozenBase:
             if keep:
                 plain |= {f"{name}.weight": self._unpack(layer) for name, layer in packed.items()}
                 packed = {}
-            made: dict[str, Parts] = {}
             for names in groups:
-                if packed.keys().isdisjoint(names):
-                    _join(plain, block, names, "weight")
-                else:
-                    made[f"{joint(names)}.weight"] = [
-                        packed[name] if name in packed else plain.pop(f"{name}.weight")
-                        for name in names
-                    ]
+                _join(plain, block, names, "weight")
                 _join(plain, block, names, "bias")
             self._plain.append(plain)
-            self._packed.append(made)
-        self._live: dict[int, Parts] = {}  # by the storage of the weight that is made of them
+            self._packed.append(
+                {
+                    f"{joint(names)}.weight": [packed[name] for name in names]
+                    for names in groups
+                    if names[0] in packed
+                }
+            )
 
     def weights(self, number: int) -> dict[str, Tensor]:
         """The weights of a block, by name."""
-        found = dict(self._plain[number])
-        for name, parts in self._packed[number].items():
-            found[name] = self._whole(parts)
-            self._live[found[name].untyped_storage().data_ptr()] = parts
-        return found
+        made = {name: self._whole(layers) for name, layers in self._packed[number].items()}
+        return self._plain[number] | made
 
     @contextmanager
-    def kept_packed(self) -> Iterator[None]:
-        """Within it, autograd keeps packed weights packed."""
-        if not any(self._packed):
-            yield
-            return
-        with torch.autograd.graph.saved_tensors_hooks(self._pack, self._again):
-            yield
-        self._live.clear()
+    def kept_packed(self, number: int) -> Iterator[dict[str, Tensor]]:
+        """The weights of a block while it runs; within it, autograd keeps packed ones packed.
 
-    def _pack(self, tensor: Tensor) -> Tensor | _Unpacked:
-        parts = self._live.get(tensor.untyped_storage().data_ptr())
-        if parts is None:
-            return tensor
-        return _Unpacked(parts, tensor.size(), tensor.stride(), tensor.storage_offset())
+        Only there, and for this block alone: where a weight was, an activation may be afterwards.
+        """
+        weights, packed = self.weights(number), self._packed[number]
+        if not packed:
+            yield weights
+            return
+        layers_at = {
+            weights[name].untyped_storage().data_ptr(): layers for name, layers in packed.items()
+        }
+
+        def pack(tensor: Tensor) -> Tensor | _Unpacked:
+            layers = layers_at.get(tensor.untyped_storage().data_ptr())
+            if layers is None:
+                return tensor
+            return _Unpacked(layers, tensor.size(), tensor.stride(), tensor.storage_offset())
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, self._again):
+            yield weights
 
     def _again(self, kept: Tensor | _Unpacked) -> Tensor:
         if isinstance(kept, Tensor):
             return kept
-        return self._whole(kept.parts).as_strided(kept.size, kept.stride, kept.offset)
+        return self._whole(kept.layers).as_strided(kept.size, kept.stride, kept.offset)
 
-    def _whole(self, parts: Parts) -> Tensor:
-        plain = [part if isinstance(part, Tensor) else self._unpack(part) for part in parts]
-        return plain[0] if len(plain) == 1 else torch.cat(plain)
+    def _whole(self, layers: Sequence[Any]) -> Tensor:
+        weights = [self._unpack(layer) for layer in layers]
+        return weights[0] if len(weights) == 1 else torch.cat(weights)
 
     def _unpack(self, layer: Any) -> Tensor:
         from bitsandbytes.functional import dequantize_4bit

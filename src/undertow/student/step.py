@@ -138,23 +138,22 @@ class Step:
             pull = self._pull.repeat_interleave(len(batch.targets) // len(self._pull))
         # The first adapted block then runs the same compiled code as the others.
         hidden = hidden.detach().requires_grad_()
-        with base.kept_packed():
-            for number, leaf in enumerate(leaves, self._first):
-                hidden = self._passed(number, hidden, leaf, places)
-            last = self._kinds[-1]
-            picked = hidden.flatten(0, 1).index_select(0, batch.predictors)
-            losses: Tensor = AnswerLoss.apply(  # type: ignore[no-untyped-call]
-                rms_norm(picked, base.norm, last.epsilon, last.norm_adds_one),
-                base.head,
-                batch.targets,
-                batch.weights,
-                self._sizes.students,
-                layout.logit_divisor,
-                layout.logit_cap,
-                other,
-                pull,
-            )
-            found = torch.autograd.grad(losses.sum(), leaves)
+        for number, leaf in enumerate(leaves, self._first):
+            hidden = self._passed(number, hidden, leaf, places)
+        last = self._kinds[-1]
+        picked = hidden.flatten(0, 1).index_select(0, batch.predictors)
+        losses: Tensor = AnswerLoss.apply(  # type: ignore[no-untyped-call]
+            rms_norm(picked, base.norm, last.epsilon, last.norm_adds_one),
+            base.head,
+            batch.targets,
+            batch.weights,
+            self._sizes.students,
+            layout.logit_divisor,
+            layout.logit_cap,
+            other,
+            pull,
+        )
+        found = torch.autograd.grad(losses.sum(), leaves)
         for total, gradient in zip(self._gradient, found, strict=True):
             total.addcmul_(gradient, self._scales)
         self._loss += losses.detach()
@@ -183,11 +182,13 @@ class Step:
     def _block(
         self, number: int, kind: Kind, hidden: Tensor, leaf: Tensor, places: Places
     ) -> Tensor:
+        if not self._recompute or not kind.adapted:
+            with self._base.kept_packed(number) as weights:
+                return run_block(kind, hidden, leaf, places, weights)
+
         def run(hidden: Tensor, leaf: Tensor) -> Tensor:
             return run_block(kind, hidden, leaf, places, self._base.weights(number))
 
-        if not self._recompute or not kind.adapted:
-            return run(hidden, leaf)
         again: Tensor = checkpoint(run, hidden, leaf, use_reentrant=False, preserve_rng_state=False)
         return again
 
