@@ -29,8 +29,8 @@ class FrozenBase:
     """The weights of a model whose blocks `families` describes; keep: unpack NF4 for good.
 
     groups: every linear layer, those of one input together: their weights become one weight. The
-    model keeps its own, which are then parts of it where they are plain. All of them are packed,
-    or none.
+    model keeps its own, which are then parts of it where they are plain. Of a group either all
+    layers are packed or none.
     """
 
     def __init__(self, model: Any, groups: Sequence[Sequence[str]], *, keep: bool) -> None:
