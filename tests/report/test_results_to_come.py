@@ -82,14 +82,14 @@ def of_both_models() -> Summary:
 
 
 def test_one_study_of_defences_takes_the_place_of_two_folders(tmp_path: Path):
-    before = Pages(tmp_path / "before", all_but()).row("f, again")
+    before = Pages(tmp_path / "before", all_but())
     pages = Pages(tmp_path / "after", all_but("defences", "defences-qwen"))
     pages.land("defences", of_both_models())
     row, again = pages.row("f"), pages.row("f, again")
     assert row.where == again.where == "defences/summary.json, defences: margin.removed"
-    assert set(row.said) == {SMOL, QWEN}
-    assert "steer_own" in row.said[QWEN]
-    assert again.said == before.said
+    assert set(row.said) == set(again.said) == {SMOL, QWEN}
+    assert row.said == before.row("f").said and again.said == before.row("f, again").said
+    assert row.said[QWEN] != again.said[QWEN]
     texts = pages.script.pages()
     said = texts[tmp_path / "after" / "README.md"]
     assert "(defences/summary.json)" in " ".join(said.split())
@@ -158,6 +158,8 @@ def test_what_comes_back_has_a_row_and_longer_trainings_no_other(tmp_path: Path)
     }
     pages.land("defences", with_defences(change))
     row = pages.row("f, back")
+    assert row.said[QWEN] == Pages(tmp_path / "now", all_but()).row("f, back").said[QWEN]
+    assert set(row.said) == {SMOL, QWEN}
     assert row.said[SMOL] == (
         "comes back: inoculate (message) 30 % [10, 50], kl_two_twice (epochs) 30 % [10, 50]"
     )
