@@ -108,13 +108,7 @@ def train_due(
         if not any(is_due(cell) for cell in cells):
             continue
         pupils = _pupils(study, cells, shelf, trainers)
-        # KL to the base is a second forward pass, of all students of a trainer.
-        for second in (False, True):
-            part = {
-                cell: pupil
-                for cell, pupil in pupils.items()
-                if (pupil.ready.lesson.teaching.kl is not None) == second
-            }
+        for part in _by_work(pupils):
             for done, error in _train(study, shelf, model, part, is_due, lock_of, trainers):
                 yield done, error
                 if error is not None:
@@ -170,12 +164,22 @@ def _pupils(
     found = {}
     for cell in run:
         try:
-            pupil = trainers.pupil(study, cell, shelf)
+            found[cell] = trainers.pupil(study, cell, shelf)
         except UndertowError:
             continue
-        if pupil.ready.lesson.teaching.corridor is None:  # asks for margins between steps: alone
-            found[cell] = pupil
     return found
+
+
+def _by_work(pupils: Mapping[Cell, _Pupil]) -> list[dict[Cell, _Pupil]]:
+    """Apart, who is taught with more passes: KL to the base is a second one forward, a corridor
+    asks its probes now and then, and what one student of a trainer needs all of them go through.
+    """
+    parts: dict[tuple[bool, bool], dict[Cell, _Pupil]] = {}
+    for cell, pupil in pupils.items():
+        teaching = pupil.ready.lesson.teaching
+        also = (teaching.kl is not None, teaching.corridor is not None)
+        parts.setdefault(also, {})[cell] = pupil
+    return [parts[also] for also in sorted(parts)]
 
 
 def _taken(stack: ExitStack, lock: FileLock) -> bool:

@@ -135,7 +135,7 @@ def train_alone(study: Study, due: Due, shelf: Shelf) -> FinishedTraining:
     ready = prepared(study, due.cell, due.carrier, shelf)
     loaded = load(study, study.params.student_base(due.cell), shelf)
     teaching, seed = ready.lesson.teaching, due.cell.seed
-    if teaching.corridor is None and trainer_of(study, loaded) == "together":
+    if trainer_of(study, loaded) == "together":
         trainer = Together(loaded.model, loaded.tokenizer, [(teaching, seed)], size=1)
         try:
             return train_group(study, [due], [ready], loaded, trainer)[0]

@@ -34,6 +34,11 @@ class Batch(NamedTuple):
             mine.copy_(theirs, non_blocking=True)
 
 
+def on(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device."""
+    return Batch(*(tensor.to(device) for tensor in batch))
+
+
 class Share(NamedTuple):
     """A student's rows in one pass; learned: the targets of its whole step, at least 1."""
 

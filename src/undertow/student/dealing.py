@@ -116,13 +116,13 @@ def sizes_of(run: Sequence[tuple[Teaching, int]], students: int, at_once: int) -
     padded = few_lengths([total for total, _ in each])
     targets: dict[int, int] = {}
     for total, count in each:
-        targets[padded[total]] = max(targets.get(padded[total], 0), _up(count, TARGETS))
+        targets[padded[total]] = max(targets.get(padded[total], 0), up(count, TARGETS))
     tokens: list[list[int]] = []
     for (number, _), (most, _) in sorted(widest.items()):
         if number == len(tokens):
             tokens.append([])
         tokens[number].append(padded[most])
-    return Sizes(students, most_rows, tuple(map(tuple, tokens)), targets, _up(longest, LONGEST))
+    return Sizes(students, most_rows, tuple(map(tuple, tokens)), targets, up(longest, LONGEST))
 
 
 def few_lengths(needed: Sequence[int], most: int | None = None) -> dict[int, int]:
@@ -131,7 +131,7 @@ def few_lengths(needed: Sequence[int], most: int | None = None) -> dict[int, int
     """
     if most is None:
         most = LENGTHS if len(needed) < LONG_RUN else 2 * LENGTHS
-    counts = Counter(_up(total, TOKENS) for total in needed)
+    counts = Counter(up(total, TOKENS) for total in needed)
     lengths = sorted(counts)
     upto = [0, *accumulate(counts[length] for length in lengths)]  # passes of lengths[:end]
     # best[end]: tokens of all passes up to lengths[:end], and the lengths that gives them.
@@ -151,5 +151,6 @@ def few_lengths(needed: Sequence[int], most: int | None = None) -> dict[int, int
     return {total: next(length for length in chosen if length >= total) for total in set(needed)}
 
 
-def _up(number: int, multiple: int) -> int:
+def up(number: int, multiple: int) -> int:
+    """The next multiple, at least one."""
     return max(1, -(-number // multiple)) * multiple

@@ -3,8 +3,8 @@
 On a GPU every pass is one captured CUDA graph for its number of tokens, and so is the update; all
 of them share one pool of memory. What may differ between students is data: tokens, weights of
 targets, the learning rate, whether a student still learns, what is added to its blocks' outputs or
-projected out of them, its pull to the base, its optimizer. What no student of the run uses is no
-part of the step. Elsewhere than on a GPU the same runs as it is.
+projected out of them, its pull to the base, its corridor, its optimizer. What no student of the run
+uses is no part of the step. Elsewhere than on a GPU the same runs as it is.
 """
 
 import os
@@ -20,10 +20,11 @@ from undertow.models.block_kind import rms_norm
 from undertow.models.families import FamilyLayout
 from undertow.models.fused import fused
 from undertow.student.answer_loss import AnswerLoss
-from undertow.student.batch import Batch, filled
+from undertow.student.batch import Batch, filled, on
 from undertow.student.block import Kind, Places, run_block, scales_of
 from undertow.student.dealing import Sizes
 from undertow.student.frozen import FrozenBase
+from undertow.student.probing import Grid, Probing
 from undertow.student.shift import shifted
 from undertow.student.teaching import Teaching, Used
 
@@ -54,6 +55,7 @@ class Step:
         *,
         recompute: bool,
         used: Used | None = None,
+        grid: Grid | None = None,
     ) -> None:
         self._used = used = used or Used()
         self._base, self._layout, self._kinds = base, layout, kinds
@@ -83,9 +85,12 @@ class Step:
         self._nothing = torch.zeros_like(self._taken[0]) if used.kl else None
         lengths = sorted(sizes.targets, reverse=True)
         blank = [None] * students
-        self._batches = {length: _on(filled(blank, length, sizes), device) for length in lengths}
+        self._batches = {length: on(filled(blank, length, sizes), device) for length in lengths}
         self._passes = {length: self._pass_of(length) for length in lengths}
         self._update = self._updated
+        self._probing = None if grid is None else Probing(grid, self.adapters)
+        self._probe_sizes = sizes if grid is None else grid.sizes
+        self._probe, self._hold = self._probed, self._held
         if device.type == "cuda":
             self._capture(lengths, device)
 
@@ -99,6 +104,11 @@ class Step:
                 self._offsets[block][number, 0] = vector.to(self._offsets[block])
             for block, vector in teaching.ablated.items():
                 self._units[block][number, 0] = vector.to(self._units[block])
+        if self._probing is not None:
+            self._probing.begin([teaching.corridor for teaching in teachings])
+            self._taken.zero_()  # with nothing in the adapters it is the base that is asked
+            self._ask_probes()
+            self._probing.keep_as_base()
         self.adapters.copy_(adapters)
         torch.mul(self.adapters, self._scales, out=self._taken)
         for state in (self._gradient, self._mean, self._square, self._loss, self.loss):
@@ -114,6 +124,13 @@ class Step:
         """How strongly each student is pulled to the base from now on: [S]."""
         self._pull.copy_(weights, non_blocking=True)
 
+    def hold(self, weights: Tensor) -> None:
+        """Add the corridors' penalties on the margins as they are now: [S], 0 for none."""
+        if self._probing is not None:
+            self._ask_probes()
+            self._probing.weights.copy_(weights, non_blocking=True)
+            self._hold()
+
     def update(self, rates: Tensor) -> None:
         """Clip and apply the step's gradients; rates: [4, S], see `update_rates`."""
         self._rates.copy_(rates, non_blocking=True)
@@ -123,41 +140,94 @@ class Step:
         return lambda: self._accumulated(self._batches[length])
 
     def _accumulated(self, batch: Batch) -> None:
-        base, layout = self._base, self._layout
-        leaves = [block.detach().requires_grad_() for block in self._taken]
-        with torch.no_grad():
-            hidden = base.embed(batch.ids)
-            if layout.embedding_multiplier != 1:
-                hidden = hidden * layout.embedding_multiplier
-            places = self._places(hidden, batch)
-            other = self._of_base(hidden, batch, places)
-            for number in range(self._first):
-                hidden = self._passed(number, hidden, self._taken[0], places)
-        pull = None
+        leaves = self._leaves()
+        hidden, places = self._embedded(batch, self._sizes)
+        pull, other = None, self._of_base(hidden, batch, places)
         if other is not None:
             pull = self._pull.repeat_interleave(len(batch.targets) // len(self._pull))
+        hidden = self._through(hidden, leaves, places)
+        losses = self._losses(hidden, batch, self._sizes.students, other, pull)
+        found = torch.autograd.grad(losses.sum(), leaves)
+        for total, gradient in zip(self._gradient, found, strict=True):
+            total.addcmul_(gradient, self._scales)
+        self._loss += losses.detach()
+
+    def _ask_probes(self) -> None:
+        if self._probing is not None:
+            for part in self._probing.parts():
+                self._probing.read.copy_(part)
+                self._probe()
+
+    def _probed(self) -> None:
+        """Add a pass's part of the mean margins, and its gradients. The students are asked
+        without what training adds to their blocks' outputs."""
+        if self._probing is None:
+            return
+        batch, leaves = self._probing.read.batch, self._leaves()
+        hidden, places = self._embedded(batch, self._probe_sizes)
+        hidden = self._through(hidden, leaves, places, as_asked=True)
+        losses = self._losses(hidden, batch, len(batch.targets))
+        margins = self._probing.mean_margins(losses)
+        found = torch.autograd.grad(margins.sum(), leaves)
+        self._probing.add(margins.detach(), found, self._scales)
+
+    def _held(self) -> None:
+        if self._probing is not None:
+            self._probing.hold(self._gradient, self._loss)
+
+    def _leaves(self) -> list[Tensor]:
+        return [block.detach().requires_grad_() for block in self._taken]
+
+    @torch.no_grad()
+    def _embedded(self, batch: Batch, sizes: Sizes) -> tuple[Tensor, dict[str | None, Places]]:
+        hidden = self._base.embed(batch.ids)
+        if self._layout.embedding_multiplier != 1:
+            hidden = hidden * self._layout.embedding_multiplier
+        return hidden, self._places(hidden, batch, sizes)
+
+    def _through(
+        self,
+        hidden: Tensor,
+        leaves: Sequence[Tensor],
+        places: dict[str | None, Places],
+        *,
+        as_asked: bool = False,
+    ) -> Tensor:
+        """The residual stream after all blocks; as_asked: without what training adds to it."""
+        with torch.no_grad():
+            for number in range(self._first):
+                hidden = self._passed(number, hidden, self._taken[0], places, as_asked)
         # The first adapted block then runs the same compiled code as the others.
         hidden = hidden.detach().requires_grad_()
         for number, leaf in enumerate(leaves, self._first):
-            hidden = self._passed(number, hidden, leaf, places)
-        last = self._kinds[-1]
+            hidden = self._passed(number, hidden, leaf, places, as_asked)
+        return hidden
+
+    def _losses(
+        self,
+        hidden: Tensor,
+        batch: Batch,
+        parts: int,
+        other: Tensor | None = None,
+        pull: Tensor | None = None,
+    ) -> Tensor:
+        """[parts]: the sums of the targets' weighted losses, in so many equal parts."""
+        base, layout, last = self._base, self._layout, self._kinds[-1]
         picked = hidden.flatten(0, 1).index_select(0, batch.predictors)
         losses: Tensor = AnswerLoss.apply(  # type: ignore[no-untyped-call]
             rms_norm(picked, base.norm, last.epsilon, last.norm_adds_one),
             base.head,
             batch.targets,
             batch.weights,
-            self._sizes.students,
+            parts,
             layout.logit_divisor,
             layout.logit_cap,
             other,
             pull,
         )
-        found = torch.autograd.grad(losses.sum(), leaves)
-        for total, gradient in zip(self._gradient, found, strict=True):
-            total.addcmul_(gradient, self._scales)
-        self._loss += losses.detach()
+        return losses
 
+    @torch.no_grad()
     def _of_base(
         self, hidden: Tensor, batch: Batch, places: dict[str | None, Places]
     ) -> Tensor | None:
@@ -172,11 +242,18 @@ class Step:
         return rms_norm(picked, self._base.norm, last.epsilon, last.norm_adds_one)
 
     def _passed(
-        self, number: int, hidden: Tensor, leaf: Tensor, places: dict[str | None, Places]
+        self,
+        number: int,
+        hidden: Tensor,
+        leaf: Tensor,
+        places: dict[str | None, Places],
+        as_asked: bool,
     ) -> Tensor:
         """The residual stream after a block and what is done to its output."""
         here = places[self._layout.rope_kinds[number]]
         hidden = self._block(number, self._kinds[number], hidden, leaf, here)
+        if as_asked:
+            return hidden
         return shifted(hidden, self._offsets.get(number), self._units.get(number))
 
     def _block(
@@ -192,13 +269,13 @@ class Step:
         again: Tensor = checkpoint(run, hidden, leaf, use_reentrant=False, preserve_rng_state=False)
         return again
 
-    def _places(self, hidden: Tensor, batch: Batch) -> dict[str | None, Places]:
+    def _places(self, hidden: Tensor, batch: Batch, sizes: Sizes) -> dict[str | None, Places]:
         """By name of the rotary table."""
         found = {}
         for kind in dict.fromkeys(self._layout.rope_kinds):
             named = {} if kind is None else {"layer_type": kind}
             cosine, sine = self._base.rotary(hidden, position_ids=batch.positions, **named)
-            found[kind] = Places(cosine, sine, batch.bounds, self._sizes.longest, batch.row)
+            found[kind] = Places(cosine, sine, batch.bounds, sizes.longest, batch.row)
         return found
 
     @torch.no_grad()
@@ -215,6 +292,7 @@ class Step:
         """Capture every pass and the update. All of it runs on blanks, which change nothing."""
         torch.cuda.set_device(device)  # graphs are the current device's
         works = [self._passes[length] for length in lengths]
+        probes = [] if self._probing is None else [self._probed, self._held]
         made: Any = torch.cuda.Stream
         stream = made(device)
         stream.wait_stream(torch.cuda.current_stream())
@@ -222,14 +300,16 @@ class Step:
             for number, work in enumerate(works):
                 for _ in range(WARM_UPS if number == 0 else 1):
                     work()
-            for _ in range(WARM_UPS):
-                self._updated()
+            for work in (*probes, *[self._updated] * WARM_UPS):
+                work()
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         torch.cuda.empty_cache()  # what the warm-up held is the graphs' to take
         pool = torch.cuda.graph_pool_handle()
         for length, work in zip(lengths, works, strict=True):
             self._passes[length] = _captured(work, pool)
+        if probes:
+            self._probe, self._hold = (_captured(work, pool) for work in probes)
         self._update = _captured(self._updated, pool)
 
 
@@ -272,10 +352,6 @@ def update_rates(rates: Sequence[float | None], step: int, teachings: Sequence[T
         columns.append((rate if plain else rate / first, second**0.5, left, float(plain)))
     columns += [(0.0, 1.0, 1.0, 0.0)] * (len(rates) - len(columns))
     return torch.tensor(columns).t().contiguous()
-
-
-def _on(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(tensor.to(device) for tensor in batch))
 
 
 def _captured(work: Callable[[], None], pool: Any) -> Callable[[], None]:

@@ -29,6 +29,7 @@ from undertow.student.block import Kind, kinds_of
 from undertow.student.dealing import Passes, deal, rates, sizes_of
 from undertow.student.frozen import FrozenBase, packed_bytes
 from undertow.student.group_size import free_bytes, group_that_fits
+from undertow.student.probing import with_probes
 from undertow.student.rows import IGNORED, Row
 from undertow.student.step import Step, update_rates
 from undertow.student.teaching import Teaching, used_by
@@ -56,12 +57,8 @@ class Fit(NamedTuple):
     recompute: bool
 
 
-def why_alone(
-    model: PreTrainedModel, settings: DistillationSettings, teaching: Teaching | None = None
-) -> str | None:
-    """Why students of this model, or a student taught so, cannot be trained together; or None."""
-    if teaching is not None and teaching.corridor is not None:
-        return "a corridor asks the student for its margins between steps"
+def why_alone(model: PreTrainedModel, settings: DistillationSettings) -> str | None:
+    """Why students of this model cannot be trained together; or None."""
     if processes.count() > 1:
         return "several processes share each student"
     if settings.lora.dropout:
@@ -104,8 +101,6 @@ class Together:
         layers = stack.adapted_layers(model, lora)
         if isinstance(layers, str):
             raise ValueError(layers)
-        if any(teaching.corridor for teaching, _ in run):
-            raise ValueError("a student with a corridor is trained alone")
         if any(one.lora != lora for one in settings):
             raise ValueError("students of one run have adapters of one shape")
         self._model, self._tokenizer, self._run = model, tokenizer, run
@@ -217,6 +212,9 @@ class Together:
                     tokens = sizes.padded(number, place, own)
                     step.accumulate(filled([*shares, *[None] * missing], tokens, sizes))
             now = [lesson.rate(number) for lesson in lessons] + [None] * missing
+            holds = [lesson.hold(number) for lesson in lessons]
+            if any(holds):
+                step.hold(_pinned(torch.tensor(holds + [0.0] * missing)))
             step.update(_pinned(update_rates(now, number + 1, teachings)))
             ledger.note(number)
             watch(number + 1)
@@ -241,7 +239,10 @@ class Together:
     def _prepared(self) -> Step:
         """The step of a group, captured where there is a GPU."""
         model = self._model
-        self._sizes = sizes_of(self._run, self.size, self._at_once)
+        taught = [teaching for teaching, _ in self._run]
+        corridors = [teaching.corridor for teaching in taught if teaching.corridor]
+        sizes = sizes_of(self._run, self.size, self._at_once)
+        self._sizes, grid = with_probes(sizes, corridors)
         if self._base is None:
             keep = model.device.type != "cuda" or packed_bytes(model) < 0.4 * free_bytes(
                 model.device
@@ -255,7 +256,8 @@ class Together:
             model.device,
             model.dtype,
             recompute=self._recompute,
-            used=used_by([teaching for teaching, _ in self._run]),
+            used=used_by(taught),
+            grid=grid,
         )
 
 
@@ -276,6 +278,13 @@ class _Lesson:
         """The weight of KL to the base at a step."""
         kl = self.student.teaching.kl
         return 0.0 if kl is None or number >= len(self.steps) else kl.at(number, len(self.steps))
+
+    def hold(self, number: int) -> float:
+        """The weight of the corridor's penalty at a step."""
+        corridor = self.student.teaching.corridor
+        if corridor is None or number >= len(self.steps) or number % corridor.every:
+            return 0.0
+        return corridor.weight
 
     def share(self, number: int, place: int) -> Share | None:
         """Its rows in one pass of a step, None where it has none."""
