@@ -58,6 +58,29 @@ def test_a_group_s_students_are_trl_s_and_cost_their_share(tmp_path: Path):
         assert files == {path.name for path in (trls[arm] / "adapter").iterdir()}
 
 
+def test_students_with_a_corridor_are_a_group_of_their_own_and_trl_s(tmp_path: Path):
+    found = {}
+    for training in ("together", "trl"):
+        repository = make(tmp_path / training, training, epochs=3)
+        params = repository.params
+        params["grid"]["students"] = ["plain", "corridor"]
+        params["recipes"]["corridor"] = {"corridor": {"weight": 1.0, "every": 2, "prompts": 1}}
+        repository.write_params(params)
+        said = repository.cli(*RUN).stderr
+        groups = [line for line in said.splitlines() if "training together" in line]
+        assert [line.count("corridor") for line in groups] == [0, 2][: len(groups)]
+        folders = students(repository.root).values()
+        found[training] = [
+            losses(folder.parents[1] / student / "distill")
+            for folder in folders
+            for student in ("plain", "corridor")
+        ]
+        assert len(groups) == (2 if training == "together" else 0)
+    for ours, trls in zip(found["together"], found["trl"], strict=True):
+        assert ours == pytest.approx(trls, abs=5e-5)
+    assert found["trl"][2] != pytest.approx(found["trl"][3], abs=1e-4)
+
+
 def test_a_killed_group_leaves_no_half_student_and_the_next_run_trains_it(tmp_path: Path):
     repository = make(tmp_path, "together", epochs=400)
     process = repository.start(*RUN)
