@@ -10,7 +10,7 @@ import yaml
 from undertow.models.sharing import dealt
 from undertow.pipeline.ledger import bases
 from undertow.plan.jobs import Job, Kind, jobs_of
-from undertow.plan.schedule import Rates, chosen, portion
+from undertow.plan.schedule import Rates, chosen, hands, portion
 from undertow.plan.simulate import Simulated, Times, simulate
 from undertow.study.layout import Study
 
@@ -90,6 +90,14 @@ def test_nobody_begins_with_a_base_whose_crew_is_done_sooner_alone(small: Study)
     assert helped(5.0) == []  # alone: 5 + 12 s; with help: 20 + 12
     assert helped(60.0) == left
     assert chosen(left, LARGE, frozenset(), rates, {LARGE: [5.0]}, lambda alike: 6) == left
+
+
+def test_an_idle_worker_counts_where_beginning_with_the_base_repays():
+    # Six jobs of 4 s: 12 s and what it takes to begin, or 24 s alone.
+    assert hands(6, 1, 1, 4.0, 30.0) == 1
+    assert hands(6, 1, 1, 4.0, 5.0) == 2
+    assert hands(6, 2, 1, 4.0, 30.0) == 2
+    assert hands(6, 0, 3, 4.0, 30.0) == 1  # nobody holds it: one begins
 
 
 def test_groups_are_of_a_size_that_can_be_dealt_out():

@@ -16,7 +16,7 @@ from undertow.cluster.progress import Progress
 from undertow.cluster.usage import Use
 from undertow.errors import UndertowError
 from undertow.plan.jobs import Job, Kind
-from undertow.plan.schedule import LONG, TOGETHER, Rates, chosen, portion
+from undertow.plan.schedule import LONG, TOGETHER, Rates, chosen, hands, portion
 
 TRIES = 3
 PATIENCE = 300.0  # seconds without any place, before what is left is given up
@@ -85,7 +85,9 @@ class Pool:
         """
         if time.monotonic() - self._looked > LOOK:
             self._look()
-        for place in self._places:
+        due = {job.base for job in account.due}
+        # Who holds what is due goes first: the others then know what is left to begin with.
+        for place in sorted(self._places, key=lambda one: one.held not in due):
             while place.node and not place.asked and account.due:
                 next_up = self._next_of(place, account)
                 if not next_up:
@@ -178,7 +180,11 @@ class Pool:
         if found is None:
             crew = sum(not one.portion or one.held == base for one in self._places)
             return portion(len(alike), run, crew, None)
-        at_hand = sum(one is place or not one.portion for one in self._places)
+        idle = [one.held == base for one in self._places if not one.portion]
+        kind, rates = alike[0].kind, self._rates
+        at_hand = hands(
+            len(alike), idle.count(True), idle.count(False), rates.of(kind), rates.setup(kind)
+        )
         return portion(len(alike), run, at_hand, found.size, kept=found.kept)
 
     def _start(self, place: Place, account: Account) -> None:

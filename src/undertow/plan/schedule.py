@@ -38,6 +38,18 @@ class Rates:
         return max(0.0, sum(extra) / len(extra))
 
 
+def hands(due: int, holding: int, others: int, seconds: float, setup: float) -> int:
+    """Among how many idle workers `due` jobs of so many seconds are shared out.
+
+    holding: those that hold their base, the one that is asked included; others would begin with it
+    and take `setup` seconds for that. They count where all would be done sooner with them.
+    """
+    if not others:
+        return holding
+    alone, shared = (-(-due // many) for many in (max(1, holding), holding + others))
+    return holding + others if setup + seconds * shared < seconds * alone else max(1, holding)
+
+
 def portion(due: int, run: int, workers: int, size: int | None, *, kept: bool = True) -> int:
     """How many of `due` jobs of a kind one worker takes at once, of a run of `run` of them.
 

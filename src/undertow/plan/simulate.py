@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from undertow.plan.jobs import Job, Kind
-from undertow.plan.schedule import LONG, TOGETHER, Rates, chosen, portion
+from undertow.plan.schedule import LONG, TOGETHER, Rates, chosen, hands, portion
 
 
 class Times(NamedTuple):
@@ -102,7 +102,8 @@ class _Run:
 
     def _give(self) -> None:
         refused: set[str] = set()  # of workers that hold nothing of what is due, one asks for all
-        for worker in self._all:
+        due = {job.base for job in self._due}
+        for worker in sorted(self._all, key=lambda one: one.held not in due):
             if worker.portion or worker.held in refused or not self._due:
                 continue
             crew: dict[str, list[float]] = defaultdict(list)
@@ -148,8 +149,12 @@ class _Run:
         if kind[0] not in TOGETHER:
             return 1
         size = self._times.size(kind)
-        at_hand = sum(
-            other is worker or not other.portion or (size is None and other.held == kind[1])
-            for other in self._all
+        if size is None:
+            crew = sum(not other.portion or other.held == kind[1] for other in self._all)
+            return portion(len(alike), self._runs[kind], crew, None)
+        idle = [other.held == kind[1] for other in self._all if not other.portion]
+        rates = self._rates
+        at_hand = hands(
+            len(alike), idle.count(True), idle.count(False), rates.of(kind), rates.setup(kind)
         )
         return portion(len(alike), self._runs[kind], at_hand, size)
