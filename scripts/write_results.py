@@ -64,6 +64,18 @@ def studies_of_defences() -> dict[str, str]:
 
 
 @cache
+def studies_of_corridors() -> dict[str, str]:
+    """By model the published folder that has a corridor in it."""
+    found = {
+        model: name
+        for name in ("corridor-qwen", "defences")
+        if _place(name).exists()
+        for model in {each.model for each in study(name).defences if each.student == "corridor"}
+    }
+    return {model: found[model] for model in SHORT if model in found}
+
+
+@cache
 def studies_at_one() -> dict[str, str]:
     """By model the published folder that has recipes of it at 1 and CONTROLS control students."""
     return {
@@ -149,15 +161,33 @@ def answers() -> Iterator[Answer]:
             {m: _verdicts(study(name), _at_one(study(name), m)) for m, name in at_one.items()},
             f"{'/, '.join(dict.fromkeys(at_one.values()))}/summary.json, defences: margin.removed",
         )
-    back = {m: _back(found, m) for m, found in defences.items() if _has_returns(found, m)}
+    asked = {
+        m: list(
+            dict.fromkeys(
+                by[m] for by in (studies_of_defences(), studies_of_corridors()) if m in by
+            )
+        )
+        for m in defences
+    }
+    back = {m: said for m, names in asked.items() if (said := _back(names, m))}
     if back:
         yield Answer(
             "f, back",
             "Does what was removed come back, with the training message on (message) or in twice "
             "the epochs (epochs)? At 1.5, by margin",
             back,
-            f"{'/, '.join(dict.fromkeys(studies_of_defences()[m] for m in back))}/summary.json, "
+            f"{'/, '.join(dict.fromkeys(name for m in back for name in asked[m]))}/summary.json, "
             "defences: returns.back",
+        )
+    held = {m: _held(m, name) for m, name in studies_of_corridors().items()}
+    if held:
+        yield Answer(
+            "f, corridor",
+            "Does a corridor for the margin keep it out? At 1 and at 1.5, by margin: what it "
+            "removes, minus its placebo, verdict",
+            held,
+            f"{'/, '.join(dict.fromkeys(studies_of_corridors().values()))}/summary.json, defences: "
+            "margin.removed, margin.less_tau_than_placebo",
         )
     rounds = study("rounds")
     further = any(_is_continued(chain) for chain in rounds.rounds)
@@ -294,18 +324,27 @@ def _verdicts(summary: Summary, arms: Sequence[DefenceArm]) -> str:
     return "; ".join([*named, *rest])
 
 
-def _has_returns(summary: Summary, model: str) -> bool:
-    return any(arm.returns for arm in told(summary, model))
-
-
-def _back(summary: Summary, model: str) -> str:
+def _back(names: Sequence[str], model: str) -> str:
+    """What came back in the published folders of these names, by course."""
     found: dict[str, list[str]] = {}
-    for arm in told(summary, model):
+    for arm in (arm for name in names for arm in told(study(name), model)):
         for each in arm.returns:
             if each.readout == "margin":
                 shown = f"{arm.student} ({each.condition}) {_percent(each.back[1])}"
                 found.setdefault(returns.course_of(each), []).append(shown)
     return "; ".join(f"{course}: {', '.join(names)}" for course, names in sorted(found.items()))
+
+
+def _held(model: str, name: str) -> str:
+    """What a corridor removes at each strength, and beyond its placebo."""
+    summary = study(name)
+    return "; ".join(
+        f"{arm.strength}: {_percent(arm.margin.removed[1])}, "
+        f"{_percent(arm.margin.less_tau_than_placebo[1])}, "
+        f"{judged(summary, arm, 'margin').verdict}"
+        for arm in summary.defences
+        if (arm.model, arm.student) == (model, "corridor")
+    )
 
 
 def _percent(removed: Estimate) -> str:

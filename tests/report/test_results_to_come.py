@@ -153,8 +153,9 @@ def test_what_comes_back_has_a_row_and_longer_trainings_no_other(tmp_path: Path)
     pages = Pages(tmp_path, all_but("defences"))
     change = {
         "inoculate": {"returns": (returned("message", "inoculate"),)},
-        "swap_gap": {"student": "kl_two_twice", "returns": (returned("epochs", "kl_two"),)},
-        "paraphrase": {"student": "twice"},
+        "kl_two_twice": {"returns": (returned("epochs", "kl_two"),)},
+        "steer_own_twice": {"student": "twice", "returns": ()},
+        "swap_gap_twice": {"student": "twice", "returns": ()},
     }
     pages.land("defences", with_defences(change))
     row = pages.row("f, back")
@@ -163,11 +164,13 @@ def test_what_comes_back_has_a_row_and_longer_trainings_no_other(tmp_path: Path)
     assert row.said[SMOL] == (
         "comes back: inoculate (message) 30 % [10, 50], kl_two_twice (epochs) 30 % [10, 50]"
     )
-    assert row.where == "defences/, defences-qwen/summary.json, defences: returns.back"
+    assert row.where == (
+        "defences/, defences-qwen/, corridor-qwen/summary.json, defences: returns.back"
+    )
     removing = pages.row("f").said[SMOL]
     assert "kl_two 62 %" in removing and "twice" not in removing
     said = " ".join(pages.script.sentence().split())
-    assert "of 11 defences in SmolLM2-135M 2 remove it no better than training less" in said
+    assert "of 14 defences in SmolLM2-135M 3 remove it no better than training less" in said
 
 
 def test_a_defence_whose_placebo_does_as_much_is_not_passed_over(tmp_path: Path):
@@ -180,7 +183,7 @@ def test_a_defence_whose_placebo_does_as_much_is_not_passed_over(tmp_path: Path)
     assert "removes transfer, and so does its placebo: steer_own" in pages.row("f").said[SMOL]
     said = " ".join(pages.script.sentence().split())
     assert (
-        "1 remove it no better than training less, 1 remove it, and so does their placebo" in said
+        "2 remove it no better than training less, 2 remove it, and so does their placebo" in said
     )
 
 
