@@ -97,7 +97,7 @@ def test_an_idle_worker_counts_where_beginning_with_the_base_repays():
     assert hands(6, 1, 1, 4.0, 30.0) == 1
     assert hands(6, 1, 1, 4.0, 5.0) == 2
     assert hands(6, 2, 1, 4.0, 30.0) == 2
-    assert hands(6, 0, 3, 4.0, 30.0) == 1  # nobody holds it: one begins
+    assert hands(6, 0, 3, 4.0, 30.0) == 3  # nobody holds it: whoever begins has to set up
 
 
 def test_groups_are_of_a_size_that_can_be_dealt_out():

@@ -130,6 +130,22 @@ def test_a_student_with_extras_depends_on_no_neighbour_and_no_place(device: str,
     assert found[0] == found[1] and found[0][:1] == found[2]
 
 
+def test_a_student_whose_numbers_are_lost_takes_no_neighbour_with_a_corridor_along(tmp_path: Path):
+    model, tokenizer = model_of("llama2")
+    taught = {name: teachings(model, len(tokenizer))[name] for name in ("plain", "corridor")}
+    lost = replace(taught["plain"], offset={0: torch.full((model.config.hidden_size,), torch.nan)})
+    run = [(one, 0) for one in (*taught.values(), lost)]
+    for number, names in enumerate((["lost", "corridor"], ["corridor", "lost"], ["corridor"])):
+        students = students_of({n: taught.get(n, lost) for n in names}, tmp_path / str(number))
+        together(model, tokenizer, students, size=2, run=run)
+    first, second, alone = (
+        (tmp_path / str(number) / "corridor" / WEIGHTS).read_bytes() for number in range(3)
+    )
+    assert first == second == alone
+    kept = load_file(tmp_path / "0" / "corridor" / WEIGHTS).values()
+    assert all(tensor.isfinite().all() for tensor in kept)
+
+
 def test_masked_tokens_have_no_gradient_and_no_share_in_the_mean():
     drawn = torch.Generator().manual_seed(0)
     hidden = torch.randn(6, 8, generator=drawn, requires_grad=True)

@@ -41,13 +41,13 @@ class Rates:
 def hands(due: int, holding: int, others: int, seconds: float, setup: float) -> int:
     """Among how many idle workers `due` jobs of so many seconds are shared out.
 
-    holding: those that hold their base, the one that is asked included; others would begin with it
-    and take `setup` seconds for that. They count where all would be done sooner with them.
+    holding: those that hold their base; others would begin with it and take `setup` seconds for
+    that. They count where all would be done sooner with them, and where nobody holds it.
     """
-    if not others:
-        return holding
-    alone, shared = (-(-due // many) for many in (max(1, holding), holding + others))
-    return holding + others if setup + seconds * shared < seconds * alone else max(1, holding)
+    if not holding or not others:
+        return holding + others
+    alone, shared = -(-due // holding), -(-due // (holding + others))
+    return holding + others if setup + seconds * shared < seconds * alone else holding
 
 
 def portion(due: int, run: int, workers: int, size: int | None, *, kept: bool = True) -> int:

@@ -94,7 +94,8 @@ class Probing:
         self.weights = torch.zeros(students, device=device)
         """[S]: of each student's penalty in the step under way, 0 where it has none."""
         self._parts: list[Probed] = []
-        self._width, self._count = (torch.zeros(students, device=device) for _ in range(2))
+        self._width = torch.zeros(students, device=device)
+        self._count = torch.ones(students, device=device)
         self._sides = torch.zeros(2, students, grid.openings, dtype=torch.bool, device=device)
         self._margin, self._base = (torch.zeros(students, device=device) for _ in range(2))
         self._gradient = torch.zeros_like(adapters)
@@ -173,6 +174,8 @@ def _probed(corridors: Sequence[Corridor | None], number: int, grid: Grid) -> Pr
     targets = torch.zeros(
         3, len(corridors), grid.probes, grid.openings, grid.length, dtype=torch.long
     )
+    # What is no target reads the student's own part: 0 times another's NaN would be one.
+    targets[0] += (torch.arange(len(corridors)) * grid.tokens).view(-1, 1, 1, 1)
     for student, (one, own) in enumerate(zip(corridors, probes, strict=True)):
         rows: list[Row] = []
         begins = student * grid.tokens
