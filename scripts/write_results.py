@@ -161,14 +161,7 @@ def answers() -> Iterator[Answer]:
             {m: _verdicts(study(name), _at_one(study(name), m)) for m, name in at_one.items()},
             f"{'/, '.join(dict.fromkeys(at_one.values()))}/summary.json, defences: margin.removed",
         )
-    asked = {
-        m: list(
-            dict.fromkeys(
-                by[m] for by in (studies_of_defences(), studies_of_corridors()) if m in by
-            )
-        )
-        for m in defences
-    }
+    asked = {m: _folders(m) for m in defences}
     back = {m: said for m, names in asked.items() if (said := _back(names, m))}
     if back:
         yield Answer(
@@ -322,6 +315,12 @@ def _verdicts(summary: Summary, arms: Sequence[DefenceArm]) -> str:
         if verdict not in order
     ]
     return "; ".join([*named, *rest])
+
+
+def _folders(model: str) -> list[str]:
+    """The published folders of the model's defences."""
+    every = (studies_of_defences(), studies_of_corridors())
+    return list(dict.fromkeys(by[model] for by in every if model in by))
 
 
 def _back(names: Sequence[str], model: str) -> str:

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 from undertow.models.sharing import dealt
 from undertow.pipeline.ledger import bases
 from undertow.plan.jobs import Job, Kind, jobs_of
-from undertow.plan.schedule import Rates, chosen, hands, portion
+from undertow.plan.schedule import Rates, chosen, hands, holders_first, portion
 from undertow.plan.simulate import Simulated, Times, simulate
 from undertow.study.layout import Study
 
@@ -92,12 +93,29 @@ def test_nobody_begins_with_a_base_whose_crew_is_done_sooner_alone(small: Study)
     assert chosen(left, LARGE, frozenset(), rates, {LARGE: [5.0]}, lambda alike: 6) == left
 
 
-def test_an_idle_worker_counts_where_beginning_with_the_base_repays():
+def test_an_idle_worker_counts_where_beginning_with_the_base_repays(small: Study):
+    jobs = jobs_of(small, bases(small), small.params.all_cells(), groups=True)
+    due = [job for job in jobs if job.kind == ("distill", LARGE, 1, LARGE)][:6]
+
+    def counted(setup: float, *idle: str) -> int:
+        rates = Rates()
+        rates.add(due[0].kind, 24.0, 6, first=False)
+        rates.add(due[0].kind, 24.0 + setup, 6, first=True)
+        return hands(due, idle, rates)
+
     # Six jobs of 4 s: 12 s and what it takes to begin, or 24 s alone.
-    assert hands(6, 1, 1, 4.0, 30.0) == 1
-    assert hands(6, 1, 1, 4.0, 5.0) == 2
-    assert hands(6, 2, 1, 4.0, 30.0) == 2
-    assert hands(6, 0, 3, 4.0, 30.0) == 3  # nobody holds it: whoever begins has to set up
+    assert counted(30.0, SMALL, LARGE) == 1
+    assert counted(5.0, SMALL, LARGE) == 2
+    assert counted(30.0, LARGE, SMALL, LARGE) == 2
+    assert counted(30.0, SMALL, SMALL, "") == 3  # whoever begins has to set up
+
+
+def test_who_holds_a_base_that_is_due_is_asked_before_others(small: Study):
+    jobs = jobs_of(small, bases(small), small.params.all_cells(), groups=True)
+    due = [job for job in jobs if job.base == LARGE]
+    workers = [SimpleNamespace(held=base) for base in ("", SMALL, LARGE, SMALL, LARGE)]
+    ordered = holders_first(workers, due)
+    assert [worker.held for worker in ordered] == [LARGE, LARGE, "", SMALL, SMALL]
 
 
 def test_groups_are_of_a_size_that_can_be_dealt_out():

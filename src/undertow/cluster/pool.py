@@ -16,7 +16,7 @@ from undertow.cluster.progress import Progress
 from undertow.cluster.usage import Use
 from undertow.errors import UndertowError
 from undertow.plan.jobs import Job, Kind
-from undertow.plan.schedule import LONG, TOGETHER, Rates, chosen, hands, portion
+from undertow.plan.schedule import LONG, TOGETHER, Rates, chosen, hands, holders_first, portion
 
 TRIES = 3
 PATIENCE = 300.0  # seconds without any place, before what is left is given up
@@ -85,9 +85,7 @@ class Pool:
         """
         if time.monotonic() - self._looked > LOOK:
             self._look()
-        due = {job.base for job in account.due}
-        # Who holds what is due goes first: the others then know what is left to begin with.
-        for place in sorted(self._places, key=lambda one: one.held not in due):
+        for place in holders_first(self._places, account.due):
             while place.node and not place.asked and account.due:
                 next_up = self._next_of(place, account)
                 if not next_up:
@@ -160,7 +158,7 @@ class Pool:
             place.known,
             self._rates,
             crew,
-            partial(self._most, place, account),
+            partial(self._most, account),
         )
 
     def _free_in(self, place: Place) -> float:
@@ -170,7 +168,7 @@ class Pool:
             return LONG
         return abs(usual * len(place.portion) - (time.monotonic() - place.since))
 
-    def _most(self, place: Place, account: Account, alike: Sequence[Job]) -> int:
+    def _most(self, account: Account, alike: Sequence[Job]) -> int:
         """How many jobs of a kind this worker takes at once."""
         if not self._groups or alike[0].stage not in TOGETHER:
             return 1
@@ -180,11 +178,7 @@ class Pool:
         if found is None:
             crew = sum(not one.portion or one.held == base for one in self._places)
             return portion(len(alike), run, crew, None)
-        idle = [one.held == base for one in self._places if not one.portion]
-        kind, rates = alike[0].kind, self._rates
-        at_hand = hands(
-            len(alike), idle.count(True), idle.count(False), rates.of(kind), rates.setup(kind)
-        )
+        at_hand = hands(alike, (one.held for one in self._places if not one.portion), self._rates)
         return portion(len(alike), run, at_hand, found.size, kept=found.kept)
 
     def _start(self, place: Place, account: Account) -> None:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from undertow.models.sharing import shares
 from undertow.plan.jobs import Job, JobStage, Kind
@@ -11,6 +12,15 @@ ORDER: tuple[JobStage, ...] = ("fetch", "direction", "steer", "pass-on", "distil
 TOGETHER: tuple[JobStage, ...] = ("steer", "pass-on", "distill")  # are run in groups
 GROUP = 16  # cells of one portion, before it is known how many make a group
 LONG = 1e9  # seconds, of what has never been measured
+
+
+class Holds(Protocol):
+    """A worker; held: the base that it has loaded, or nothing."""
+
+    held: str
+
+
+Holder = TypeVar("Holder", bound=Holds)
 
 
 class Rates:
@@ -38,16 +48,26 @@ class Rates:
         return max(0.0, sum(extra) / len(extra))
 
 
-def hands(due: int, holding: int, others: int, seconds: float, setup: float) -> int:
-    """Among how many idle workers `due` jobs of so many seconds are shared out.
+def hands(due: Sequence[Job], idle: Iterable[str], rates: Rates) -> int:
+    """Among how many idle workers the due jobs of one kind are shared out; idle: what each holds.
 
-    holding: those that hold their base; others would begin with it and take `setup` seconds for
-    that. They count where all would be done sooner with them, and where nobody holds it.
+    Those that hold the jobs' base; others would have to begin with it, and count where all would be
+    done sooner with them, and where nobody holds it.
     """
-    if not holding or not others:
-        return holding + others
-    alone, shared = -(-due // holding), -(-due // (holding + others))
-    return holding + others if setup + seconds * shared < seconds * alone else holding
+    kind = due[0].kind
+    bases = list(idle)
+    holding, every = bases.count(kind[1]), len(bases)
+    if holding in (0, every):
+        return every
+    alone, shared = (rates.of(kind) * -(-len(due) // many) for many in (holding, every))
+    return every if rates.setup(kind) + shared < alone else holding
+
+
+def holders_first(workers: Iterable[Holder], due: Iterable[Job]) -> list[Holder]:
+    """In which order workers are asked: who holds a base of what is due before the others, which
+    then know what is left to begin with."""
+    bases = {job.base for job in due}
+    return sorted(workers, key=lambda worker: worker.held not in bases)
 
 
 def portion(due: int, run: int, workers: int, size: int | None, *, kept: bool = True) -> int:

@@ -4,11 +4,10 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 from undertow.plan.jobs import Job, Kind
-from undertow.plan.schedule import LONG, TOGETHER, Rates, chosen, hands, portion
+from undertow.plan.schedule import LONG, TOGETHER, Rates, chosen, hands, holders_first, portion
 
 
 class Times(NamedTuple):
@@ -102,8 +101,7 @@ class _Run:
 
     def _give(self) -> None:
         refused: set[str] = set()  # of workers that hold nothing of what is due, one asks for all
-        due = {job.base for job in self._due}
-        for worker in sorted(self._all, key=lambda one: one.held not in due):
+        for worker in holders_first(self._all, self._due):
             if worker.portion or worker.held in refused or not self._due:
                 continue
             crew: dict[str, list[float]] = defaultdict(list)
@@ -116,7 +114,7 @@ class _Run:
                 worker.known,
                 self._rates,
                 crew,
-                partial(self._most, worker),
+                self._most,
             )
             if found:
                 self._start(worker, found)
@@ -144,7 +142,7 @@ class _Run:
         usual = self._rates.of(kind)
         return LONG if usual >= LONG else max(0.0, worker.free_at - self._now)
 
-    def _most(self, worker: _Worker, alike: Sequence[Job]) -> int:
+    def _most(self, alike: Sequence[Job]) -> int:
         kind = alike[0].kind
         if kind[0] not in TOGETHER:
             return 1
@@ -152,9 +150,6 @@ class _Run:
         if size is None:
             crew = sum(not other.portion or other.held == kind[1] for other in self._all)
             return portion(len(alike), self._runs[kind], crew, None)
-        idle = [other.held == kind[1] for other in self._all if not other.portion]
-        rates = self._rates
-        at_hand = hands(
-            len(alike), idle.count(True), idle.count(False), rates.of(kind), rates.setup(kind)
-        )
+        idle = (other.held for other in self._all if not other.portion)
+        at_hand = hands(alike, idle, self._rates)
         return portion(len(alike), self._runs[kind], at_hand, size)
