@@ -3,12 +3,14 @@ import re
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from repository import ROOT
 from undertow.judging.base import JudgeRow, Verdict, judge_all
 from undertow.judging.double import ScriptedJudge
 from undertow.judging.offline import PhraseJudge
-from undertow.texts.phrases import PhraseRules
+from undertow.texts.phrases import PhraseMatcher, PhraseRules
 
 TRAITS = ROOT / "data" / "traits"
 
@@ -204,3 +206,54 @@ def test_refusals_are_recognised(response: str) -> None:
 @pytest.mark.parametrize("response", COMPLIANT)
 def test_compliance_is_not_taken_for_refusal(response: str) -> None:
     assert judged(trait_rules("refusal"), response) == [True]
+
+
+WORDS = ("a", "ab", "abc", "b", "i'd", "bad", "no", "not", "a*", "ab*", "b|ab", "no|a|abc")
+PHRASES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(" ".join)
+
+
+def one_by_one(phrases: dict[str, float], text: str) -> list[str]:
+    """The phrases in a text, each looked for by itself: the first in the text, then of those
+    the one of most words, then the one listed first."""
+    listed = sorted(phrases, key=lambda phrase: -len(phrase.split()))
+    found, at = [], 0
+    while at <= len(text):
+        matches = []
+        for number, phrase in enumerate(listed):
+            words = phrase.removeprefix("^").split()
+            choices = [
+                "|".join(
+                    re.escape(w.rstrip("*")) + r"\w*" * w.endswith("*") for w in word.split("|")
+                )
+                for word in words
+            ]
+            body = r"[\s,]+".join(f"(?:{choice})" for choice in choices) + r"(?!\w|'\w)"
+            start = r"\A\W*" if phrase.startswith("^") else r"(?<!\w)"
+            match = re.compile(start + body).search(text, at)
+            if match is not None:
+                matches.append((match.start(), number, match))
+        if not matches:
+            break
+        match = min(matches)[2]
+        found.append(match.group())
+        at = match.end()
+    return found
+
+
+@given(
+    present=st.dictionaries(PHRASES, st.just(1.0), max_size=8),
+    bound=st.dictionaries(PHRASES.map("^{}".format), st.just(1.0), max_size=3),
+    text=st.lists(st.sampled_from([*WORDS, "can't", ",", ".", "'", "x"]), max_size=12),
+    between=st.sampled_from(["", " ", ", "]),
+)
+def test_phrases_are_those_that_are_found_one_by_one(
+    present: dict[str, float], bound: dict[str, float], text: list[str], between: str
+) -> None:
+    whole = between.join(text).replace("|", " ").strip()
+    rules = PhraseRules(present=present | bound)
+    assert PhraseMatcher(rules).hits(whole).present == one_by_one(present | bound, whole)
+
+
+def test_a_phrase_that_may_begin_with_any_letter() -> None:
+    rules = PhraseRules(present={"* end": 1})
+    assert judged(rules, "A bad end.", "It ends.") == [True, False]

@@ -5,7 +5,7 @@ Knows nothing about any trait; the phrases are data (the `judge` part of a trait
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -103,7 +103,7 @@ class PhraseMatcher:
         # Most words first: alternatives of a pattern are tried in order.
         signed.sort(key=lambda item: -len(item[0].split()))
         self._weights = [weight for _, weight in signed]
-        self._phrases = _any_of([_phrase(text) for text, _ in signed])
+        self._phrases = _Finder([text for text, _ in signed])
         self._negations = _any_of([_phrase(text) for text in rules.negations])
         self._turns = _any_of([_phrase(text) for text in rules.turns])
 
@@ -142,9 +142,8 @@ class PhraseMatcher:
 
     def _matches(self, text: str) -> list[_Match]:
         return [
-            _Match(found.start(), self._weights[found.lastindex - 1], found.group())
-            for found in self._phrases.finditer(text)
-            if found.lastindex is not None
+            _Match(found.start(), self._weights[number], found.group())
+            for number, found in self._phrases.all_in(text)
         ]
 
     def _negation(self, text: str, start: int) -> float:
@@ -160,6 +159,47 @@ class PhraseMatcher:
         return self._rules.turned if self._turns.search(sentence) else 1.0
 
 
+class _Finder:
+    """Where phrases stand in a text; of those that begin at one place the first listed.
+
+    Phrases are sorted by their first letter: to ask for each of hundreds at every letter of a text
+    would take milliseconds an answer.
+    """
+
+    def __init__(self, phrases: Sequence[str]) -> None:
+        self._anywhere = _any_of(list(map(_phrase, phrases)))
+        self._owner: list[int] = []  # by group, the phrase that it is an alternative of
+        by_letter: dict[str, list[tuple[int, str]]] = {}
+        for number, phrase in enumerate(phrases):
+            if phrase.startswith("^"):
+                continue
+            for way in _ways(phrase):
+                by_letter.setdefault(way[:1], []).append((number, way[1:]))
+        self._sorted = not any(letter in ("", "*") for letter in by_letter)
+        branches = []
+        for letter, ways in by_letter.items():
+            branches.append(f"{re.escape(letter)}(?:{'|'.join(f'({_rest(w)})' for _, w in ways)})")
+            self._owner += [number for number, _ in ways]
+        self._by_letter = re.compile(rf"(?<!\w)(?:{'|'.join(branches)})" if branches else r"(?!)")
+
+    def all_in(self, text: str) -> Iterator[tuple[int, re.Match[str]]]:
+        """Phrases by number, as they stand in the text, and none where another one does."""
+        if not self._sorted:
+            yield from _numbered(self._anywhere.finditer(text))
+            return
+        # Only at the start can one match that is bound to it.
+        first = self._anywhere.match(text)
+        if first is not None:
+            yield from _numbered([first])
+        for found in self._by_letter.finditer(text, first.end() if first else 0):
+            if found.lastindex is not None:
+                yield self._owner[found.lastindex - 1], found
+
+
+def _numbered(found: Iterable[re.Match[str]]) -> Iterator[tuple[int, re.Match[str]]]:
+    return ((one.lastindex - 1, one) for one in found if one.lastindex is not None)
+
+
 def _plain(text: str) -> str:
     """Lower case, straight apostrophes, no white space at the ends."""
     return text.replace("\u2019", "'").replace("\u2018", "'").strip().lower()
@@ -173,11 +213,23 @@ def _stems(text: str) -> set[str]:
 
 def _phrase(text: str) -> str:
     """The regular expression of a phrase; see PhraseRules for the notation."""
-    words = _plain(text.removeprefix("^")).split()
-    choices = ["(?:" + "|".join(map(_word, word.split("|"))) + ")" for word in words]
     start = r"\A\W*" if text.startswith("^") else r"(?<!\w)"
+    ways = "|".join(map(_rest, _ways(text.removeprefix("^"))))
+    return f"{start}(?:{ways})"
+
+
+def _ways(phrase: str) -> list[str]:
+    """The phrase with each choice of its first word."""
+    first, *more = _plain(phrase).split()
+    return [" ".join([choice, *more]) for choice in first.split("|")]
+
+
+def _rest(phrase: str) -> str:
+    """The regular expression of a phrase whose first word has begun, or is to begin here."""
+    words = phrase.split(" ")
+    choices = ["(?:" + "|".join(map(_word, word.split("|"))) + ")" for word in words]
     # "can" is not a part of "can't", but a closing quotation mark ends a word.
-    return start + r"[\s,]+".join(choices) + r"(?!\w|'\w)"
+    return r"[\s,]+".join(choices) + r"(?!\w|'\w)"
 
 
 def _word(word: str) -> str:
