@@ -94,7 +94,7 @@ def _masked(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, rule: Rule)
     return _capped_shares(query @ key.transpose(2, 3), seen, rule.scale, rule.cap) @ value
 
 
-@fused
+@fused(scores=(-4, -2, -1), seen=(-2, -1))
 def _capped_shares(scores: Tensor, seen: Tensor, scale: float, cap: float) -> Tensor:
     capped = torch.tanh(scores * scale / cap) * cap
     return capped.masked_fill(~seen, -torch.inf).softmax(-1, dtype=torch.float32).to(scores.dtype)

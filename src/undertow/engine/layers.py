@@ -16,7 +16,7 @@ from undertow.engine.joined import Projections, together
 from undertow.models.block_kind import DOWN, OUTPUT, BlockKind, block_kinds, rms_norm, rotated
 from undertow.models.blocks import blocks, for_rows, vector_behind
 from undertow.models.families import FamilyLayout
-from undertow.models.fused import fused
+from undertow.models.fused import Fused, fused
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor | None]
 """(block, query, key, value [rows, length, heads, size]) -> what its output projection takes;
@@ -170,12 +170,12 @@ class Decoder:
         return finished(found, layout.logit_divisor, layout.logit_cap)
 
 
-@fused
+@fused(hidden=(-3, -2))
 def norm(hidden: Tensor, by: Norm) -> Tensor:
     return rms_norm(hidden, *by)
 
 
-@fused
+@fused(hidden=(-3, -2), update=(-3, -2), added=(-3,))
 def joins(
     hidden: Tensor,
     update: Tensor,
@@ -198,25 +198,34 @@ def joins(
 
 
 @cache
-def gated(activation: str) -> fused[[Tensor, Tensor], Tensor]:
+def gated(activation: str) -> Fused[[Tensor, Tensor], Tensor]:
     """(gate, up) -> activation(gate) x up."""
     act: Any = ACT2FN[activation]
 
+    @fused(gate=(-3, -2), up=(-3, -2))
     def product(gate: Tensor, up: Tensor) -> Tensor:
         activated: Tensor = act(gate)
         return activated * up
 
-    return fused(product)
+    return product
 
 
-@fused
+@fused(logits=(-2,))
 def finished(logits: Tensor, divisor: float, cap: float | None) -> Tensor:
     """Logits as the model's own forward pass leaves them."""
     logits = logits / divisor
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-@fused
+@fused(
+    query=(-3, -2),
+    key=(-3, -2),
+    value=(-3, -2),
+    turn=(-3, -2),
+    keys=(-4, -2),
+    values=(-4, -2),
+    where=(-2, -1),
+)
 def normed_and_kept(
     query: Tensor,
     key: Tensor,

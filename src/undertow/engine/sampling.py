@@ -83,7 +83,7 @@ class _Stretches(NamedTuple):
     sums: Tensor
 
 
-@fused
+@fused(levels=(-2,))
 def _stretches(levels: Tensor, temperature: float) -> _Stretches:
     top = levels.amax(dim=-1, keepdim=True).float()
     whole = pad(levels, (0, -levels.shape[1] % STRETCH), value=-torch.inf)

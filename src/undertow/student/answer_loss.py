@@ -40,14 +40,14 @@ class AnswerLoss(torch.autograd.Function):
         size = _stretch(len(targets), head.shape[0])
         for start in range(0, len(targets), size):
             end = start + size
-            target, weight = _of_any_length(targets[start:end], weights[start:end])
-            (logits,) = _of_any_length(linear(hidden[start:end], head))
+            target, weight = targets[start:end], weights[start:end]
+            logits = linear(hidden[start:end], head)
             if base is None or pull is None:
                 loss, gradient = _loss_and_gradient(logits, target, weight, divisor, cap)
             else:
-                other, pulled = _of_any_length(linear(base[start:end], head), pull[start:end])
+                other = linear(base[start:end], head)
                 loss, gradient = _pulled_loss_and_gradient(
-                    logits, other, target, weight, pulled, divisor, cap
+                    logits, other, target, weight, pull[start:end], divisor, cap
                 )
             losses.append(loss)
             gradients.append(gradient @ head)
@@ -61,14 +61,6 @@ class AnswerLoss(torch.autograd.Function):
         return (gradient * each[:, None].to(gradient.dtype), *[None] * 8)
 
 
-def _of_any_length(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Marked, so that one compilation serves every number of targets."""
-    if tensors[0].device.type == "cuda":
-        for tensor in tensors:
-            torch._dynamo.maybe_mark_dynamic(tensor, 0)
-    return tensors
-
-
 def _stretch(targets: int, vocabulary: int) -> int:
     """Targets to a stretch: all stretches of a pass are of one size."""
     stretches = -(-targets * vocabulary // AT_ONCE)
@@ -77,7 +69,7 @@ def _stretch(targets: int, vocabulary: int) -> int:
     return targets // stretches
 
 
-@fused
+@fused(logits=(-2,), targets=(-1,), weights=(-1,))
 def _loss_and_gradient(
     logits: Tensor, targets: Tensor, weights: Tensor, divisor: float, cap: float | None
 ) -> tuple[Tensor, Tensor]:
@@ -96,7 +88,7 @@ def _loss_and_gradient(
     return losses, gradient.to(logits.dtype)
 
 
-@fused
+@fused(logits=(-2,), base=(-2,), targets=(-1,), weights=(-1,), pull=(-1,))
 def _pulled_loss_and_gradient(
     logits: Tensor,
     base: Tensor,

@@ -313,7 +313,7 @@ class Step:
         self._update = _captured(self._updated, pool)
 
 
-@fused
+@fused()
 def _adamw(
     gradient: Tensor,
     mean: Tensor,
