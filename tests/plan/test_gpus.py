@@ -83,7 +83,7 @@ def test_people_read_one_number_and_its_reason(planned: GpuPlan):
     first, second, *_ = describe_gpus(planned).splitlines()
     assert first.startswith("8 GPUs: about ") and "times as fast as one" in first
     assert second.startswith(f"More than {planned.enough} stop helping: the longest chain takes")
-    assert "one NVIDIA H100" in describe_gpus(planned)
+    assert "one NVIDIA H200" in describe_gpus(planned)
 
 
 def test_own_cells_are_planned_with_at_their_own_speed(tmp_path: Path):
