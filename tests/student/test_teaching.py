@@ -16,7 +16,7 @@ from undertow.student.probing import with_probes
 from undertow.student.rows import IGNORED
 from undertow.student.shift import shifted
 from undertow.student.teaching import Corridor, KlToBase, Teaching
-from undertow.student.together import Student
+from undertow.student.together import Fit, Student, Together
 from undertow.student.training import train
 
 WEIGHTS = "adapter_model.safetensors"
@@ -69,6 +69,12 @@ def teachings(model, vocabulary: int) -> dict[str, Teaching]:
             corridor=Corridor(PROBES[:2], [[7]], [[8], [5]], 2.0, 1, 0.02),
             offset={1: vector(model, 2, 1.0)},
         ),
+        "gathered": replace(
+            base,
+            corridor=CORRIDOR,
+            kl=KlToBase(0.7),
+            settings=SETTINGS.model_copy(update={"gradient_accumulation": 2}),
+        ),
     }
 
 
@@ -94,6 +100,18 @@ def test_every_teaching_s_losses_are_trl_s_alone_and_in_a_mixed_group(device: st
         assert_same_losses(company.losses, expected, within)
         seen.add(tuple(round(loss, 4) for _, loss in expected))
     assert len(seen) == len(taught)  # none of them is plain by another name
+
+
+def test_a_corridor_in_parts_of_a_batch_and_with_recomputed_activations(tmp_path: Path):
+    model, tokenizer = model_of("llama2")
+    (student,) = students_of({"one": teachings(model, len(tokenizer))["corridor"]}, tmp_path)
+    run = [(student.teaching, student.seed)]
+    fits = [Fit(1, 4, False), Fit(1, 1, False), Fit(1, 4, True)]
+    losses = [
+        next(Together(model, tokenizer, run, fit=fit).train([student]))[0].losses for fit in fits
+    ]
+    assert_same_losses(losses[1], losses[0])
+    assert_same_losses(losses[2], losses[0])
 
 
 def test_extras_of_zero_are_plain_byte_for_byte_in_the_same_group(tmp_path: Path):
