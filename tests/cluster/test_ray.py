@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -139,13 +140,19 @@ def lines_of(process: Any) -> Queue[str | None]:
     return said
 
 
-def replace(node: Any, cluster: Any, process: Any) -> None:
-    """Kill a node and start another one, while the driver stands still: it hands out nothing."""
+@contextmanager
+def standing_still(process: Any) -> Iterator[None]:
+    """It hands out nothing meanwhile."""
     process.send_signal(signal.SIGSTOP)
+    yield
+    process.send_signal(signal.SIGCONT)
+
+
+def replace(node: Any, cluster: Any) -> None:
+    """Kill a node and start another one."""
     cluster.nodes.remove(node)
     cluster.remove_node(node, allow_graceful=False)
     cluster.nodes.append(cluster.add_node(wait=False, **NODE))
-    process.send_signal(signal.SIGCONT)
 
 
 def killed(process: Any, cluster: Any, draws: random.Random) -> list[str]:
@@ -161,6 +168,15 @@ def killed(process: Any, cluster: Any, draws: random.Random) -> list[str]:
     killed_at, due = 0.0, None
     lost: Counter[str] = Counter()
     works: dict[str, str] = {}
+
+    def heard(line: str) -> dict[str, Any]:
+        said.append(line)
+        event: dict[str, Any] = json.loads(line)
+        lost[event.get("stage", "")] += event["event"] == "lost"
+        if event["event"] == "started":
+            works[event["node"][-4:]] = event["stage"]
+        return event
+
     while True:
         try:
             line = lines.get(timeout=None if due is None else max(0, due - time.monotonic()))
@@ -169,11 +185,7 @@ def killed(process: Any, cluster: Any, draws: random.Random) -> list[str]:
         if line is None:
             break
         if line:
-            said.append(line)
-            event = json.loads(line)
-            lost[event.get("stage", "")] += event["event"] == "lost"
-            if event["event"] == "started":
-                works[event["node"][-4:]] = event["stage"]
+            event = heard(line)
             if event["event"] != "finished" or event["time"] < killed_at:
                 continue
             if kills == KILLS:
@@ -182,11 +194,17 @@ def killed(process: Any, cluster: Any, draws: random.Random) -> list[str]:
             wait = draws.uniform(0, event["seconds"]) if due is None else 0
             due = time.monotonic() + wait
         elif due is not None:
-            due, killed_at = None, time.time()
-            may_go = [node for node in cluster.nodes if lost[works.get(node.node_id[:4], "")] < 2]
-            if may_go:
-                replace(draws.choice(may_go), cluster, process)
-                kills += 1
+            with standing_still(process):
+                # What it had said before is heard first: it tells who works on what.
+                with suppress(Empty):
+                    while (line := lines.get(timeout=0.5)) is not None:
+                        heard(line)
+                    lines.put(None)  # it had ended
+                due, killed_at = None, time.time()
+                may_go = [one for one in cluster.nodes if lost[works.get(one.node_id[:4], "")] < 2]
+                if may_go:
+                    replace(draws.choice(may_go), cluster)
+                    kills += 1
     process.wait()
     assert kills == KILLS, "".join(said)
     return said
