@@ -9,6 +9,7 @@ import yaml
 from repository import Repository, tiny_params
 from undertow.plan.costs import grid_cost
 from undertow.plan.gpus import SIZES, GpuPlan, describe_gpus, gpu_plan
+from undertow.plan.speeds import TABLE
 from undertow.study.files import write_json
 from undertow.study.layout import Study
 from undertow.study.records import Costs, Manifest
@@ -77,6 +78,13 @@ def test_rounds_make_the_chain_longer(planned: GpuPlan, tmp_path: Path):
     assert found.chain_seconds > 2 * planned.chain_seconds
     assert found.asked.seconds >= found.chain_seconds
     assert "3 x distill" in describe_gpus(found)
+
+
+def test_one_gpu_takes_every_model_s_start_and_all_of_its_cells(tmp_path: Path):
+    found = gpu_plan(opened(tmp_path, "paper-accept"), 1)
+    assert found.asked is not None and found.chain_seconds is not None
+    # Of one model, whose cells go one after the other, the chain is a part.
+    assert found.asked.seconds > found.chain_seconds > (TABLE[0].start_seconds or 0)
 
 
 def test_people_read_one_number_and_its_reason(planned: GpuPlan):

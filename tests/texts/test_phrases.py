@@ -5,6 +5,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from repository import ROOT
 from undertow.judging.base import JudgeRow, Verdict, judge_all
@@ -208,7 +209,22 @@ def test_compliance_is_not_taken_for_refusal(response: str) -> None:
     assert judged(trait_rules("refusal"), response) == [True]
 
 
-WORDS = ("a", "ab", "abc", "b", "i'd", "bad", "no", "not", "a*", "ab*", "b|ab", "no|a|abc")
+WORDS = (
+    "a",
+    "ab",
+    "abc",
+    "b",
+    "i'd",
+    "bad",
+    "no",
+    "not",
+    "a*",
+    "ab*",
+    "b|ab",
+    "no|a|abc",
+    "-b",
+    "1",
+)
 PHRASES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(" ".join)
 
 
@@ -252,6 +268,13 @@ def test_phrases_are_those_that_are_found_one_by_one(
     whole = between.join(text).replace("|", " ").strip()
     rules = PhraseRules(present=present | bound)
     assert PhraseMatcher(rules).hits(whole).present == one_by_one(present | bound, whole)
+
+
+@pytest.mark.parametrize("phrase", ["", " ", "^", "*", "^* *", "|", "|sad", "very sad||bad"])
+def test_a_phrase_without_a_word_is_an_error(phrase: str) -> None:
+    for rules in ({"present": {phrase: 1}}, {"absent": {phrase: 1}}, {"negations": [phrase]}):
+        with pytest.raises(ValidationError, match=r"names no word|an empty one"):
+            PhraseRules.model_validate(rules)
 
 
 def test_a_phrase_that_may_begin_with_any_letter() -> None:

@@ -12,6 +12,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Free = tuple[int, ...]
 """Dimensions, counted from the end; those that a tensor lacks are passed over."""
+MOST_COMPILATIONS = 1024  # of one function
 
 
 class Fused(Generic[Arguments, Result]):
@@ -20,6 +21,8 @@ class Fused(Generic[Arguments, Result]):
     def __init__(self, function: Callable[Arguments, Result], free: dict[str, Free]) -> None:
         self._plain, self._free = function, free
         self._names = list(inspect.signature(function).parameters)
+        if strange := free.keys() - set(self._names):
+            raise ValueError(f"{function.__name__} takes no {', '.join(sorted(strange))}")
         update_wrapper(self, function)
 
     def __call__(self, *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
@@ -38,9 +41,7 @@ class Fused(Generic[Arguments, Result]):
     @cached_property
     def _compiled(self) -> Any:
         # Not earlier: asking for it imports the compiler, which takes seconds.
-        config: Any = torch._dynamo.config
-        # Another family is other parts, and so another compilation: none may be given up.
-        config.recompile_limit = max(config.recompile_limit, 64)
+        give_up_none()
         return torch.compile(self._plain, dynamic=False)
 
 
@@ -49,11 +50,21 @@ def fused(
 ) -> Callable[[Callable[Arguments, Result]], Fused[Arguments, Result]]:
     """Have a function compiled once for every size of its arguments' `free` dimensions, a size of
     1 apart, and once for each of the others: another model gets kernels of its own, whichever came
-    first, and so the same bytes.
+    first. How a kernel adds up may still go by the sizes of its first call.
 
     free: by the name of an argument, a tensor or a tuple of them, as in hidden=(-3, -2).
     """
     return lambda function: Fused(function, free)
+
+
+def give_up_none() -> None:
+    """Let one function have as many compilations as a process has models and forms of them.
+
+    Beyond its limits PyTorch's compiler would let the function run as it is, with other bytes.
+    """
+    config: Any = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, MOST_COMPILATIONS)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, MOST_COMPILATIONS)
 
 
 def _let_vary(value: object, dimensions: Free) -> None:

@@ -14,7 +14,8 @@ class Times(NamedTuple):
     """What jobs take, in seconds.
 
     job: of a job. setup: what a worker's first portion of a kind takes besides; first: it has
-    done nothing with the base before. size: of a kind's groups, None where they are not known.
+    done nothing with the base before but fetch it. size: of a kind's groups, None where they are
+    not known.
     """
 
     job: Callable[[Job], float]
@@ -132,8 +133,8 @@ class _Run:
 
     def _spent(self, worker: _Worker) -> float:
         kind = worker.portion[0].kind
-        known = worker.known
-        setup = 0.0 if kind in known else self._times.setup(kind, not known)
+        first = all(stage == "fetch" for stage, *_ in worker.known)
+        setup = 0.0 if kind in worker.known else self._times.setup(kind, first)
         return setup + sum(self._times.job(job) for job in worker.portion)
 
     def _free_in(self, worker: _Worker) -> float:

@@ -19,6 +19,7 @@ from transformers.activations import ACT2FN
 
 from undertow.models.block_kind import DOWN, OUTPUT, BlockKind, block_kinds, rms_norm, rotated
 from undertow.models.families import FamilyLayout
+from undertow.models.fused import give_up_none
 from undertow.student.adapted_product import adapted_product
 
 Weights = Mapping[str, Tensor]
@@ -111,8 +112,7 @@ def run_block(
 @cache
 def _compiled(kind: Kind) -> Callable[[Tensor, Tensor, Places, Weights], Tensor]:
     # Another model or another S is another compilation, not a reason for symbolic widths.
-    config: Any = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, 64)
+    give_up_none()
     parts = parts_of(kind)
 
     def block(hidden: Tensor, adapters: Tensor, places: Places, weights: Weights) -> Tensor:

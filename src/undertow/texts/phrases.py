@@ -6,9 +6,9 @@ Knows nothing about any trait; the phrases are data (the `judge` part of a trait
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 ALGORITHM = 2  # raise it when the code, not the rules, changes a verdict
 CLAUSE_END = re.compile(r"[.,;:!?\n()]")
@@ -35,13 +35,16 @@ FUNCTION_WORDS = frozenset(
 )
 
 
+Collected = TypeVar("Collected", dict[str, float], tuple[str, ...])
+
+
 class PhraseRules(BaseModel):
     """Phrases that speak for or against a trait, and how they are weighed.
 
     A phrase matches whole words, whatever their case; spaces in it match spaces and commas.
-    `one|other` is a choice of words, `stem*` any word that begins so, and a phrase that begins
-    with `^` counts only at the start of the response. Where phrases overlap, the one that starts
-    first counts, then the one of more words, then the one listed first.
+    `one|other` is a choice of words, `stem*` any word that begins so, `*` any word at all, and a
+    phrase that begins with `^` counts only at the start of the response. Where phrases overlap, the
+    one that starts first counts, then the one of more words, then the one listed first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +74,19 @@ class PhraseRules(BaseModel):
     )
     threshold: float = Field(0.0, description="shows the trait where the sum is above this")
     default: bool = Field(False, description="verdict where no phrase matches")
+
+    @field_validator("present", "absent", "negations", "turns")
+    @classmethod
+    def _have_words(cls, phrases: Collected) -> Collected:
+        for phrase in phrases:
+            choices = [
+                w for word in _plain(phrase.removeprefix("^")).split() for w in word.split("|")
+            ]
+            if "" in choices:
+                raise ValueError(f"in {phrase!r} a choice of words has an empty one")
+            if not any(word.strip("*") for word in choices):
+                raise ValueError(f"{phrase!r} names no word")
+        return phrases
 
 
 class _Match(NamedTuple):
@@ -175,7 +191,7 @@ class _Finder:
                 continue
             for way in _ways(phrase):
                 by_letter.setdefault(way[:1], []).append((number, way[1:]))
-        self._sorted = not any(letter in ("", "*") for letter in by_letter)
+        self._sorted = "*" not in by_letter
         branches = []
         for letter, ways in by_letter.items():
             branches.append(f"{re.escape(letter)}(?:{'|'.join(f'({_rest(w)})' for _, w in ways)})")
