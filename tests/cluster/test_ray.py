@@ -144,8 +144,10 @@ def lines_of(process: Any) -> Queue[str | None]:
 def standing_still(process: Any) -> Iterator[None]:
     """It hands out nothing meanwhile."""
     process.send_signal(signal.SIGSTOP)
-    yield
-    process.send_signal(signal.SIGCONT)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 def replace(node: Any, cluster: Any) -> None:

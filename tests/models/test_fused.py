@@ -56,12 +56,14 @@ def test_halves_of_one_product_are_gated_by_one_compilation(counter: CompileCoun
 
 
 def test_capped_attention_is_compiled_for_whole_prompts_and_for_stretches(counter: CompileCounter):
-    seen = torch.ones(9, 9, dtype=torch.bool).tril()
-    for queries, keys in ((5, 5), (7, 7), (2, 8), (3, 9), (2, 6)):
-        scores = torch.randn(2, 3, queries, keys)
-        every = (scores, seen[keys - queries : keys, :keys].contiguous(), 0.5, 30.0)
-        torch.testing.assert_close(_capped_shares.compiled(*every), _capped_shares(*every))
-    assert counter.frame_count == 1
+    for length, stretch in ((5, 5), (7, 7), (8, 3), (9, 4), (11, 3)):
+        seen = torch.ones(length, length, dtype=torch.bool).tril()
+        for end in range(stretch, length + 1, stretch):  # as `prompt_attention` goes through it
+            scores = torch.randn(2, 3, stretch, end)
+            every = (scores, seen[end - stretch : end, :end], 0.5, 30.0)
+            torch.testing.assert_close(_capped_shares.compiled(*every), _capped_shares(*every))
+    # Of a longer prompt the mask is a part of a wider one.
+    assert counter.frame_count == 2
 
 
 def test_a_cache_of_any_size_is_written_by_one_compilation(counter: CompileCounter):
